@@ -1,0 +1,187 @@
+"""Every field of a config, once, with LocVLM-B's values.
+
+The other configs change what differs. A config's argument is a comma list of
+words, as in `configs/micro.py:stage2,tiny`; `tiny` shrinks any config to a few
+steps of a few rows that run on a laptop.
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def words(argument: str, allowed: tuple[str, ...]) -> set[str]:
+  """The words of a config's argument.
+
+  Raises:
+    ValueError: a word that this config does not know.
+  """
+  found = {w for w in argument.split(",") if w}
+  unknown = found - {*allowed, "tiny"}
+  if unknown:
+    raise ValueError(
+      f"config argument {argument!r}: unknown {', '.join(sorted(unknown))}; "
+      f"allowed: {', '.join((*allowed, 'tiny'))}."
+    )
+  return found
+
+
+def get_config(argument: str = "") -> ml_collections.ConfigDict:
+  """All fields; LocVLM-B, stage 2, unless a config says otherwise."""
+  variant = words(argument, ())
+  c = ml_collections.ConfigDict()
+  c.seed = 0
+  c.stage = "stage2"  # a name for logs and reports
+
+  # What is trained: patterns for the beginning of a parameter's path.
+  c.trainable = ("adapter", "llm")
+  # Where the parameters come from; empty: random. `checkpoint` (the workdir
+  # of an earlier run) takes precedence over the Hugging Face directories.
+  c.init = ml_collections.ConfigDict()
+  c.init.vision = ""
+  c.init.llm = ""
+  c.init.llava = ""
+  c.init.checkpoint = ""
+
+  c.model = model()
+  c.tokenizer = ""  # directory with tokenizer.json
+  c.prompt_format = "v1"
+
+  # How a location is written (Section 3.2 of the paper).
+  c.coords = ml_collections.ConfigDict()
+  c.coords.form = "ivb"  # nfp | ivb | diga
+  c.coords.num_bins = 224
+  c.coords.location = "box"  # box | point
+  c.geometry = "center_crop"  # center_crop | pad | square
+
+  c.data = data()
+  c.optim = ml_collections.ConfigDict()
+  c.optim.lr = 2e-5
+  # The paper prints a warm-up ratio of 0.3; LLaVA, which it follows, uses
+  # 0.03. `paper_literal()` gives the former.
+  c.optim.warmup_ratio = 0.03
+  c.optim.weight_decay = 0.0
+  c.optim.b1 = 0.9
+  c.optim.b2 = 0.999
+  c.optim.eps = 1e-8
+  c.optim.clip_norm = 1.0
+
+  c.steps = 31_250  # 10 epochs of 200K at batch 64 (Section 4.1)
+  c.batch_size = 64  # global
+  c.accumulate = 1  # microbatches a step
+  c.log_every = 10
+  c.checkpoint_every = 1000
+  c.checkpoint_keep = 2
+
+  # Sizes of the mesh axes; -1: all devices that are left.
+  c.mesh = ml_collections.ConfigDict()
+  c.mesh.data = 1
+  c.mesh.fsdp = -1
+  c.mesh.tensor = 1
+
+  c.eval = evaluation()
+  return tiny(c) if "tiny" in variant else c
+
+
+def model() -> ml_collections.ConfigDict:
+  """CLIP ViT-L/14 at 224 px, a linear adapter, LLaMA-7B (Section 3.1)."""
+  m = ml_collections.ConfigDict()
+  m.vision = ml_collections.ConfigDict()
+  m.vision.image_size = 224
+  m.vision.patch_size = 14
+  m.vision.width = 1024
+  m.vision.num_layers = 24
+  m.vision.num_heads = 16
+  m.vision.mlp_width = 4096
+  m.adapter = "linear"  # linear | mlp
+  m.llm = ml_collections.ConfigDict()
+  m.llm.vocab_size = 32_000
+  m.llm.width = 4096
+  m.llm.num_layers = 32
+  m.llm.num_heads = 32
+  m.llm.num_kv_heads = 32
+  m.llm.head_dim = 128
+  m.llm.mlp_width = 11_008
+  m.llm.eps = 1e-6
+  m.llm.theta = 10_000.0
+  m.llm.max_positions = 2048
+  m.dtype = "bfloat16"  # of the computation
+  m.remat = "dots"  # none | dots | full
+  m.unroll = 1  # layers per iteration of the scan
+  return m
+
+
+def data() -> ml_collections.ConfigDict:
+  """Where training examples come from and what a row holds."""
+  d = ml_collections.ConfigDict()
+  d.images = ""  # the folder that COCO's file names are relative to
+  d.conversation_images = ""  # the same for LLaVA's
+  d.instances = ""  # COCO instances: the three objectives
+  d.captions = ""  # COCO captions
+  d.conversations = ""  # LLaVA conversations about images
+  d.text = ""  # LLaVA conversations without an image
+  d.mixture = ml_collections.ConfigDict()  # weight of each source
+  d.mixture.instances = 1.0
+  d.mixture.captions = 0.0
+  d.mixture.conversations = 0.0
+  d.mixture.text = 0.0
+  d.text_length = 128  # T: text tokens a row
+  d.max_pairs = 4  # question-answer pairs of an image in a row; 1: single
+  d.objectives = ml_collections.ConfigDict()  # relative frequency
+  d.objectives.loc_pred = 1.0
+  d.objectives.neg_pred = 1.0
+  d.objectives.rev_loc = 1.0
+  d.threads = 4
+  d.max_bad_share = 0.001  # of rows; more stops the run
+  return d
+
+
+def evaluation() -> ml_collections.ConfigDict:
+  """Held-out data and how answers are decoded (Section 4.1)."""
+  e = ml_collections.ConfigDict()
+  e.images = ""
+  e.conversation_images = ""
+  e.instances = ""  # COCO instances of the evaluation split
+  e.novel = ""  # the same for categories that no objective was trained on
+  e.conversations = ""
+  e.tasks = ("locpred", "revloc", "hallucination", "spatial")
+  e.samples = 500  # questions a task; 0: all
+  e.batch_size = 16
+  e.max_new_tokens = 32
+  e.temperature = 0.0
+  e.seed = 0
+  return e
+
+
+def paper_literal(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """The schedule as printed in Section 4.1: warm-up ratio 0.3."""
+  c.optim.warmup_ratio = 0.3
+  return c
+
+
+def tiny(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """The same run in miniature: two steps of a toy model."""
+  c.model.vision.update(
+    image_size=32,
+    patch_size=8,
+    width=32,
+    num_layers=2,
+    num_heads=2,
+    mlp_width=64,
+  )
+  c.model.llm.update(
+    vocab_size=c.model.llm.vocab_size if c.init.llm else 1024,
+    width=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8,
+    mlp_width=64,
+  )  # fmt: skip
+  c.model.dtype = "float32"
+  c.steps, c.batch_size, c.accumulate = 2, 8, 1
+  c.log_every = c.checkpoint_every = 1
+  c.eval.samples, c.eval.batch_size, c.eval.max_new_tokens = 8, 8, 4
+  return c
+
+
+def required(c: ml_collections.ConfigDict, *fields: str):
+  """Marks fields of `c` that the command line has to set."""
+  for field in fields:
+    c[field] = config_dict.placeholder(str)
+  return c

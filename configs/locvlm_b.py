@@ -1,0 +1,36 @@
+"""LocVLM-B: CLIP ViT-L/14 at 224 px, a linear adapter, LLaMA-7B.
+
+`configs/locvlm_b.py:stage1` aligns the adapter on captions (CC3M, as LLaVA
+v1); `:stage2`, the default, trains adapter and LLM on the three objectives.
+`paper_literal` takes the warm-up ratio that the paper prints, 0.3.
+
+Set `--config.init.vision`, `--config.init.llm`, `--config.tokenizer`, and the
+`--config.data` and `--config.eval` paths; stage 2 starts from stage 1 with
+`--config.init.checkpoint=WORKDIR`.
+"""
+
+from configs import base
+
+
+def get_config(argument: str = ""):
+  """LocVLM-B; words: stage1, stage2, paper_literal, tiny."""
+  variant = base.words(argument, ("stage1", "stage2", "paper_literal"))
+  c = base.get_config()
+  c = stage1(c, lr=2e-3, batch_size=128) if "stage1" in variant else c
+  c = base.paper_literal(c) if "paper_literal" in variant else c
+  return base.tiny(c) if "tiny" in variant else c
+
+
+def stage1(c, lr: float, batch_size: int):
+  """Adapter only, on captions (LLaVA v1: `scripts/pretrain.sh`)."""
+  c.stage = "stage1"
+  c.trainable = ("adapter",)
+  c.prompt_format = "plain"
+  c.optim.lr = lr
+  c.batch_size = batch_size
+  c.steps = 595_375 // batch_size  # one epoch of CC3M-595K
+  c.data.mixture.update(instances=0.0, captions=1.0)
+  c.data.text_length = 64
+  # The frozen LLM fits on one GPU in bfloat16: no sharding needed.
+  c.mesh.update(data=-1, fsdp=1)
+  return c

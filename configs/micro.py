@@ -1,0 +1,141 @@
+"""The micro model: LocVLM small enough to train on two CPU cores.
+
+  micro.py:base      ViT + adapter + LLM from nothing on captions, questions
+                     and text without coordinates: what CLIP, LLaMA and
+                     LLaVA's data are in the paper
+  micro.py:stage1    a new adapter between the frozen base ViT and LLM
+  micro.py:stage2    adapter + LLM on the three objectives and general data
+  micro.py:baseline  the same steps as stage2 on the general data alone
+
+`demo` shortens stage1 and stage2 to a few minutes. Set `--config.root` to a
+micro-world (`python -m locvlm_jax.data.microworld`).
+"""
+
+import os
+
+from configs import base
+
+ASSETS = os.path.join(
+  os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
+  "locvlm_jax", "assets",
+)  # fmt: skip
+STAGES = ("base", "stage1", "stage2", "baseline")
+
+
+def get_config(argument: str = ""):
+  """The micro model; words: base, stage1, stage2, baseline, demo, tiny."""
+  variant = base.words(argument, (*STAGES, "demo"))
+  stage = next((s for s in STAGES if s in variant), "stage2")
+  c = common()
+  c.stage = stage
+  {"base": base_model, "stage1": stage1, "stage2": stage2,
+   "baseline": baseline}[stage](c)  # fmt: skip
+  c = demo(c) if "demo" in variant else c
+  return base.tiny(c) if "tiny" in variant else c
+
+
+def common():
+  """Model, data paths and schedule that all stages share."""
+  c = base.get_config()
+  c.root = "runs/microworld"
+  c.tokenizer = os.path.join(ASSETS, "micro_base")
+  c.prompt_format = "bare"
+  c.coords.num_bins = 96
+  c.geometry = "square"
+  c.model.vision.update(
+    image_size=96,
+    patch_size=12,
+    width=128,
+    num_layers=6,
+    num_heads=4,
+    mlp_width=512,
+  )
+  c.model.adapter = "mlp"
+  c.model.llm.update(
+    vocab_size=1024,
+    width=192,
+    num_layers=5,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=48,
+    mlp_width=512,
+    eps=1e-5,
+  )
+  c.model.dtype = "float32"
+  c.model.remat = "none"
+  c.model.unroll = 8
+  data_paths(c)
+  c.optim.update(lr=1e-3, b2=0.99)
+  c.batch_size = 32
+  c.log_every = 20
+  c.checkpoint_every = 200
+  c.data.threads = 1
+  c.data.text_length = 64
+  c.data.max_pairs = 8
+  return c
+
+
+def data_paths(c):
+  """Everything below `c.root`, as the generator lays it out."""
+  root = c.get_ref("root")
+  notes = root + "/annotations/"
+  c.data.images = root + "/images/train"
+  c.data.conversation_images = root + "/images"
+  c.data.instances = notes + "instances_train.json"
+  c.data.captions = notes + "captions_train.json"
+  c.data.conversations = notes + "conversations_train.json"
+  c.data.text = notes + "text_train.json"
+  c.eval.images = root + "/images/val"
+  c.eval.conversation_images = root + "/images"
+  c.eval.instances = notes + "instances_val.json"
+  c.eval.novel = notes + "instances_novel_val.json"
+  c.eval.conversations = notes + "conversations_val.json"
+  c.eval.tasks = ("locpred", "revloc", "hallucination",
+                  "hallucination_novel", "spatial", "vqa")  # fmt: skip
+  c.eval.batch_size = 50
+
+
+def base_model(c):
+  """Everything from nothing, on general data without coordinates."""
+  c.trainable = ("vision", "adapter", "llm")
+  c.data.mixture.update(instances=0.0, conversations=0.85, text=0.15)
+  c.optim.lr = 1.5e-3
+  c.steps = 12_000
+
+
+def stage1(c):
+  """The adapter alone, on captions."""
+  from_base(c)
+  c.trainable = ("adapter",)
+  c.prompt_format = "plain"
+  c.data.mixture.update(instances=0.0, captions=1.0)
+  c.data.text_length = 64
+  c.optim.lr = 3e-3
+  c.batch_size = 64
+  c.steps = 1000
+
+
+def stage2(c):
+  """Adapter + LLM on the objectives, mixed with the general data."""
+  from_base(c)
+  c.data.mixture.update(instances=0.8, conversations=0.15, text=0.05)
+  c.steps = 10_000
+
+
+def baseline(c):
+  """Stage 2 without the three objectives."""
+  stage2(c)
+  c.data.mixture.update(instances=0.0, conversations=0.75, text=0.25)
+
+
+def from_base(c):
+  """Starts from the committed base weights, in Hugging Face layout."""
+  c.init.vision = os.path.join(ASSETS, "micro_base", "vision")
+  c.init.llm = os.path.join(ASSETS, "micro_base", "llm")
+
+
+def demo(c):
+  """Minutes on two cores."""
+  c.steps = {"stage1": 150}.get(c.stage, 800)
+  c.eval.samples = 300
+  return c

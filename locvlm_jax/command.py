@@ -1,0 +1,92 @@
+"""How every command starts and ends: flags, one-line errors, exit codes."""
+
+import importlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+
+EXIT_BAD_DATA = 70
+EXIT_NOT_FINITE = 71
+EXIT_BAD_CONFIG = 78
+
+CONFIG = config_flags.DEFINE_config_file(
+  "config", None, "The config file, with its words after a colon.",
+  lock_config=True,
+)  # fmt: skip
+WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is kept.")
+
+
+def workdir() -> str:
+  """The absolute path of --workdir.
+
+  Raises:
+    ValueError: it is missing.
+  """
+  if not WORKDIR.value:
+    raise ValueError("--workdir is missing: the folder that keeps the run.")
+  return os.path.abspath(WORKDIR.value)
+
+
+def config() -> dict:
+  """The resolved config as plain data.
+
+  Raises:
+    ValueError: no --config, or a field that the command line has to set.
+  """
+  if CONFIG.value is None:
+    raise ValueError("--config is missing, for example configs/micro.py:tiny.")
+  return json.loads(CONFIG.value.to_json_best_effort())
+
+
+class NotFinite(RuntimeError):
+  """The loss or a gradient is not a finite number."""
+
+
+def fail(message: str, code: int):
+  """Ends the process with one line on standard error."""
+  print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
+  sys.exit(code)
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+  """Parses the flags and calls `main`, turning user errors into one line.
+
+  Exit codes: 70 for data that has to be repaired, 71 for a loss that is not
+  finite, 78 for a wrong config; any other exception is ours and keeps its
+  traceback.
+  """
+  # TensorFlow comes with the metric writers; its greetings help nobody.
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+  absl_logging.use_absl_handler()
+  # Orbax tells every detail of a save at the level of information.
+  absl_logging.set_verbosity(absl_logging.WARNING)
+  app.run(lambda argv: _guarded(main, argv), flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+  try:
+    return flags.FLAGS(argv)
+  except (
+    OSError, AttributeError, KeyError, TypeError, ValueError, flags.Error,
+  ) as e:  # fmt: skip
+    fail(e, EXIT_BAD_CONFIG)
+
+
+def _guarded(main, argv) -> None:
+  batch = importlib.import_module("locvlm_jax.data.batch")
+  try:
+    main(argv)
+  except batch.DataError as e:
+    fail(e, EXIT_BAD_DATA)
+  except NotFinite as e:
+    fail(e, EXIT_NOT_FINITE)
+  except ValueError as e:
+    logging.debug("where it was raised:", exc_info=True)  # with -v=1
+    fail(e, EXIT_BAD_CONFIG)

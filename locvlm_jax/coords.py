@@ -1,0 +1,232 @@
+"""Boxes and points as plain text, and back (paper section 3.2).
+
+A location is written in one of three forms, without spaces, as in the paper's
+figure 1. The box (0.30, 0.40, 0.55, 0.80), in fractions of the square that the
+model sees, reads
+
+  nfp   [0.3000,0.4000,0.5500,0.8000]   normalised floating point, 4 decimals
+  ivb   [28,38,52,76]                   integer bin of 96 along each side
+  diga  [35:-14,-16,10,22]              anchor 35 of 64, then deviations in bins
+
+and as a point, which is the box's centre,
+
+  nfp   [0.4250,0.6000]
+  ivb   [40,57]
+  diga  [35:-2,3]
+
+The paper leaves the text of `diga` to its appendix; this one is ours. The
+anchors are the cells of a grid, counted along the rows:
+
+   0  1  2 ..  7      the anchor is the cell that holds the centre; its own
+   8  9 10 .. 15      centre, here (3.5, 4.5) / 8, lies in bins 42 and 54; a
+  16 17 18 .. 23      deviation is a coordinate's bin minus that bin, so diga
+                      is exactly as precise as ivb
+"""
+
+import dataclasses
+import math
+import re
+from typing import NamedTuple
+
+FORMS = ("nfp", "ivb", "diga")
+LOCATIONS = ("box", "point")
+
+Box = tuple[float, float, float, float]  # x1, y1, x2, y2
+
+# A bracket that holds numbers and nothing else, and the same left open at the
+# end of the text (an answer that was cut short).
+_NUMBERS = r"[\[(]([0-9+\-.,:;\s]+)"
+_CLOSED = re.compile(_NUMBERS + r"[\])]")
+_OPEN = re.compile(_NUMBERS + r"\Z")
+_FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,9}")  # int() refuses endless digits
+
+
+class Parsed(NamedTuple):
+  """What `Coords.parse` found: a value, or the reason why there is none."""
+
+  value: tuple[float, ...] | None
+  error: str = ""
+
+
+class _Unreadable(Exception):
+  """Why a text isn't a location; never leaves this module."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Coords:
+  """One way to write locations.
+
+  >>> Coords("ivb", 96, "box").encode((0.30, 0.40, 0.55, 0.80))
+  '[28,38,52,76]'
+  >>> Coords("ivb", 96, "point").parse("It is at [40, 57].").value
+  (0.421875, 0.5989583333333334)
+
+  Attributes:
+    form: "nfp", "ivb" or "diga".
+    num_bins: n_b, the bins along each side of the image, for ivb and diga
+      (paper: 224 for LocVLM-B, 336 for LocVLM-L).
+    location: "box" or "point", what `encode` writes and `parse` expects.
+    grid: anchors along each side for diga; n_a = grid * grid.
+
+  Raises:
+    ValueError: an unknown form or location, or no bins.
+  """
+
+  form: str = "ivb"
+  num_bins: int = 224
+  location: str = "box"
+  grid: int = 8
+
+  def __post_init__(self):
+    for name, value, allowed in (
+      ("form", self.form, FORMS),
+      ("location", self.location, LOCATIONS),
+    ):
+      if value not in allowed:
+        raise ValueError(
+          f"coords {name} {value!r} is unknown; choose one of {allowed}"
+        )
+    if self.grid < 1 or self.num_bins < self.grid:
+      raise ValueError(
+        f"coords num_bins {self.num_bins} and grid {self.grid}: give at least"
+        " one anchor a side and no more anchors than bins"
+      )
+
+  def encode(self, box: Box) -> str:
+    """The text of `box`, xyxy in [0, 1]; for points, that of its centre.
+
+    Raises:
+      ValueError: a coordinate outside [0, 1], or x2 < x1, or y2 < y1.
+    """
+    x1, y1, x2, y2 = box
+    _check(box)
+    if x2 < x1 or y2 < y1:
+      raise ValueError(f"box {box} has x2 < x1 or y2 < y1; order its corners")
+    if self.location == "point":
+      return self._write(((x1 + x2) / 2, (y1 + y2) / 2))
+    return self._write(box)
+
+  def encode_point(self, cx: float, cy: float) -> str:
+    """The text of the point (cx, cy) in [0, 1], whatever `location` is.
+
+    Raises:
+      ValueError: a coordinate outside [0, 1].
+    """
+    _check((cx, cy))
+    return self._write((cx, cy))
+
+  def parse(self, text: str) -> Parsed:
+    """Reads the first location in free text. Total: it never raises.
+
+    Spaces and round brackets are accepted. A bracket with another count of
+    numbers is passed over if a complete one follows. ivb and diga give the
+    centre of the bin, so encode(parse(encode(x)).value) == encode(x).
+
+    Returns:
+      xyxy (or cx, cy for points) in [0, 1], or None and the reason, such as
+      "no location", "3 numbers, 4 wanted", "out of range: 97 > 95".
+    """
+    try:
+      return Parsed(self._read(self._find(text)))
+    except _Unreadable as e:
+      return Parsed(None, str(e))
+
+  def _write(self, values: tuple[float, ...]) -> str:
+    if self.form == "nfp":
+      return "[" + ",".join(f"{v + 0.0:.4f}" for v in values) + "]"
+    bins = [self._bin(v) for v in values]
+    if self.form == "ivb":
+      return "[" + ",".join(map(str, bins)) + "]"
+    anchor = self._anchor(bins)
+    centres = self._anchor_bins(anchor) * (len(bins) // 2)
+    deviations = [b - c for b, c in zip(bins, centres, strict=True)]
+    return f"[{anchor}:" + ",".join(map(str, deviations)) + "]"
+
+  def _bin(self, value: float) -> int:
+    return min(int(value * self.num_bins), self.num_bins - 1)
+
+  def _anchor(self, bins: list[int]) -> int:
+    """The grid cell that holds the centre of a point or box of bins.
+
+    From bins, not from the exact box, so that reading and writing a location
+    again gives the same text. Integers only: no rounding at a cell's edge.
+    """
+    n = len(bins) // 2
+    twice = (2 * sum(bins[i::2]) + n for i in (0, 1))  # centre * 2n, in bins
+    column, row = (t * self.grid // (2 * n * self.num_bins) for t in twice)
+    return row * self.grid + column
+
+  def _anchor_bins(self, anchor: int) -> list[int]:
+    """The bins (x, y) of an anchor's centre."""
+    row, column = divmod(anchor, self.grid)
+    return [self._bin((i + 0.5) / self.grid) for i in (column, row)]
+
+  def _find(self, text: str) -> list[str]:
+    """The numbers of the first bracket that could be a location."""
+    groups = [_split(m.group(1)) for m in _CLOSED.finditer(text)]
+    groups = [group for group in groups if any(map(_has_digit, group))]
+    if not groups:
+      cut = _OPEN.search(text)
+      cut = cut and _has_digit(cut.group(1))
+      raise _Unreadable("bracket not closed" if cut else "no location")
+    wanted = (2 if self.location == "point" else 4) + (self.form == "diga")
+    complete = [group for group in groups if len(group) == wanted]
+    if not complete:
+      raise _Unreadable(f"{len(groups[0])} numbers, {wanted} wanted")
+    return complete[0]
+
+  def _read(self, words: list[str]) -> tuple[float, ...]:
+    if self.form == "nfp":
+      values = [_limited(_float(w), 1.0, w) for w in words]
+      return _ordered(values)
+    bins = [_integer(w) for w in words]
+    if self.form == "diga":
+      anchor = _limited(bins[0], self.grid**2 - 1, words[0])
+      centres = self._anchor_bins(anchor) * (len(bins) // 2)
+      bins = [b + c for b, c in zip(bins[1:], centres, strict=True)]
+    bins = [_limited(b, self.num_bins - 1, str(b)) for b in bins]
+    return _ordered([(b + 0.5) / self.num_bins for b in bins])
+
+
+def _check(values: tuple[float, ...]) -> None:
+  if not all(math.isfinite(v) and 0 <= v <= 1 for v in values):
+    raise ValueError(
+      f"location {tuple(values)} leaves [0, 1]; divide pixels by the size of"
+      " the square and clip them (geometry.Transform.apply_box does both)"
+    )
+
+
+def _split(numbers: str) -> list[str]:
+  return [word for word in re.split(r"[,:;\s]+", numbers) if word]
+
+
+def _has_digit(word: str) -> bool:
+  return any(c.isdigit() for c in word)
+
+
+def _float(word: str) -> float:
+  if not _FLOAT.fullmatch(word):
+    raise _Unreadable(f"not a number: {word[:20]}")
+  return float(word)
+
+
+def _integer(word: str) -> int:
+  if not _INTEGER.fullmatch(word):
+    raise _Unreadable(f"not a bin: {word[:20]}")
+  return int(word)
+
+
+def _limited(value, top, word: str):
+  if value < 0:
+    raise _Unreadable(f"out of range: {word[:20]} < 0")
+  if value > top:
+    raise _Unreadable(f"out of range: {word[:20]} > {top:g}")
+  return value
+
+
+def _ordered(values: list[float]) -> tuple[float, ...]:
+  for name, low, high in zip("xy", values[:2], values[2:], strict=False):
+    if high < low:
+      raise _Unreadable(f"{name}2 < {name}1")
+  return tuple(values)

@@ -1,0 +1,1 @@
+"""From annotations to batches; nothing here imports jax."""

@@ -1,0 +1,197 @@
+"""COCO's annotation files as sources: instances and captions.
+
+The micro-world, COCO 2014 and COCO 2017 are all read here. Format: "Data
+format" on the COCO site, as `pycocotools/coco.py` reads it.
+"""
+
+import collections
+import json
+import math
+import os
+
+from locvlm_jax.data import batch
+
+_MAX_NAMED = 5  # records named in a message before it says "and N more"
+
+
+def read_json(path: str) -> object:
+  """The parsed file; DataError names the file and what is wrong with it."""
+  try:
+    with open(path, encoding="utf-8") as f:
+      return json.load(f)
+  except FileNotFoundError:
+    raise batch.DataError(
+      f"{path}: no such file. Check the config's data paths."
+    ) from None
+  except (json.JSONDecodeError, UnicodeDecodeError) as e:
+    raise batch.DataError(f"{path}: not valid json ({e}).") from None
+
+
+def image_path(directory: str, file_name: str, origin: str) -> str:
+  """`directory/file_name`, refused when it leads out of `directory`."""
+  root = os.path.realpath(directory)
+  try:
+    path = os.path.realpath(os.path.join(root, file_name))
+  except ValueError as e:  # an embedded NUL
+    raise batch.DataError(f"{origin}: file name {file_name!r}: {e}.") from None
+  if os.path.commonpath([root, path]) != root:
+    raise batch.DataError(
+      f"{origin}: file name {file_name!r} leads outside {directory}."
+    )
+  return path
+
+
+def _check_directory(directory: str) -> None:
+  if not os.path.isdir(directory):
+    raise batch.DataError(
+      f"{directory}: no such images directory. Set --config.data.images."
+    )
+
+
+def _field(row: dict, key: str, origin: str):
+  try:
+    return row[key]
+  except (KeyError, TypeError):
+    raise batch.DataError(f"{origin}: field {key!r} is missing.") from None
+
+
+def _section(content: object, key: str, path: str) -> list:
+  section = _field(content, key, path)
+  if not isinstance(section, list):
+    raise batch.DataError(f"{path}: {key!r} is not a list.")
+  return section
+
+
+def _corner_box(row: dict, size: tuple[int, int], origin: str) -> batch.Box:
+  """[x, y, width, height] -> (x1, y1, x2, y2), clipped to the image."""
+  bbox = _field(row, "bbox", origin)
+  if not isinstance(bbox, list) or len(bbox) != 4:
+    raise batch.DataError(f"{origin}: bbox {bbox!r} is not [x, y, w, h].")
+  if not all(isinstance(v, int | float) and math.isfinite(v) for v in bbox):
+    raise batch.DataError(f"{origin}: bbox {bbox!r} has a non-number.")
+  x, y, w, h = map(float, bbox)
+  width, height = map(float, size)
+  if w < 0 or h < 0:
+    raise batch.DataError(f"{origin}: bbox {bbox!r} has a negative size.")
+  x1, y1 = min(max(0.0, x), width), min(max(0.0, y), height)
+  return x1, y1, min(max(x1, x + w), width), min(max(y1, y + h), height)
+
+
+class Instances:
+  """COCO instances: one record an image, with its objects.
+
+  Args:
+    path: `instances_*.json`.
+    images: the folder that the file names are relative to.
+
+  Attributes:
+    categories: every category name of the file, in the order of the ids.
+    dropped: how many annotations were left out, by reason.
+
+  Raises:
+    DataError: a missing file or folder, malformed json, an annotation with an
+      unknown category or image, or a box of negative size; names the record.
+  """
+
+  def __init__(self, path: str, images: str):
+    _check_directory(images)
+    content = read_json(path)
+    self.path, self.images = path, images
+    self.dropped = collections.Counter()
+    names = {
+      _field(c, "id", path): _field(c, "name", path)
+      for c in _section(content, "categories", path)
+    }
+    self.categories = tuple(names[i] for i in sorted(names))
+    self._rows = _section(content, "images", path)
+    sizes = {_field(r, "id", path): self._size(r) for r in self._rows}
+    if len(sizes) != len(self._rows):
+      raise batch.DataError(f"{path}: two images have the same id.")
+    self._objects = self._group(_section(content, "annotations", path), names,
+                                sizes)  # fmt: skip
+
+  def _size(self, row: dict) -> tuple[int, int]:
+    origin = f"{self.path}: image {row.get('id')}"
+    return _field(row, "width", origin), _field(row, "height", origin)
+
+  def _group(self, rows, names, sizes) -> dict[int, tuple[batch.Object, ...]]:
+    groups = collections.defaultdict(list)
+    for row in rows:
+      origin = f"{self.path}: annotation {row.get('id')}"
+      image = _field(row, "image_id", origin)
+      category = _field(row, "category_id", origin)
+      if category not in names:
+        raise batch.DataError(f"{origin}: unknown category {category!r}.")
+      if image not in sizes:
+        raise batch.DataError(f"{origin}: unknown image {image!r}.")
+      box = _corner_box(row, sizes[image], origin)
+      if box[2] <= box[0] or box[3] <= box[1]:
+        # COCO train2017 has two boxes of zero height (cocoapi issue 355). The
+        # object is there all the same: it keeps its category from counting as
+        # unique or absent, and the geometry drops its empty box.
+        self.dropped["empty box"] += 1
+      groups[image].append(
+        batch.Object(
+          names[category], box, bool(row.get("iscrowd", 0)), row.get("id", 0)
+        )  # fmt: skip
+      )
+    return {k: tuple(v) for k, v in groups.items()}
+
+  def __len__(self) -> int:
+    return len(self._rows)
+
+  def __getitem__(self, index: int) -> batch.Record:
+    row = self._rows[index]
+    origin = f"{self.path}: image {row['id']}"
+    file_name = _field(row, "file_name", origin)
+    return batch.Record(
+      id=str(row["id"]),
+      image=image_path(self.images, file_name, origin),
+      width=row["width"],
+      height=row["height"],
+      objects=self._objects.get(row["id"], ()),
+    )
+
+  def __repr__(self) -> str:
+    return f"Instances({self.path!r}, {len(self)} images)"
+
+
+class Captions:
+  """COCO captions: one record a caption; the question is empty.
+
+  Args:
+    path: `captions_*.json`.
+    images: the folder that the file names are relative to.
+  """
+
+  def __init__(self, path: str, images: str):
+    _check_directory(images)
+    content = read_json(path)
+    self.path, self.images = path, images
+    self._images = {
+      _field(r, "id", path): r for r in _section(content, "images", path)
+    }
+    self._rows = _section(content, "annotations", path)
+    for row in self._rows:
+      if _field(row, "image_id", path) not in self._images:
+        raise batch.DataError(
+          f"{path}: caption {row.get('id')}: unknown image {row['image_id']!r}."
+        )
+
+  def __len__(self) -> int:
+    return len(self._rows)
+
+  def __getitem__(self, index: int) -> batch.Record:
+    row = self._rows[index]
+    image = self._images[row["image_id"]]
+    origin = f"{self.path}: image {image['id']}"
+    return batch.Record(
+      id=str(row["image_id"]),
+      image=image_path(self.images, _field(image, "file_name", origin), origin),
+      width=image.get("width", 0),
+      height=image.get("height", 0),
+      turns=(("", _field(row, "caption", origin).strip()),),
+    )
+
+  def __repr__(self) -> str:
+    return f"Captions({self.path!r}, {len(self)} captions)"

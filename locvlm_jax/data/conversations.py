@@ -1,0 +1,55 @@
+"""LLaVA's conversation files as a source.
+
+Format: [{"id", "image", "conversations": [{"from": "human" | "gpt",
+"value"}]}], as in `LLaVA:docs/Finetune_Custom_Data.md`; without "image" the
+conversation is about text alone.
+"""
+
+from locvlm_jax.data import batch, coco
+
+_PLACEHOLDER = "<image>"
+
+
+def _turns(row: dict, origin: str) -> tuple[batch.Turn, ...]:
+  """Pairs of human and gpt messages, without the image placeholder."""
+  messages = row.get("conversations")
+  if not isinstance(messages, list) or len(messages) % 2:
+    raise batch.DataError(f"{origin}: wants pairs of human and gpt messages.")
+  values = []
+  for i, message in enumerate(messages):
+    speaker = ("human", "gpt")[i % 2]
+    if message.get("from") != speaker or "value" not in message:
+      raise batch.DataError(f"{origin}: message {i} is not from {speaker!r}.")
+    values.append(message["value"].replace(_PLACEHOLDER, "").strip())
+  return tuple(zip(values[::2], values[1::2], strict=True))
+
+
+class Conversations:
+  """One record a conversation.
+
+  Args:
+    path: the json file.
+    images: the folder that "image" is relative to; unused for text alone.
+  """
+
+  def __init__(self, path: str, images: str):
+    self.path, self.images = path, images
+    self._rows = coco.read_json(path)
+    if not isinstance(self._rows, list):
+      raise batch.DataError(f"{path}: not a list of conversations.")
+
+  def __len__(self) -> int:
+    return len(self._rows)
+
+  def __getitem__(self, index: int) -> batch.Record:
+    row = self._rows[index]
+    origin = f"{self.path}: record {row.get('id', index)}"
+    image = row.get("image")
+    if image is not None:
+      image = coco.image_path(self.images, image, origin)
+    return batch.Record(
+      id=str(row.get("id", index)), image=image, turns=_turns(row, origin)
+    )
+
+  def __repr__(self) -> str:
+    return f"Conversations({self.path!r}, {len(self)} conversations)"

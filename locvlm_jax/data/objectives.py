@@ -1,0 +1,164 @@
+"""LocPred, NegPred and RevLoc from an image's annotations (section 3.3).
+
+  objective  question                 answer
+  loc_pred   Where is the dog?        It is at [12,34,45,60].
+  neg_pred   Where is the cat?        There is no cat in the image.
+  rev_loc    What is at [12,34,45,60]?  a dog
+
+The paper's filters: a category is asked for (LocPred, RevLoc) only where it
+is annotated exactly once in the image, since "the dog" has to mean one dog; a
+category is denied (NegPred) only where it isn't annotated at all. A crowd
+counts as present and as more than one, and is never a target itself. Both
+rules look at the whole image: a dog that a crop removed can be neither.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from locvlm_jax import prompts
+from locvlm_jax.coords import Box, Coords
+from locvlm_jax.data.batch import Object, Record, Turn
+from locvlm_jax.geometry import Transform
+
+WEIGHTS = (1.0, 1.0, 1.0)  # loc_pred, neg_pred, rev_loc
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+  """What the objectives may say about an image.
+
+  Attributes:
+    unique: category and box (xyxy in [0, 1] of the square) of each object
+      that is alone in its category and visible enough.
+    present: every annotated category, crowds and cropped objects included.
+  """
+
+  unique: tuple[tuple[str, Box], ...]
+  present: frozenset[str]
+
+
+def scene(objects: Sequence[Object], transform: Transform) -> Scene:
+  """Applies the geometry and the paper's filters to annotations.
+
+  Raises:
+    ValueError: a box that is not finite or not ordered.
+  """
+  count = Counter(o.category for o in objects)
+  alone = [o for o in objects if count[o.category] == 1 and not o.crowd]
+  boxes = [(o.category, transform.apply_box(o.box)) for o in alone]
+  return Scene(tuple(b for b in boxes if b[1] is not None), frozenset(count))
+
+
+def loc_pred(
+  category: str, box: Box, coords: Coords, rng: np.random.Generator
+) -> Turn:
+  """Asks for a category or caption, answers with its location."""
+  question = _pick(prompts.LOC_PRED[coords.location], rng)
+  answer = _pick(prompts.LOC_PRED_ANSWERS, rng)
+  return (
+    prompts.fill(question, obj=category),
+    prompts.fill(answer, loc=coords.encode(box)),
+  )
+
+
+def neg_pred(category: str, coords: Coords, rng: np.random.Generator) -> Turn:
+  """Asks for something absent in loc_pred's words, and says so."""
+  question = _pick(prompts.LOC_PRED[coords.location], rng)
+  answer = _pick(prompts.NEG_PRED_ANSWERS, rng)
+  return (
+    prompts.fill(question, obj=category),
+    prompts.fill(answer, obj=category),
+  )
+
+
+def rev_loc(
+  category: str, box: Box, coords: Coords, rng: np.random.Generator
+) -> Turn:
+  """Asks for a location, answers with the category or caption."""
+  question = _pick(prompts.REV_LOC[coords.location], rng)
+  answer = _pick(prompts.REV_LOC_ANSWERS, rng)
+  return (
+    prompts.fill(question, loc=coords.encode(box)),
+    prompts.fill(answer, obj=category),
+  )
+
+
+def turns(
+  record: Record,
+  transform: Transform,
+  coords: Coords,
+  vocabulary: Sequence[str],
+  rng: np.random.Generator,
+  max_pairs: int,
+  weights: tuple[float, float, float] = WEIGHTS,
+) -> list[Turn]:
+  """Question-answer pairs about one image, in random order.
+
+  An object takes part once, in loc_pred or in rev_loc: after the one, the
+  other's answer could be copied from the conversation. Pairs are drawn by
+  weight until the objects are used up, so that the share of neg_pred does
+  not depend on how many objects an image has; without any object there is
+  one neg_pred.
+
+  Args:
+    record: the annotations.
+    transform: the geometry of this image.
+    coords: how a location is written.
+    vocabulary: the categories that neg_pred may deny.
+    rng: decides everything that is random here.
+    max_pairs: at most; 1 gives single pairs.
+    weights: relative frequency of loc_pred, neg_pred and rev_loc.
+
+  Returns:
+    Turns with distinct questions; empty where nothing can be asked.
+
+  Raises:
+    ValueError: weights that are negative or all zero, or max_pairs below 1.
+  """
+  _check(max_pairs, weights)
+  seen = scene(record.objects, transform)
+  objects = _shuffled(seen.unique, rng)
+  absent = [c for c in dict.fromkeys(vocabulary) if c not in seen.present]
+  absent = _shuffled(absent, rng)
+  pairs = {}  # by question: two tiny objects can share a location
+  while len(pairs) < max_pairs:
+    kind = _draw_kind(weights, objects, absent, bool(pairs), rng)
+    if kind is None:
+      break
+    if kind == 1:
+      turn = neg_pred(absent.pop(), coords, rng)
+    else:
+      turn = (loc_pred, None, rev_loc)[kind](*objects.pop(), coords, rng)
+    pairs.setdefault(*turn)
+  return _shuffled(pairs.items(), rng)
+
+
+def _draw_kind(weights, objects, absent, started, rng) -> int | None:
+  """Draws 0 loc_pred, 1 neg_pred or 2 rev_loc; None where all is said."""
+  wants_objects = weights[0] + weights[2] > 0
+  if wants_objects and not objects and started:
+    return None
+  p = np.array(weights) * [bool(objects), bool(absent), bool(objects)]
+  return int(rng.choice(3, p=p / p.sum())) if p.any() else None
+
+
+def _pick(templates: Sequence[str], rng: np.random.Generator) -> str:
+  return templates[rng.integers(len(templates))]
+
+
+def _shuffled(items, rng: np.random.Generator) -> list:
+  items = list(items)
+  return [items[i] for i in rng.permutation(len(items))]
+
+
+def _check(max_pairs: int, weights: tuple[float, float, float]) -> None:
+  if max_pairs < 1:
+    raise ValueError(f"max_pairs is {max_pairs}; at least 1 pair is needed")
+  if len(weights) != 3 or min(weights) < 0 or sum(weights) <= 0:
+    raise ValueError(
+      f"weights {weights} have to be three numbers for loc_pred, neg_pred and"
+      " rev_loc, none negative and one positive"
+    )

@@ -1,0 +1,154 @@
+"""From a record to one row of a batch: read, crop, phrase, tokenise."""
+
+import collections
+import dataclasses
+import logging
+import threading
+import warnings
+
+import numpy as np
+from PIL import Image
+
+from locvlm_jax import coords, geometry, prompts, tokenizer
+from locvlm_jax.data import batch, objectives
+
+
+class BadImage(Exception):
+  """An image that can't be used; the message says why."""
+
+
+def load_image(path: str, size: tuple[int, int] = (0, 0)) -> Image.Image:
+  """The RGB image at `path`, whose stored size has to be `size` if given.
+
+  COCO's boxes refer to the stored pixel grid, so an EXIF rotation is not
+  applied; a size that is not the annotation's means that the two disagree.
+
+  Raises:
+    BadImage: missing, truncated, not an image, or of another size.
+  """
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter("error", Image.DecompressionBombWarning)
+      with Image.open(path) as image:
+        if all(size) and image.size != size:
+          raise BadImage(f"is {image.size}, the annotation says {size}")
+        return image.convert("RGB")
+  except (OSError, ValueError, SyntaxError, Image.DecompressionBombError,
+          Image.DecompressionBombWarning) as e:  # fmt: skip
+    raise BadImage(str(e)) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class RowSpec:
+  """Everything that the shape and the wording of a row depend on.
+
+  Attributes:
+    tokenizer: text to ids.
+    format: the conversation format.
+    coords: how a location is written.
+    geometry: "center_crop", "pad" or "square".
+    image_size: side of the model's square input, in pixels.
+    num_visual: visual tokens an image.
+    text_length: T, the budget of tokens that are not visual.
+    max_pairs: question-answer pairs of one image in one conversation; 1 gives
+      single pairs.
+    weights: relative frequency of loc_pred, neg_pred and rev_loc.
+    vocabulary: the categories that objectives may name.
+  """
+
+  tokenizer: tokenizer.Tokenizer
+  format: prompts.Format
+  coords: coords.Coords
+  geometry: str
+  image_size: int
+  num_visual: int
+  text_length: int
+  max_pairs: int
+  weights: tuple[float, float, float]
+  vocabulary: tuple[str, ...] = ()
+
+  @property
+  def length(self) -> int:
+    """S, the length of a row."""
+    return self.num_visual + self.text_length
+
+
+class RowMaker:
+  """Makes rows and keeps account of what could not be used.
+
+  Attributes:
+    skipped: why each bad record was left out, by the name of its file.
+    counts: rows made, rows skipped, turns that did not fit.
+  """
+
+  def __init__(self, spec: RowSpec):
+    self.spec = spec
+    self.skipped: dict[str, str] = {}
+    self.counts = collections.Counter()
+    self._lock = threading.Lock()
+
+  def __call__(
+    self, record: batch.Record, rng: np.random.Generator
+  ) -> dict[str, np.ndarray]:
+    """One row; a bad record gives a placeholder that has no targets."""
+    try:
+      image, turns = self._image_and_turns(record, rng)
+      if not turns:
+        return self._nothing_to_ask()
+      row = self._row(image, turns)
+    except (BadImage, tokenizer.TooLong) as e:
+      return self._skip(record, str(e))
+    with self._lock:
+      self.counts["rows"] += 1
+    return row
+
+  def _image_and_turns(self, record, rng):
+    spec = self.spec
+    if record.image is None:
+      return None, list(record.turns)
+    image = load_image(record.image, (record.width, record.height))
+    transform = geometry.make(spec.geometry, *image.size, spec.image_size)
+    turns = list(record.turns) or objectives.turns(
+      record, transform, spec.coords, spec.vocabulary, rng,
+      spec.max_pairs, spec.weights,
+    )  # fmt: skip
+    return transform.apply_image(image), turns
+
+  def _row(self, image, turns) -> dict[str, np.ndarray]:
+    spec = self.spec
+    encoded = tokenizer.encode_conversation(
+      spec.tokenizer, spec.format, turns,
+      0 if image is None else spec.num_visual, spec.text_length,
+    )  # fmt: skip
+    with self._lock:
+      self.counts["turns"] += encoded.turns_used
+      self.counts["turns left out"] += len(turns) - encoded.turns_used
+    return self._padded(image, encoded.tokens, encoded.loss_mask, True)
+
+  def _padded(self, image, tokens, loss_mask, valid) -> dict[str, np.ndarray]:
+    spec, n = self.spec, len(tokens)
+    if image is None:
+      image = np.zeros((spec.image_size, spec.image_size, 3), np.uint8)
+    padded = np.full(spec.length, spec.tokenizer.pad_id, np.int32)
+    mask = np.zeros(spec.length, bool)
+    padded[:n], mask[:n] = tokens, loss_mask
+    return {
+      "images": image[None], "tokens": padded, "loss_mask": mask,
+      "lengths": np.int32(n), "valid": np.bool_(valid),
+    }  # fmt: skip
+
+  def _nothing_to_ask(self) -> dict[str, np.ndarray]:
+    """The filters left no question: no fault of the record."""
+    with self._lock:
+      self.counts["nothing to ask"] += 1
+    return self._padded(None, [self.spec.tokenizer.bos_id], [False], True)
+
+  def _skip(self, record, reason) -> dict[str, np.ndarray]:
+    name = record.image or record.id
+    with self._lock:
+      self.counts["skipped"] += 1
+      if name not in self.skipped:
+        logging.warning("skipped %s: %s", name, reason)
+      self.skipped[name] = reason
+    bos = [self.spec.tokenizer.bos_id]
+    return self._padded(None, bos, [False], False)

@@ -1,0 +1,23 @@
+"""The evaluation tasks, by the name that their metrics carry.
+
+Every task has the interface of `run.Task`.
+"""
+
+from locvlm_jax.evals.hallucination import Hallucination
+from locvlm_jax.evals.loc_pred import LocPred
+from locvlm_jax.evals.rev_loc import RevLoc
+from locvlm_jax.evals.spatial import Spatial
+from locvlm_jax.evals.vqa import Vqa
+
+EVALS = {
+  task.name: task
+  for task in (
+    LocPred(),
+    RevLoc(),
+    Hallucination(),
+    Hallucination("hallucination_novel", "novel"),
+    Spatial(),
+    Spatial("spatial_pair", rule="pair"),
+    Vqa(),
+  )
+}

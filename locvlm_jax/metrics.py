@@ -1,0 +1,143 @@
+"""How fast the run is and how far: FLOPs, MFU, the progress line."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+# Dense bfloat16 peak of one device in FLOP/s, from the vendors' data sheets;
+# keyed by the beginning of `device_kind`.
+PEAK_FLOPS = {
+  "NVIDIA A100": 312e12,
+  "NVIDIA H100": 989e12,
+  "NVIDIA H200": 989e12,
+  "TPU v4": 275e12,
+  "TPU v5 lite": 197e12,
+  "TPU v5e": 197e12,
+  "TPU v5": 459e12,
+  "TPU v6": 918e12,
+}
+
+
+def peak_flops(device: jax.Device) -> float:
+  """Peak FLOP/s of the device; measured on one large product if unknown."""
+  for kind, peak in PEAK_FLOPS.items():
+    if device.device_kind.startswith(kind):
+      return peak
+  return _measured_flops()
+
+
+def _measured_flops(n: int = 1024, repeats: int = 20) -> float:
+  x = jnp.ones((n, n), jnp.float32)
+  product = jax.jit(lambda x: x @ x)
+  product(x).block_until_ready()
+  start = time.perf_counter()
+  for _ in range(repeats):
+    product(x).block_until_ready()
+  whole_host = 2 * n**3 * repeats / (time.perf_counter() - start)
+  return whole_host / jax.local_device_count()
+
+
+def train_flops(forward: Mapping[str, float], trainable: set[str]) -> float:
+  """Model FLOPs of one training sample, without rematerialisation.
+
+  A part costs its forward pass; the gradient of its activations where
+  something at or before it trains; and the gradient of its weights where it
+  trains itself.
+
+  Args:
+    forward: FLOPs of the forward pass of one sample by part, in the order in
+      which data flows (vision, adapter, llm).
+    trainable: parts that train.
+  """
+  total, upstream = 0.0, False
+  for part, flops in forward.items():
+    trains = part in trainable
+    # The gradient flows through a part to whatever trains before it.
+    total += flops * (1 + upstream + trains)
+    upstream |= trains
+  return total
+
+
+class Meter:
+  """Turns counts of steps into rates and a progress line.
+
+  Args:
+    steps: of the whole run.
+    batch_size: global.
+    row_length: tokens of a row, visual ones included.
+    sample_flops: model FLOPs of one sample.
+    peak: FLOP/s of all devices together.
+  """
+
+  def __init__(self, steps: int, batch_size: int, row_length: int,
+               sample_flops: float, peak: float):  # fmt: skip
+    self._steps, self._batch, self._length = steps, batch_size, row_length
+    self._mfu_per_rate = sample_flops / peak
+    self._time, self._step = time.perf_counter(), 0
+
+  def start(self, step: int) -> None:
+    """Begins to measure after `step`, when compilation is over."""
+    self._time, self._step = time.perf_counter(), step
+
+  def rates(self, step: int) -> dict[str, float]:
+    """Rates since the last call: samples/s, tokens/s, mfu, seconds left.
+
+    All are 0 where no step lies between.
+    """
+    now, done = time.perf_counter(), step - self._step
+    seconds = (now - self._time) / done if done else 0.0
+    self._time, self._step = now, step
+    rate = self._batch / seconds if done else 0.0
+    return {
+      "samples_per_s": rate,
+      "tokens_per_s": rate * self._length,
+      "mfu": rate * self._mfu_per_rate,
+      "seconds_left": seconds * (self._steps - step),
+    }
+
+  def line(self, step: int, scalars: Mapping[str, float]) -> str:
+    """One line of progress."""
+    left = time.strftime("%H:%M:%S", time.gmtime(scalars["seconds_left"]))
+    return (
+      f"step {step}/{self._steps}  loss {scalars['loss']:.4f}  "
+      f"acc {scalars['accuracy']:.3f}  "
+      f"{scalars['samples_per_s']:.1f} samples/s  "
+      f"{scalars['tokens_per_s']:.0f} tokens/s  "
+      f"MFU {scalars['mfu']:.1%}  left {left}"
+    )
+
+
+class JsonLines:
+  """Appends a json object a line; rows at or after `step` are dropped first.
+
+  A run that was killed resumes from an earlier checkpoint: what it logged
+  beyond that step is logged again, so the old rows have to go.
+  """
+
+  def __init__(self, path: str, step: int):
+    kept = []
+    if os.path.exists(path):
+      with open(path, encoding="utf-8") as f:
+        kept = [line for line in f if _step_of(line) <= step]
+    self._file = open(path, "w", encoding="utf-8")
+    self._file.writelines(kept)
+
+  def write(self, row: Mapping) -> None:
+    """Appends one row and flushes it."""
+    self._file.write(json.dumps(row) + "\n")
+    self._file.flush()
+
+  def close(self) -> None:
+    """Closes the file."""
+    self._file.close()
+
+
+def _step_of(line: str) -> float:
+  try:
+    return float(json.loads(line)["step"])
+  except (json.JSONDecodeError, KeyError, TypeError):
+    return float("inf")  # a line cut off by the kill

@@ -1,0 +1,1 @@
+"""The model: attention, CLIP ViT, adapter, LLaMA, and LocVLM of them all."""

@@ -1,0 +1,184 @@
+"""Attention: one function, which chooses the kernel of the machine.
+
+Letters: B rows, T query positions, S key positions, H query heads, G key/value
+heads (H = G * R: R query heads share one key/value head), K head width.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+IMPLEMENTATIONS = ("auto", "xla", "cudnn")
+
+
+def attend(
+  q: Float[Array, "B T H K"],
+  k: Float[Array, "B S G K"],
+  v: Float[Array, "B S G K"],
+  *,
+  causal: bool,
+  lengths: Int[Array, " B"] | None = None,
+  implementation: str = "auto",
+) -> Float[Array, "B T H K"]:
+  """Softmax attention, scaled by 1/sqrt(K), with grouped key/value heads.
+
+  Two uses, both with rows that are right-padded to a common length:
+
+    causal=True (T = S): query t sees keys 0..t. Padding lies to the right of
+      every real query, so causality alone keeps it out; outputs at padded
+      positions are unspecified but finite. `lengths` lets a kernel skip them.
+    causal=False: every query sees keys 0..lengths[b]-1 (all if None).
+
+      causal, S=4      lengths=2, T=1
+      1 0 0 0          1 1 0 0
+      1 1 0 0
+      1 1 1 0
+      1 1 1 1
+
+  Args:
+    q, k, v: queries, keys, values; positions already applied.
+    causal: see above.
+    lengths: real keys in each row, or None when all are real.
+    implementation: "xla"; "cudnn", wherever it takes the shapes; "auto":
+      "cudnn" on GPUs, else "xla". Name it to compile for another machine.
+
+  Returns:
+    The values' weighted means, in q's dtype.
+
+  Raises:
+    ValueError: unknown implementation.
+  """
+  if implementation not in IMPLEMENTATIONS:
+    raise ValueError(
+      f"attention implementation {implementation!r} is not one of"
+      f" {IMPLEMENTATIONS}: set model.attention to one of these"
+    )
+  if _takes_cudnn(implementation, q, k):
+    return _attend_cudnn(q, k, v, causal, lengths)
+  if causal:
+    return _attend_causal(q, k, v)
+  mask = None
+  if lengths is not None:
+    mask = (jnp.arange(k.shape[1]) < lengths[:, None])[:, None, None, None]
+  return _attend_xla(q, k, v, mask)
+
+
+def _takes_cudnn(implementation: str, q: Array, k: Array) -> bool:
+  """Whether cuDNN is wanted here, and computes these shapes.
+
+  Not for single positions (nothing to fuse), nor for odd lengths, which its
+  backward pass refuses: the ViT's 257 and 577 tokens go to XLA.
+
+  TPUs take the XLA path as well. Splash attention has to be wrapped in a
+  shard_map over the mesh, and is left out until it can be run on one.
+  """
+  if implementation == "auto":
+    implementation = "cudnn" if jax.default_backend() == "gpu" else "xla"
+  return (
+    implementation == "cudnn"
+    and q.dtype in (jnp.bfloat16, jnp.float16)
+    and q.shape[-1] % 8 == 0
+    and q.shape[-1] <= 128
+    and q.shape[1] % 2 == 0
+    and k.shape[1] % 2 == 0
+  )
+
+
+def _attend_cudnn(q, k, v, causal, lengths) -> Array:
+  # Lengths, never a mask: a boolean mask becomes a materialised bias.
+  queries = lengths if causal else None
+  if lengths is not None and not causal:
+    queries = jnp.full_like(lengths, q.shape[1])
+  return jax.nn.dot_product_attention(
+    q,
+    k,
+    v,
+    is_causal=causal,
+    query_seq_lengths=queries,
+    key_value_seq_lengths=lengths,
+    implementation="cudnn",
+  )
+
+
+def _attend_xla(
+  q: Float[Array, "B T H K"],
+  k: Float[Array, "B S G K"],
+  v: Float[Array, "B S G K"],
+  mask: Bool[Array, "#B 1 1 #T S"] | None,
+) -> Float[Array, "B T H K"]:
+  """Materialises the scores; softmax in float32."""
+  rows, length, heads, width = q.shape
+  groups = k.shape[2]
+  q = q.reshape(rows, length, groups, heads // groups, width)
+  scores = jnp.einsum(
+    "btgrk,bsgk->bgrts", q, k, preferred_element_type=jnp.float32
+  )
+  scores = scores * width**-0.5
+  if mask is not None:
+    scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+  weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+  out = jnp.einsum("bgrts,bsgk->btgrk", weights, v)
+  return out.reshape(rows, length, heads, width)
+
+
+def _attend_causal(
+  q: Float[Array, "B T H K"],
+  k: Float[Array, "B T G K"],
+  v: Float[Array, "B T G K"],
+) -> Float[Array, "B T H K"]:
+  """Causal attention, one block of queries after the other.
+
+  A block only meets the keys up to its own end, so nearly half of the square
+  is never computed (n blocks; here n = 4):
+
+    block 0   x . . .      x: computed (masked inside a block's last part)
+    block 1   x x . .      .: skipped
+    block 2   x x x .
+    block 3   x x x x
+  """
+  rows, length, heads, width = q.shape
+  groups = k.shape[2]
+  n = _num_blocks(length)
+  size, shared = length // n, heads // groups
+  # To [n, B, G, R * size, K]: the R heads that share keys are one matrix.
+  q = (q * width**-0.5).reshape(rows, n, size, groups, shared, width)
+  q = q.transpose(1, 0, 3, 4, 2, 5)
+  q = q.reshape(n, rows, groups, shared * size, width)
+  k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+  blocks = []
+  # Split, not indexed: the gradient is then one concatenation.
+  for i, part in enumerate(jax.lax.split(q, [1] * n)):
+    end = (i + 1) * size
+    mask = jnp.tile(jnp.tri(size, end, end - size, dtype=bool), (shared, 1))
+    blocks.append(_block(part[0], k[:, :, :end], v[:, :, :end], mask))
+  out = jnp.stack(blocks).reshape(n, rows, groups, shared, size, width)
+  return out.transpose(1, 0, 4, 2, 3, 5).reshape(rows, length, heads, width)
+
+
+def _block(
+  q: Float[Array, "B G M K"],
+  k: Float[Array, "B G S K"],
+  v: Float[Array, "B G S K"],
+  mask: Bool[Array, "M S"],
+) -> Float[Array, "B G M K"]:
+  """Attention of one block; divides last, where there is least to divide."""
+  scores = jnp.einsum(
+    "bgmk,bgsk->bgms", q, k, preferred_element_type=jnp.float32
+  )
+  scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+  # The maximum cancels out of the result, and so out of the gradient.
+  highest = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
+  weights = jnp.exp(scores - highest)
+  total = weights.sum(-1, keepdims=True)
+  out = jnp.einsum(
+    "bgms,bgsk->bgmk",
+    weights.astype(v.dtype),
+    v,
+    preferred_element_type=jnp.float32,
+  )
+  return (out / total).astype(v.dtype)
+
+
+def _num_blocks(length: int) -> int:
+  """At most 8 blocks, of at least 16 queries."""
+  return next(n for n in (8, 4, 2, 1) if length % (16 * n) == 0 or n == 1)

@@ -1,0 +1,262 @@
+"""CLIP's vision transformer, as LLaVA uses it: patch features, no CLS.
+
+Letters: B images, H and W pixels, P patch side, N patches, T = N + 1 tokens
+(CLS first), D width, L layers.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from locvlm_jax.models import attention
+from locvlm_jax.models.layers import linear, stack
+from locvlm_jax.sharding import BATCH, constrain
+
+# Per channel, of RGB in [0, 1] (openai/CLIP:clip/clip.py).
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+ACTIVATIONS = ("quick_gelu", "gelu")
+kernel_init = nn.initializers.lecun_normal
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionConfig:
+  """Shape of the vision tower; the defaults are CLIP ViT-L/14 at 224 px.
+
+  feature_layer counts as Hugging Face's hidden_states does: -1 is the last
+  layer's output, -2 the one before (LLaVA's choice). The layers above it are
+  held as parameters, so that a checkpoint survives a round trip, but they are
+  never computed (`vision/unused`).
+  """
+
+  image_size: int = 224
+  patch_size: int = 14
+  width: int = 1024
+  num_layers: int = 24
+  num_heads: int = 16
+  mlp_width: int = 4096
+  activation: str = "quick_gelu"
+  eps: float = 1e-5
+  feature_layer: int = -2
+
+  def __post_init__(self) -> None:
+    if self.image_size % self.patch_size:
+      raise ValueError(
+        f"vision.image_size {self.image_size} is not a multiple of"
+        f" vision.patch_size {self.patch_size}"
+      )
+    if self.width % self.num_heads:
+      raise ValueError(
+        f"vision.width {self.width} is not a multiple of vision.num_heads"
+        f" {self.num_heads}"
+      )
+    if self.activation not in ACTIVATIONS:
+      raise ValueError(
+        f"vision.activation {self.activation!r} is not one of {ACTIVATIONS}"
+      )
+    if not -self.num_layers <= self.feature_layer <= -1:
+      raise ValueError(
+        f"vision.feature_layer {self.feature_layer} is not in"
+        f" [-{self.num_layers}, -1]"
+      )
+
+  @property
+  def num_patches(self) -> int:
+    return (self.image_size // self.patch_size) ** 2
+
+  @property
+  def num_used_layers(self) -> int:
+    return self.num_layers + 1 + self.feature_layer
+
+
+def _init_positions(key: Array, cfg: VisionConfig) -> Float[Array, "T D"]:
+  """Sines and cosines of row and column; zeros for CLS.
+
+  CLIP's learned table ends up smooth in two dimensions. A small model that is
+  trained from nothing on captions has no reason to get there, and the patches
+  then carry no trace of where they are once the tower is frozen; so it starts
+  there (as in MAE, facebookresearch/mae:util/pos_embed.py, with a shorter
+  longest wave).
+  """
+  del key
+  grid, quarter = cfg.image_size // cfg.patch_size, cfg.width // 4
+  waves = (10.0 * grid) ** -(jnp.arange(quarter) / max(quarter - 1, 1))
+  angles = jnp.arange(grid)[:, None] * waves
+  line = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
+  column = jnp.tile(line[None], (grid, 1, 1))
+  row = jnp.tile(line[:, None], (1, grid, 1))
+  table = jnp.concatenate([column, row], axis=2).reshape(grid * grid, -1)
+  rest = cfg.width - table.shape[1]
+  return jnp.pad(table, ((1, 0), (0, rest)))
+
+
+def normalize(images: UInt8[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
+  """CLIP's normalisation of uint8 RGB, in float32."""
+  scale = 1 / (255 * jnp.array(STD, jnp.float32))
+  shift = jnp.array(MEAN, jnp.float32) / jnp.array(STD, jnp.float32)
+  return images.astype(jnp.float32) * scale - shift
+
+
+def activate(x: Float[Array, "*S"], name: str) -> Float[Array, "*S"]:
+  if name == "quick_gelu":
+    return x * jax.nn.sigmoid(1.702 * x)
+  return jax.nn.gelu(x, approximate=False)
+
+
+class LayerNorm(nn.Module):
+  """Layer normalisation in float32, returned in x's dtype."""
+
+  eps: float
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "*S D"]) -> Float[Array, "*S D"]:
+    scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+    bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+    y = x.astype(jnp.float32)
+    mean = y.mean(-1, keepdims=True)
+    var = jnp.square(y - mean).mean(-1, keepdims=True)
+    y = (y - mean) * jax.lax.rsqrt(var + self.eps)
+    return (y * scale + bias).astype(x.dtype)
+
+
+class Attention(nn.Module):
+  """Multi-head self-attention over all positions, with biases."""
+
+  config: VisionConfig
+  implementation: str
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    width, heads = self.config.width, self.config.num_heads
+    shape = (width, heads, width // heads)
+
+    def project(name: str) -> Array:
+      kernel = self.param(name, kernel_init(out_axis=(-2, -1)), shape)
+      bias = self.param(f"{name}_bias", nn.initializers.zeros, shape[1:])
+      return linear(x, kernel) + bias.astype(x.dtype)
+
+    context = attention.attend(
+      project("q"),
+      project("k"),
+      project("v"),
+      causal=False,
+      implementation=self.implementation,
+    )
+    init = kernel_init(in_axis=(-3, -2))
+    out = self.param("out", init, (heads, width // heads, width))
+    bias = self.param("out_bias", nn.initializers.zeros, (width,))
+    return linear(context, out, num_contracted=2) + bias.astype(x.dtype)
+
+
+class Mlp(nn.Module):
+  config: VisionConfig
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    width, hidden = self.config.width, self.config.mlp_width
+    up = self.param("up", kernel_init(), (width, hidden))
+    up_bias = self.param("up_bias", nn.initializers.zeros, (hidden,))
+    down = self.param("down", kernel_init(), (hidden, width))
+    down_bias = self.param("down_bias", nn.initializers.zeros, (width,))
+    y = linear(x, up) + up_bias.astype(x.dtype)
+    y = activate(y, self.config.activation)
+    return linear(y, down) + down_bias.astype(x.dtype)
+
+
+class Block(nn.Module):
+  """One pre-norm layer; a carry, so that it can be scanned."""
+
+  config: VisionConfig
+  implementation: str
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "B T D"], _: None
+  ) -> tuple[Float[Array, "B T D"], None]:
+    eps = self.config.eps
+    with jax.named_scope("attention"):
+      y = LayerNorm(eps, name="attention_norm")(x)
+      attn = Attention(self.config, self.implementation, name="attention")
+      x = constrain(x + attn(y), (BATCH, None, None))
+    with jax.named_scope("mlp"):
+      y = LayerNorm(eps, name="mlp_norm")(x)
+      x = x + Mlp(self.config, name="mlp")(y)
+    return constrain(x, (BATCH, None, None)), None
+
+
+class Unused(nn.Module):
+  """What Hugging Face's tower holds above the feature layer.
+
+  Called at initialisation only: it owns parameters and computes nothing that
+  is read.
+  """
+
+  config: VisionConfig
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "B T D"]) -> None:
+    num = self.config.num_layers - self.config.num_used_layers
+    if num:
+      layers = stack(Block, num, in_axes=(nn.broadcast,))
+      x, _ = layers(self.config, "xla", name="layers")(x, None)
+    LayerNorm(self.config.eps, name="post_layernorm")(x)
+
+
+class ClipVit(nn.Module):
+  """The tower: uint8 images to patch features of `feature_layer`."""
+
+  config: VisionConfig
+  dtype: str = "float32"
+  remat: str = "none"
+  unroll: int = 1
+  implementation: str = "auto"
+
+  @nn.compact
+  def __call__(self, images: UInt8[Array, "B H W 3"]) -> Float[Array, "B N D"]:
+    """Patch features, in raster order, before any post-layernorm.
+
+    Raises:
+      ValueError: the images are not of the configured size.
+    """
+    cfg = self.config
+    size = (cfg.image_size, cfg.image_size, 3)
+    if images.shape[1:] != size:
+      raise ValueError(
+        f"images of shape {images.shape[1:]} given, the vision tower takes"
+        f" {size}: resize them, or change vision.image_size"
+      )
+    x = self._embed(images)
+    x = LayerNorm(cfg.eps, name="pre_layernorm")(x)
+    layers = stack(
+      Block,
+      cfg.num_used_layers,
+      in_axes=(nn.broadcast,),
+      remat=self.remat,
+      unroll=self.unroll,
+    )
+    y, _ = layers(cfg, self.implementation, name="layers")(x, None)
+    if self.is_initializing():
+      Unused(cfg, name="unused")(x)
+    return y[:, 1:]
+
+  def _embed(self, images: UInt8[Array, "B H W 3"]) -> Float[Array, "B T D"]:
+    """Patches through the (bias-free) patch kernel, CLS, positions."""
+    cfg = self.config
+    side, grid = cfg.patch_size, cfg.image_size // cfg.patch_size
+    rows = images.shape[0]
+    init = kernel_init(in_axis=(0, 1, 2))
+    patch = self.param("patch", init, (side, side, 3, cfg.width))
+    small = nn.initializers.normal(0.02)
+    first = self.param("class_embedding", small, (cfg.width,))
+    positions = self.param("position_embedding", _init_positions, cfg)
+    pixels = normalize(images).astype(self.dtype)
+    pixels = pixels.reshape(rows, grid, side, grid, side, 3)
+    pixels = pixels.swapaxes(2, 3)
+    x = linear(pixels, patch, num_contracted=3)
+    x = x.reshape(rows, cfg.num_patches, cfg.width)
+    first = jnp.broadcast_to(first.astype(x.dtype), (rows, 1, cfg.width))
+    x = jnp.concatenate([first, x], axis=1)
+    return x + positions.astype(x.dtype)

@@ -1,0 +1,92 @@
+"""What both transformers share: the matrix product, and layers in a stack.
+
+Letters: D contracted dims, F result dims, L layers.
+"""
+
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+REMAT = ("none", "dots", "full")
+# The attention output's name for rematerialisation.
+CONTEXT = "context"
+
+
+def linear(
+  x: Float[Array, "..."],
+  kernel: Float[Array, "..."],
+  num_contracted: int = 1,
+  dtype: jnp.dtype | type | None = None,
+) -> Float[Array, "..."]:
+  """x [..., *D] times kernel [*D, *F] -> [..., *F], in `dtype` or x's.
+
+    x [B, T, D]     kernel [D, H, K]  -> [B, T, H, K]
+    x [B, T, H, K]  kernel [H, K, D]  -> [B, T, D]      (num_contracted=2)
+
+  Both are flattened to matrices first. The numbers are einsum's, but the
+  kernel's gradient is then one plain product: with two token dims XLA's CPU
+  backend copies its operands transposed, which costs more than the product.
+  """
+  rows = x.shape[: x.ndim - num_contracted]
+  dims, features = kernel.shape[:num_contracted], kernel.shape[num_contracted:]
+  matrix = kernel.reshape(math.prod(dims), math.prod(features))
+  flat = x.reshape(math.prod(rows), math.prod(dims))
+  matrix = matrix.astype(x.dtype)
+  y = jnp.einsum("nd,df->nf", flat, matrix, preferred_element_type=dtype)
+  return y.reshape(*rows, *features)
+
+
+def stack(
+  block: type[nn.Module],
+  length: int,
+  *,
+  in_axes: tuple,
+  remat: str = "none",
+  unroll: int = 1,
+) -> type[nn.Module]:
+  """`block` repeated; its parameters gain a leading axis of `length`.
+
+  Args:
+    block: a module of (carry, *inputs) -> (carry, None).
+    length: L.
+    in_axes: for each input, 0 (one slice a layer) or nn.broadcast.
+    remat: what the backward pass computes again. "none": nothing; "dots": all
+      but the matrix products and the attention output; "full": all but each
+      layer's carry.
+    unroll: layers in one step of the loop; L or more means no loop.
+
+  Raises:
+    ValueError: unknown remat.
+  """
+  unroll = min(unroll, length)
+  return nn.scan(
+    _rematerialize(block, remat, prevent_cse=unroll > 1),
+    variable_axes={"params": 0},
+    split_rngs={"params": True},
+    in_axes=in_axes,
+    length=length,
+    unroll=unroll,
+  )
+
+
+def _rematerialize(
+  block: type[nn.Module], remat: str, prevent_cse: bool
+) -> type[nn.Module]:
+  if remat not in REMAT:
+    raise ValueError(f"model.remat {remat!r} is not one of {REMAT}")
+  if remat == "none":
+    return block
+  policy: Callable | None = None
+  if remat == "dots":
+    policies = jax.checkpoint_policies
+    policy = policies.save_from_both_policies(
+      policies.dots_with_no_batch_dims_saveable,
+      policies.save_only_these_names(CONTEXT),
+    )
+  # A loop is itself a barrier: only unrolled layers need one against XLA
+  # merging the second computation with the first.
+  return nn.remat(block, prevent_cse=prevent_cse, policy=policy)

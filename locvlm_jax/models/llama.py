@@ -1,0 +1,325 @@
+"""LLaMA: RMSNorm, rotary positions, SwiGLU, grouped key/value heads.
+
+Letters: B rows, T positions, D width, H query heads, G key/value heads, K
+head width, F hidden width of the MLP, V vocabulary, L layers, S cache slots.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float, Int
+
+from locvlm_jax.models import attention
+from locvlm_jax.models.layers import CONTEXT, linear, stack
+from locvlm_jax.sharding import BATCH, TENSOR, constrain
+
+
+@dataclasses.dataclass(frozen=True)
+class LlamaConfig:
+  """Shape of the language model; the defaults are LLaMA-7B's.
+
+  max_positions is only written into exported checkpoints: rotary positions
+  have no table. LLaMA-2 has eps 1e-5 and max_positions 4096.
+  """
+
+  vocab_size: int = 32000
+  width: int = 4096
+  num_layers: int = 32
+  num_heads: int = 32
+  num_kv_heads: int = 32
+  head_dim: int = 128
+  mlp_width: int = 11008
+  eps: float = 1e-6
+  theta: float = 10000.0
+  max_positions: int = 2048
+  tie_embeddings: bool = False
+  qkv_bias: bool = False
+
+  def __post_init__(self) -> None:
+    if self.num_heads % self.num_kv_heads:
+      raise ValueError(
+        f"llm.num_heads {self.num_heads} is not a multiple of"
+        f" llm.num_kv_heads {self.num_kv_heads}"
+      )
+    if self.head_dim % 2:
+      raise ValueError(
+        f"llm.head_dim {self.head_dim} is odd: rotary positions need pairs"
+      )
+
+
+class Cache(NamedTuple):
+  """Keys and values of earlier positions; slot i holds position i."""
+
+  k: Float[Array, "L B S G K"]
+  v: Float[Array, "L B S G K"]
+
+
+def empty_cache(
+  config: LlamaConfig, rows: int, slots: int, dtype: str
+) -> Cache:
+  """An all-zero cache for `rows` rows of up to `slots` positions."""
+  shape = (
+    config.num_layers,
+    rows,
+    slots,
+    config.num_kv_heads,
+    config.head_dim,
+  )
+  return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+
+
+class Rotation(NamedTuple):
+  """Cosines and sines of the rotary angles."""
+
+  cos: Float[Array, "#B T 1 K2"]
+  sin: Float[Array, "#B T 1 K2"]
+
+
+def rotation(positions: Int[Array, "#B T"], config: LlamaConfig) -> Rotation:
+  """The angles position / theta^(2i/K), i < K/2, in float32."""
+  half = config.head_dim // 2
+  inverse = config.theta ** -(jnp.arange(half, dtype=jnp.float32) / half)
+  angles = positions[..., None, None].astype(jnp.float32) * inverse
+  return Rotation(jnp.cos(angles), jnp.sin(angles))
+
+
+def rotate(
+  x: Float[Array, "B T H K"], angles: Rotation
+) -> Float[Array, "B T H K"]:
+  """Rotates pairs (i, i + K/2), Hugging Face's layout, in float32.
+
+  Meta's own checkpoints pair (2i, 2i + 1); the conversion to Hugging Face's
+  layout permutes the query and key kernels.
+  """
+  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  cos, sin = angles
+  out = (first * cos - second * sin, second * cos + first * sin)
+  return jnp.concatenate(out, axis=-1).astype(x.dtype)
+
+
+class RMSNorm(nn.Module):
+  """Root-mean-square normalisation in float32, returned in x's dtype."""
+
+  eps: float
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "*S D"]) -> Float[Array, "*S D"]:
+    scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+    y = x.astype(jnp.float32)
+    y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps)
+    return (y * scale).astype(x.dtype)
+
+
+class Attention(nn.Module):
+  """Causal self-attention.
+
+  Without a cache, over x alone. With one, x's keys and values are stored too:
+  a prompt (T > 1) fills slots 0..T-1; one position (T = 1) goes into slot
+  lengths[b] - 1 and sees the slots before it.
+  """
+
+  config: LlamaConfig
+  implementation: str
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, "B T D"],
+    cache: Cache | None,
+    layer: Int[Array, ""],
+    angles: Rotation,
+    lengths: Int[Array, " B"] | None,
+  ) -> tuple[Float[Array, "B T D"], Cache | None]:
+    cfg = self.config
+    decoding = cache is not None and x.shape[1] == 1
+    q = rotate(self._project("q", x, cfg.num_heads), angles)
+    k = rotate(self._project("k", x, cfg.num_kv_heads), angles)
+    v = self._project("v", x, cfg.num_kv_heads)
+    if cache is not None:
+      cache = _write(cache, k, v, layer, lengths if decoding else None)
+    if decoding:
+      k, v = cache.k[layer], cache.v[layer]
+    context = attention.attend(
+      q,
+      k,
+      v,
+      causal=not decoding,
+      lengths=lengths,
+      implementation=self.implementation,
+    )
+    context = checkpoint_name(context, CONTEXT)
+    init = _residual_init(cfg, in_axis=(-3, -2))
+    shape = (cfg.num_heads, cfg.head_dim, cfg.width)
+    out = self.param("out", init, shape)
+    return linear(context, out, num_contracted=2), cache
+
+  def _project(
+    self, name: str, x: Float[Array, "B T D"], heads: int
+  ) -> Float[Array, "B T {heads} K"]:
+    cfg = self.config
+    shape = (cfg.width, heads, cfg.head_dim)
+    init = nn.initializers.lecun_normal(in_axis=-3, out_axis=(-2, -1))
+    y = linear(x, self.param(name, init, shape))
+    if cfg.qkv_bias:
+      zeros = nn.initializers.zeros
+      y = y + self.param(f"{name}_bias", zeros, shape[1:]).astype(x.dtype)
+    return constrain(y, (BATCH, None, TENSOR, None))
+
+
+def _residual_init(config: LlamaConfig, **axes) -> nn.initializers.Initializer:
+  """Smaller where a layer adds to the residual stream of 2L such terms."""
+  return nn.initializers.variance_scaling(
+    0.5 / config.num_layers, "fan_in", "truncated_normal", **axes
+  )
+
+
+def _write(
+  cache: Cache,
+  k: Float[Array, "B T G K"],
+  v: Float[Array, "B T G K"],
+  layer: Int[Array, ""],
+  lengths: Int[Array, " B"] | None,
+) -> Cache:
+  """Stores one layer's keys and values.
+
+  With lengths None they fill slots 0..T-1 (the prompt). Otherwise T is 1 and
+  each row's goes into slot lengths[b] - 1: the row then holds lengths[b]. A
+  slot beyond a row's length holds padding until it is written over, and
+  nothing reads it before.
+  """
+
+  def store(slots: Array, new: Array) -> Array:
+    new = new.astype(slots.dtype)
+    if lengths is None:
+      start = (layer, 0, 0, 0, 0)
+      return jax.lax.dynamic_update_slice(slots, new[None], start)
+    index = (layer, jnp.arange(len(new)), lengths - 1)
+    return slots.at[index].set(new[:, 0], unique_indices=True)
+
+  return Cache(store(cache.k, k), store(cache.v, v))
+
+
+class Mlp(nn.Module):
+  """SwiGLU: down(silu(gate(x)) * up(x))."""
+
+  config: LlamaConfig
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    cfg = self.config
+    init = nn.initializers.lecun_normal()
+    gate = self.param("gate", init, (cfg.width, cfg.mlp_width))
+    up = self.param("up", init, (cfg.width, cfg.mlp_width))
+    down = self.param("down", _residual_init(cfg), (cfg.mlp_width, cfg.width))
+    y = jax.nn.silu(linear(x, gate)) * linear(x, up)
+    return linear(constrain(y, (BATCH, None, TENSOR)), down)
+
+
+class Block(nn.Module):
+  """One pre-norm layer. The carry is (x, cache), so that it can be scanned.
+
+  The cache travels in the carry, not as a scanned input and output: then a
+  decoding step writes one position in place and copies nothing.
+  """
+
+  config: LlamaConfig
+  implementation: str
+
+  @nn.compact
+  def __call__(
+    self,
+    carry: tuple[Float[Array, "B T D"], Cache | None],
+    layer: Int[Array, ""],
+    angles: Rotation,
+    lengths: Int[Array, " B"] | None,
+  ) -> tuple[tuple[Float[Array, "B T D"], Cache | None], None]:
+    x, cache = carry
+    cfg = self.config
+    with jax.named_scope("attention"):
+      y = RMSNorm(cfg.eps, name="attention_norm")(x)
+      attn = Attention(cfg, self.implementation, name="attention")
+      y, cache = attn(y, cache, layer, angles, lengths)
+      x = constrain(x + y, (BATCH, None, None))
+    with jax.named_scope("mlp"):
+      y = RMSNorm(cfg.eps, name="mlp_norm")(x)
+      x = x + Mlp(cfg, name="mlp")(y)
+    return (constrain(x, (BATCH, None, None)), cache), None
+
+
+class Llama(nn.Module):
+  """The language model, from embeddings to hidden states to logits."""
+
+  config: LlamaConfig
+  dtype: str = "float32"
+  remat: str = "none"
+  unroll: int = 1
+  implementation: str = "auto"
+
+  def setup(self) -> None:
+    cfg = self.config
+    init = nn.initializers.normal(cfg.width**-0.5)
+    self.embedding = self.param("embedding", init, (cfg.vocab_size, cfg.width))
+    layers = stack(
+      Block,
+      cfg.num_layers,
+      in_axes=(0, nn.broadcast, nn.broadcast),
+      remat=self.remat,
+      unroll=self.unroll,
+    )
+    self.layers = layers(cfg, self.implementation)
+    self.final_norm = RMSNorm(cfg.eps)
+    if not cfg.tie_embeddings:
+      self.head = self.param("head", init, (cfg.width, cfg.vocab_size))
+
+  def embed(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+    """Token embeddings in the compute dtype; ids must be >= 0."""
+    # Gathers the table over fsdp, rather than resharding every activation.
+    table = constrain(self.embedding.astype(self.dtype), (TENSOR, None))
+    return table[tokens]
+
+  def __call__(
+    self,
+    x: Float[Array, "B T D"],
+    lengths: Int[Array, " B"] | None = None,
+    cache: Cache | None = None,
+  ) -> tuple[Float[Array, "B T D"], Cache | None]:
+    """All positions of right-padded rows; fills `cache` where one is given.
+
+    Returns:
+      Hidden states after the final norm, and the filled cache.
+    """
+    angles = rotation(jnp.arange(x.shape[1])[None], self.config)
+    return self._run(x, cache, angles, lengths)
+
+  def step(
+    self,
+    x: Float[Array, "B 1 D"],
+    cache: Cache,
+    positions: Int[Array, " B"],
+  ) -> tuple[Float[Array, "B 1 D"], Cache]:
+    """One more position of each row, at `positions` (0-based)."""
+    angles = rotation(positions[:, None], self.config)
+    return self._run(x, cache, angles, positions + 1)
+
+  def _run(
+    self,
+    x: Float[Array, "B T D"],
+    cache: Cache | None,
+    angles: Rotation,
+    lengths: Int[Array, " B"] | None,
+  ) -> tuple[Float[Array, "B T D"], Cache | None]:
+    layer = jnp.arange(self.config.num_layers)
+    (x, cache), _ = self.layers((x, cache), layer, angles, lengths)
+    return self.final_norm(x), cache
+
+  def logits(self, hidden: Float[Array, "*S D"]) -> Float[Array, "*S V"]:
+    """Scores of the next token, float32."""
+    tied = self.config.tie_embeddings
+    with jax.named_scope("head"):
+      kernel = self.embedding.T if tied else self.head
+      kernel = constrain(kernel.astype(hidden.dtype), (None, TENSOR))
+      return linear(hidden, kernel, dtype=jnp.float32)

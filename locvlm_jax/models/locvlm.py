@@ -1,0 +1,186 @@
+"""LocVLM: CLIP ViT -> adapter -> splice into the text -> LLaMA.
+
+Letters: B rows, K images in a row, N visual tokens of an image, S positions
+of a row (text and visual), D the language model's width, V vocabulary.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, UInt8
+
+from locvlm_jax.models import adapter, attention, clip_vit, layers, llama
+from locvlm_jax.sharding import BATCH, constrain, num_batch_shards
+
+# Stands for one visual token in `tokens`; never an id of a vocabulary.
+IMAGE_TOKEN = -1
+DTYPES = ("bfloat16", "float32")
+
+
+@dataclasses.dataclass(frozen=True)
+class LocVLMConfig:
+  """The whole model; the defaults are LocVLM-B.
+
+  dtype is the compute dtype; parameters keep the one they come in. remat and
+  unroll: see layers.stack and jax.lax.scan. attention: see
+  attention.attend.
+  """
+
+  vision: clip_vit.VisionConfig = clip_vit.VisionConfig()
+  adapter: str = "linear"
+  llm: llama.LlamaConfig = llama.LlamaConfig()
+  dtype: str = "bfloat16"
+  remat: str = "none"
+  unroll: int = 1
+  attention: str = "auto"
+
+  def __post_init__(self) -> None:
+    choices = (
+      ("adapter", self.adapter, adapter.ADAPTERS),
+      ("dtype", self.dtype, DTYPES),
+      ("remat", self.remat, layers.REMAT),
+      ("attention", self.attention, attention.IMPLEMENTATIONS),
+    )
+    for field, value, allowed in choices:
+      if value not in allowed:
+        raise ValueError(f"model.{field} {value!r} is not one of {allowed}")
+    if self.unroll < 1:
+      raise ValueError(f"model.unroll {self.unroll} is below 1")
+
+
+def locvlm_b() -> LocVLMConfig:
+  """LocVLM-B: CLIP-L/14 at 224 px, one linear layer, LLaMA-7B (Sec. 4)."""
+  return LocVLMConfig()
+
+
+def locvlm_l() -> LocVLMConfig:
+  """LocVLM-L: CLIP-L/14 at 336 px, MLP, LLaMA-2-7B (Sec. 4)."""
+  return LocVLMConfig(
+    vision=clip_vit.VisionConfig(image_size=336),
+    adapter="mlp",
+    llm=llama.LlamaConfig(eps=1e-5, max_positions=4096),
+  )
+
+
+def splice(
+  text: Float[Array, "B S D"],
+  visual: Float[Array, "B M D"],
+  tokens: Int[Array, "B S"],
+) -> Float[Array, "B S D"]:
+  """Puts visual tokens, in order, where tokens is IMAGE_TOKEN.
+
+    tokens   1 -1 -1  7  9       visual  a b
+    result   t  a  b  t  t       t: the text's own embedding
+
+  A row without IMAGE_TOKEN takes none; a row must not hold more of them than
+  there are visual tokens (the last would repeat).
+  """
+  is_image = tokens == IMAGE_TOKEN
+  index = jnp.clip(jnp.cumsum(is_image, axis=1) - 1, 0, visual.shape[1] - 1)
+  picked = jnp.take_along_axis(visual, index[..., None], axis=1)
+  return jnp.where(is_image[..., None], picked, text)
+
+
+class LocVLM(nn.Module):
+  """The model. Parameters: {"vision": ..., "adapter": ..., "llm": ...}."""
+
+  config: LocVLMConfig
+
+  def setup(self) -> None:
+    cfg = self.config
+    common = {
+      "dtype": cfg.dtype,
+      "remat": cfg.remat,
+      "unroll": cfg.unroll,
+      "implementation": cfg.attention,
+    }
+    self.vision = clip_vit.ClipVit(cfg.vision, **common)
+    self.adapter = adapter.Adapter(cfg.adapter, cfg.llm.width)
+    self.llm = llama.Llama(cfg.llm, **common)
+
+  def __call__(
+    self,
+    tokens: Int[Array, "B S"],
+    images: UInt8[Array, "B K H W 3"] | None,
+    lengths: Int[Array, " B"],
+  ) -> Float[Array, "B S D"]:
+    """Hidden states of right-padded rows, after the final norm.
+
+    Args:
+      tokens: ids; IMAGE_TOKEN where a visual token goes.
+      images: RGB; None or K = 0 for text only.
+      lengths: real positions of each row.
+    """
+    x = self._embed(tokens, images)
+    return self.llm(x, lengths)[0]
+
+  def encode_images(
+    self, images: UInt8[Array, "B K H W 3"]
+  ) -> Float[Array, "B M D"]:
+    """The M = K * N visual tokens of each row."""
+    rows, num = images.shape[:2]
+    with jax.named_scope("vision"):
+      flat = images.reshape(rows * num, *images.shape[2:])
+      features = self.vision(constrain(flat, (BATCH, None, None, None)))
+    with jax.named_scope("adapter"):
+      x = self.adapter(features)
+    return x.reshape(rows, num * x.shape[1], x.shape[2])
+
+  def logits(self, hidden: Float[Array, "*S D"]) -> Float[Array, "*S V"]:
+    """Scores of the next token, float32."""
+    return self.llm.logits(hidden)
+
+  def prefill(
+    self,
+    tokens: Int[Array, "B S"],
+    images: UInt8[Array, "B K H W 3"] | None,
+    lengths: Int[Array, " B"],
+    cache: llama.Cache,
+  ) -> tuple[Float[Array, "B D"], llama.Cache]:
+    """The hidden state of each row's last real position, and the cache."""
+    x, cache = self.llm(self._embed(tokens, images), lengths, cache)
+    last = jnp.take_along_axis(x, (lengths - 1)[:, None, None], axis=1)
+    return last[:, 0], cache
+
+  def decode_step(
+    self,
+    token: Int[Array, " B"],
+    cache: llama.Cache,
+    positions: Int[Array, " B"],
+  ) -> tuple[Float[Array, "B D"], llama.Cache]:
+    """One token of each row, which takes the row's position (0-based)."""
+    x, cache = self.llm.step(self.llm.embed(token[:, None]), cache, positions)
+    return x[:, 0], cache
+
+  def initialize(self, tokens, images, lengths) -> Array:
+    """Touches every parameter; `init_params` calls it."""
+    return self.logits(self(tokens, images, lengths))
+
+  def _embed(
+    self,
+    tokens: Int[Array, "B S"],
+    images: UInt8[Array, "B K H W 3"] | None,
+  ) -> Float[Array, "B S D"]:
+    x = self.llm.embed(jnp.maximum(tokens, 0))
+    if images is None or images.shape[1] == 0:
+      return constrain(x, (BATCH, None, None))
+    visual = self.encode_images(images)
+    with jax.named_scope("splice"):
+      x = splice(x, visual, tokens)
+    return constrain(x, (BATCH, None, None))
+
+
+def init_params(model: LocVLM, rng: Array) -> dict:
+  """Fresh float32 parameters, a nested dict.
+
+  Wrap it in jax.jit with out_shardings, or in jax.eval_shape for shapes.
+  """
+  size = model.config.vision.image_size
+  rows = num_batch_shards()
+  tokens = jnp.zeros((rows, 2), jnp.int32)
+  images = jnp.zeros((rows, 1, size, size, 3), jnp.uint8)
+  lengths = jnp.full(rows, 2, jnp.int32)
+  variables = model.init(rng, tokens, images, lengths, method="initialize")
+  return variables["params"]

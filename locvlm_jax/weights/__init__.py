@@ -1,0 +1,1 @@
+"""Weights in other projects' layouts: key tables, readers and writers."""

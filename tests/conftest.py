@@ -1,0 +1,22 @@
+"""Four simulated devices; shapes in signatures are checked."""
+
+import os
+
+# Before anything imports jax.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = " ".join(
+  (
+    os.environ.get("XLA_FLAGS", ""),
+    "--xla_force_host_platform_device_count=4",
+    # Programs of a test run once: compiling them well takes longer than that.
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+  )
+)
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+from jaxtyping import install_import_hook  # noqa: E402
+
+# Checks the shapes and types of every signature, for as long as tests run.
+install_import_hook("locvlm_jax", "beartype.beartype")

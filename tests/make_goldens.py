@@ -1,0 +1,148 @@
+"""Makes tests/golden/*.npz: `python tests/make_goldens.py` (needs PyTorch).
+
+Runs transformers' CLIP, LLaMA and LLaVA at toy size in float32 and stores
+inputs, results, config.json and the names and shapes of the tensors that it
+writes. The weights are not stored: `weight` makes the same ones anywhere.
+"""
+
+import json
+import os
+import pathlib
+import tempfile
+import zlib
+
+import numpy as np
+import safetensors.numpy
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+IMAGE_TOKEN = -1
+VISION = {
+  "image_size": 32, "patch_size": 8, "hidden_size": 32,
+  "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64,
+}  # fmt: skip
+TEXT = {
+  "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2,
+  "num_attention_heads": 4, "num_key_value_heads": 2,
+  "intermediate_size": 48, "max_position_embeddings": 128,
+}  # fmt: skip
+# What differs from TEXT, by name of the golden file.
+LLAMAS = {
+  "llama": {},
+  "llama_tied": {"tie_word_embeddings": True, "head_dim": 16,
+                 "rms_norm_eps": 1e-5, "rope_theta": 500.0},
+  "qwen2": {},
+}  # fmt: skip
+IMAGE_ID = 63  # transformers' stand-in for IMAGE_TOKEN
+
+
+def weight(key: str, shape: tuple[int, ...]) -> np.ndarray:
+  """The float32 numbers of one stored tensor; they depend on its name."""
+  rng = np.random.default_rng(zlib.crc32(key.encode()))
+  x = rng.standard_normal(shape, np.float32)
+  if len(shape) == 1:
+    return 0.1 * x + np.float32("norm" in key and "weight" in key)
+  return x * np.float32(1.5 / np.sqrt(np.prod(shape[1:])))
+
+
+def write(directory, golden) -> str:
+  """Writes the directory that transformers had when `golden` was made."""
+  directory = pathlib.Path(directory)
+  directory.mkdir(parents=True, exist_ok=True)
+  (directory / "config.json").write_text(str(golden["config"]))
+  shapes = json.loads(str(golden["shapes"]))
+  tensors = {key: weight(key, tuple(shape)) for key, shape in shapes.items()}
+  safetensors.numpy.save_file(
+    tensors, directory / "model.safetensors", metadata={"format": "pt"}
+  )
+  return str(directory)
+
+
+def images(count: int) -> np.ndarray:
+  size = VISION["image_size"]
+  rng = np.random.default_rng(0)
+  return rng.integers(0, 256, (count, size, size, 3)).astype(np.uint8)
+
+
+def tokens(image: bool) -> np.ndarray:
+  """Two rows; with an image, 16 visual tokens after the first."""
+  text = np.random.default_rng(1).integers(3, 63, (2, 12)).astype(np.int32)
+  block = np.full((2, 16 if image else 0), IMAGE_TOKEN, np.int32)
+  return np.concatenate([text[:, :1], block, text[:, 1:]], axis=1)
+
+
+def pixels(images_: np.ndarray):
+  """What CLIPImageProcessor makes of images of the right size."""
+  import torch
+
+  mean = np.array([0.48145466, 0.4578275, 0.40821073])
+  std = np.array([0.26862954, 0.26130258, 0.27577711])
+  x = (images_ / 255 - mean) / std
+  return torch.tensor(x.transpose(0, 3, 1, 2), dtype=torch.float32)
+
+
+def run(model, golden_inputs) -> np.ndarray:
+  """Penultimate patch features, or logits, of a transformers model."""
+  import torch
+
+  inputs = {}
+  if "tokens" in golden_inputs:
+    ids = golden_inputs["tokens"]
+    inputs["input_ids"] = torch.tensor(np.where(ids < 0, IMAGE_ID, ids)).long()
+  if "images" in golden_inputs:
+    inputs["pixel_values"] = pixels(golden_inputs["images"])
+  with torch.no_grad():
+    if "input_ids" not in inputs:
+      states = model(**inputs, output_hidden_states=True).hidden_states
+      return states[-2][:, 1:].numpy()
+    return model(**inputs).logits.numpy()
+
+
+def loaded(kind, directory: str):
+  """A transformers model of a directory, which holds exactly its tensors."""
+  model, info = kind.from_pretrained(directory, output_loading_info=True)
+  for name in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+    assert not info[name], (name, info[name])
+  return model.float().eval()
+
+
+def make(name: str, model, inputs: dict[str, np.ndarray]) -> None:
+  """Gives `model` our weights, runs it and stores what came out."""
+  with tempfile.TemporaryDirectory() as directory:
+    model.save_pretrained(directory)
+    path = os.path.join(directory, "model.safetensors")
+    stored = safetensors.numpy.load_file(path)
+    golden = {
+      "config": pathlib.Path(directory, "config.json").read_text(),
+      "shapes": json.dumps({k: v.shape for k, v in sorted(stored.items())}),
+    }
+    write(directory, golden)
+    output = run(loaded(type(model), directory), inputs)
+  np.savez_compressed(GOLDEN / f"{name}.npz", **golden, **inputs, output=output)
+  print(f"{name}: {output.shape}, rms {np.sqrt((output**2).mean()):.3f}")
+
+
+def main() -> None:
+  import transformers
+
+  GOLDEN.mkdir(exist_ok=True)
+  for act in ("quick_gelu", "gelu"):
+    config = transformers.CLIPVisionConfig(**VISION, hidden_act=act)
+    model = transformers.CLIPVisionModel(config)
+    make(f"clip_{act}", model, {"images": images(2)})
+  for name, changes in LLAMAS.items():
+    family = "Qwen2" if name == "qwen2" else "Llama"
+    config = getattr(transformers, f"{family}Config")(**(TEXT | changes))
+    model = getattr(transformers, f"{family}ForCausalLM")(config)
+    make(name, model, {"tokens": tokens(image=False)})
+  config = transformers.LlavaConfig(
+    vision_config=transformers.CLIPVisionConfig(**VISION),
+    text_config=transformers.LlamaConfig(**TEXT),
+    image_token_index=IMAGE_ID,
+    vision_feature_layer=-2,
+  )
+  model = transformers.LlavaForConditionalGeneration(config)
+  make("llava", model, {"tokens": tokens(image=True), "images": images(2)})
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,68 @@
+"""Every config loads without jax, and describes a model that exists."""
+
+import importlib
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
+VARIANTS = [(n, "") for n in NAMES] + [
+  ("locvlm_b", "stage1"), ("locvlm_l", "stage1"),
+  ("locvlm_b", "paper_literal"), ("micro", "base"), ("micro", "stage1"),
+  ("micro", "baseline"), ("micro", "stage2,demo"),
+]  # fmt: skip
+
+
+def load(name: str, argument: str = ""):
+  return importlib.import_module(f"configs.{name}").get_config(argument)
+
+
+def test_configs_load_without_jax():
+  code = (
+    "import sys; sys.modules['jax'] = None; sys.modules['flax'] = None\n"
+    f"import importlib\nfor n in {NAMES}:\n"
+    "  importlib.import_module('configs.' + n).get_config('tiny')"
+  )
+  subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("name, argument", VARIANTS)
+def test_all_configs_have_the_fields_of_base(name, argument):
+  fields = set(load("base").to_dict())
+  assert set(load(name, argument).to_dict()) - fields <= {"root"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unknown_word_names_the_allowed_ones(name):
+  with pytest.raises(ValueError, match="unknown fast.*tiny"):
+    load(name, "fast")
+
+
+def test_both_readings_of_the_schedule_are_presets():
+  assert load("locvlm_b").optim.warmup_ratio == 0.03
+  assert load("locvlm_b", "paper_literal").optim.warmup_ratio == 0.3
+
+
+@pytest.mark.parametrize("name, argument", VARIANTS)
+def test_full_size_shapes_and_sharding(name, argument):
+  """eval_shape of the whole model; every parameter finds its one rule."""
+  from locvlm_jax import build, optim, sharding
+
+  config = load(name, argument).to_dict()
+  shapes = build.param_shapes(build.model(config))
+  trainable, frozen = optim.split(shapes, config["trainable"])
+  assert trainable and len(trainable) + len(frozen) == len(shapes)
+  for path, shape in shapes.items():
+    assert len(sharding.param_spec(path)) <= len(shape.shape), path
+
+
+def test_stage1_trains_the_adapter_alone():
+  from locvlm_jax import build, optim
+
+  config = load("locvlm_b", "stage1").to_dict()
+  shapes = build.param_shapes(build.model(config))
+  trainable, _ = optim.split(shapes, config["trainable"])
+  assert sum(v.size for v in trainable.values()) == 1024 * 4096 + 4096

@@ -1,0 +1,244 @@
+"""COCO and LLaVA files as sources; rows; the stream of batches."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from locvlm_jax import coords, prompts, tokenizer
+from locvlm_jax.data import batch, coco, conversations, pipeline, preprocess
+
+_TEXTS = ["USER: Where is the cup? ASSISTANT: At [1,2,3,4].", "a red ball"] * 9
+
+
+@pytest.fixture(scope="module")
+def text():
+  return tokenizer.train_bpe(_TEXTS, 400)
+
+
+@pytest.fixture
+def world(tmp_path):
+  """Six images of 40 x 30, each with one cup and, if even, two balls."""
+  images = tmp_path / "images"
+  images.mkdir()
+  rows, notes = [], []
+  for i in range(6):
+    name = f"{i:012d}.jpg"
+    Image.new("RGB", (40, 30), (40 * i, 9, 9)).save(images / name)
+    rows.append({"id": i, "file_name": name, "width": 40, "height": 30})
+    notes.append(_note(i, 1, [2 + i, 3, 10, 12]))
+    if i % 2 == 0:
+      notes += [_note(i, 2, [20, 5, 8, 8]), _note(i, 2, [25, 15, 8, 8])]
+  for k, note in enumerate(notes):
+    note["id"] = k
+  names = [{"id": 1, "name": "cup"}, {"id": 2, "name": "ball"},
+           {"id": 3, "name": "star"}]  # fmt: skip
+  content = {"images": rows, "annotations": notes, "categories": names}
+  (tmp_path / "instances.json").write_text(json.dumps(content))
+  return tmp_path, content
+
+
+def _note(image, category, bbox):
+  return {"image_id": image, "category_id": category, "bbox": bbox,
+          "iscrowd": 0}  # fmt: skip
+
+
+def _instances(world) -> coco.Instances:
+  return coco.Instances(
+    str(world[0] / "instances.json"), str(world[0] / "images")
+  )
+
+
+def _spec(text, **change) -> preprocess.RowSpec:
+  fields = {
+    "tokenizer": text, "format": prompts.FORMATS["bare"],
+    "coords": coords.Coords("ivb", 32, "box"), "geometry": "square",
+    "image_size": 32, "num_visual": 4, "text_length": 60, "max_pairs": 4,
+    "weights": (1.0, 1.0, 1.0), "vocabulary": ("cup", "ball", "star"),
+  }  # fmt: skip
+  return preprocess.RowSpec(**{**fields, **change})
+
+
+def test_instances_give_corner_boxes(world):
+  record = _instances(world)[2]
+  assert record.width == 40 and record.height == 30
+  assert [o.category for o in record.objects] == ["cup", "ball", "ball"]
+  assert record.objects[0].box == (4, 3, 14, 15)
+
+
+def _broken(world, change):
+  content = json.loads(json.dumps(world[1]))
+  change(content)
+  (world[0] / "instances.json").write_text(json.dumps(content))
+  return _instances(world)
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    (lambda c: c["annotations"][3].update(category_id=99),
+     r"annotation 3: unknown category 99"),
+    (lambda c: c["annotations"][1].update(bbox=[1, 2, -3, 4]),
+     r"annotation 1: bbox .* negative size"),
+    (lambda c: c["annotations"][1].update(bbox=[1, 2, 3]),
+     r"annotation 1: bbox .* is not \[x, y, w, h\]"),
+    (lambda c: c["annotations"][0].update(bbox=[1, 2, float("nan"), 4]),
+     r"annotation 0: .*non-number"),
+    (lambda c: c["annotations"][0].update(image_id=77),
+     r"annotation 0: unknown image 77"),
+    (lambda c: c["annotations"][0].pop("bbox"),
+     r"annotation 0: field 'bbox' is missing"),
+    (lambda c: c["images"][1].update(id=0), r"two images have the same id"),
+    (lambda c: c.pop("categories"), r"field 'categories' is missing"),
+  ],
+)  # fmt: skip
+def test_bad_annotations_name_file_and_record(world, change, message):
+  with pytest.raises(batch.DataError, match="instances.json.*" + message):
+    _broken(world, change)
+
+
+def test_missing_folder_and_broken_json(world):
+  path = str(world[0] / "instances.json")
+  with pytest.raises(batch.DataError, match="no such images directory"):
+    coco.Instances(path, str(world[0] / "nowhere"))
+  (world[0] / "instances.json").write_text('{"images": [')
+  with pytest.raises(batch.DataError, match="instances.json: not valid json"):
+    _instances(world)
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a\0b"])
+def test_file_names_stay_inside_the_folder(world, name):
+  source = _broken(world, lambda c: c["images"][0].update(file_name=name))
+  with pytest.raises(batch.DataError, match="image 0: file name"):
+    source[0]
+
+
+def test_box_outside_is_empty_and_counted(world):
+  source = _broken(
+    world, lambda c: c["annotations"][0].update(bbox=[90, 90, 5, 5])
+  )
+  assert source[0].objects[0].box == (40, 30, 40, 30)
+  assert source.dropped["empty box"] == 1
+
+
+def test_crowd_is_present_and_never_a_target(world, text):
+  source = _broken(world, lambda c: c["annotations"][0].update(iscrowd=1))
+  make = preprocess.RowMaker(_spec(text, text_length=200))
+  for seed in range(40):
+    row = make(source[0], np.random.default_rng(seed))
+    said = text.decode(row["tokens"][row["tokens"] >= 0])
+    assert "cup" not in said and "ball" not in said, said
+    assert "star" in said
+
+
+def test_conversations(tmp_path):
+  path = tmp_path / "c.json"
+  turn = [{"from": "human", "value": "<image>\nWhat?"},
+          {"from": "gpt", "value": "A cup."}]  # fmt: skip
+  path.write_text(
+    json.dumps(
+      [
+        {"id": "a", "image": "x/1.jpg", "conversations": turn},
+        {"id": "b", "conversations": turn[:1]},
+      ]
+    )  # fmt: skip
+  )
+  source = conversations.Conversations(str(path), str(tmp_path))
+  assert source[0].turns == (("What?", "A cup."),)
+  assert source[0].image == str(tmp_path / "x" / "1.jpg")
+  with pytest.raises(batch.DataError, match="record b: wants pairs"):
+    source[1]
+
+
+def test_row_masks_the_answer_alone(world, text):
+  make = preprocess.RowMaker(_spec(text, max_pairs=1, weights=(1.0, 0.0, 0.0)))
+  row = make(_instances(world)[1], np.random.default_rng(0))
+  answer = text.decode(row["tokens"][row["loss_mask"]])
+  # The cup is at 3..13 of 40 and 3..15 of 30: bins of 32.
+  assert answer.endswith("[2,3,10,16].") and "cup" not in answer
+  assert row["tokens"][row["loss_mask"]][-1] == text.eos_id
+  assert (row["tokens"] == tokenizer.IMAGE_TOKEN).sum() == 4
+
+
+def test_truncated_image_is_skipped_counted_and_named(world, text):
+  path = world[0] / "images" / "000000000001.jpg"
+  path.write_bytes(path.read_bytes()[:200])
+  make = preprocess.RowMaker(_spec(text))
+  row = make(_instances(world)[1], np.random.default_rng(0))
+  assert not row["valid"] and not row["loss_mask"].any() and row["lengths"] == 1
+  assert make.counts["skipped"] == 1 and list(make.skipped) == [str(path)]
+
+
+def test_image_of_another_size_is_skipped(world, text):
+  Image.new("RGB", (30, 40)).save(world[0] / "images" / "000000000001.jpg")
+  make = preprocess.RowMaker(_spec(text))
+  assert not make(_instances(world)[1], np.random.default_rng(0))["valid"]
+  assert "annotation says (40, 30)" in str(make.skipped)
+
+
+def test_too_long_a_turn_is_skipped(text):
+  make = preprocess.RowMaker(_spec(text, text_length=5))
+  record = batch.Record("a", turns=(("Where is the red ball?", "Here."),))
+  assert not make(record, np.random.default_rng(0))["valid"]
+  assert make.counts["skipped"] == 1
+
+
+def _stream(world, text, **options):
+  sources = {"instances": _instances(world)}
+  return pipeline.train_iterator(
+    sources, {"instances": 1.0}, preprocess.RowMaker(_spec(text)),
+    batch_size=8, seed=3, **options,
+  )  # fmt: skip
+
+
+def _take(iterator, num):
+  return [next(iterator) for _ in range(num)]
+
+
+def _equal(a, b):
+  return all(
+    np.array_equal(x[k], y[k]) for x, y in zip(a, b, strict=True) for k in x
+  )
+
+
+def test_stream_is_the_same_for_any_hosts_threads_and_start(world, text):
+  whole = _take(_stream(world, text, threads=0), 4)
+  assert _equal(whole, _take(_stream(world, text, threads=3), 4))
+  assert _equal(whole[2:], _take(_stream(world, text, start=2), 2))
+  for num_hosts in (2, 4):
+    parts = [
+      _take(_stream(world, text, host=h, num_hosts=num_hosts), 4)
+      for h in range(num_hosts)
+    ]
+    joined = [
+      {k: np.concatenate([p[s][k] for p in parts]) for k in whole[0]}
+      for s in range(4)
+    ]
+    assert _equal(whole, joined)
+
+
+def test_stream_shows_each_record_once_an_epoch(world, text):
+  batches = _take(_stream(world, text, threads=0), 3)  # 24 rows: 4 epochs of 6
+  red = np.concatenate([b["images"][:, 0, 0, 0, 0] for b in batches])
+  for epoch in np.split(np.round(red / 40).astype(int), 4):
+    assert sorted(epoch) == list(range(6))
+
+
+def test_mixture_follows_the_weights(world, text):
+  word = batch.Record("t", turns=(("a red ball", "cup"),))
+
+  class Text:
+    def __len__(self):
+      return 5
+
+    def __getitem__(self, index):
+      return word
+
+  stream = pipeline.train_iterator(
+    {"instances": _instances(world), "text": Text()},
+    {"instances": 3.0, "text": 1.0}, preprocess.RowMaker(_spec(text)),
+    batch_size=40, seed=0, threads=0,
+  )  # fmt: skip
+  tokens = next(stream)["tokens"]
+  assert (~(tokens == tokenizer.IMAGE_TOKEN).any(1)).sum() == 10

@@ -1,0 +1,342 @@
+"""The model: parity with transformers, padding, splice, full-size shapes."""
+
+import dataclasses
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import make_goldens
+import numpy as np
+import pytest
+
+from locvlm_jax.models import attention, clip_vit, llama, locvlm
+from locvlm_jax.weights import hf
+
+VISION = clip_vit.VisionConfig(
+  image_size=16, patch_size=8, width=16,
+  num_layers=3, num_heads=2, mlp_width=32,
+)  # fmt: skip
+LLM = llama.LlamaConfig(
+  vocab_size=64, width=32, num_layers=2, num_heads=4, num_kv_heads=2,
+  head_dim=8, mlp_width=48,
+)  # fmt: skip
+CONFIG = locvlm.LocVLMConfig(VISION, "mlp", LLM, dtype="float32")
+N = VISION.num_patches
+
+
+@functools.cache
+def golden(name: str):
+  stored = np.load(make_goldens.GOLDEN / f"{name}.npz")
+  return {k: str(v) if v.ndim == 0 else v for k, v in stored.items()}
+
+
+@functools.cache
+def shapes_of(config):
+  init = functools.partial(locvlm.init_params, locvlm.LocVLM(config))
+  return jax.eval_shape(init, jax.random.key(0))
+
+
+def params_of(config, dtype=np.float32, seed=0):
+  """Random numpy parameters; biases and norms are not trivial either."""
+  rng = np.random.default_rng(seed)
+
+  def draw(path, x):
+    name = path[-1].key
+    y = rng.standard_normal(x.shape, np.float32)
+    contracted = {
+      "q": x.shape[-3:-2], "k": x.shape[-3:-2], "v": x.shape[-3:-2],
+      "out": x.shape[-3:-1], "patch": x.shape[:-1], "embedding": x.shape[-1:],
+      "head": x.shape[:1], "linear_1": x.shape[:1], "linear_2": x.shape[:1],
+      "gate": x.shape[-2:-1], "up": x.shape[-2:-1], "down": x.shape[-2:-1],
+    }.get(name, (100,))  # fmt: skip
+    return (y / np.sqrt(np.prod(contracted)) + (name == "scale")).astype(dtype)
+
+  return jax.tree_util.tree_map_with_path(draw, shapes_of(config))
+
+
+@pytest.fixture(scope="module")
+def params():
+  return jax.tree.map(jnp.asarray, params_of(CONFIG))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def hidden(config, params, batch):
+  return locvlm.LocVLM(config).apply({"params": params}, *batch)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def logits(config, params, hidden):
+  model = locvlm.LocVLM(config)
+  return model.apply({"params": params}, hidden, method="logits")
+
+
+def rows(lengths, num_images=1, seed=0, total=32):
+  """tokens, images, lengths: BOS, the visual tokens, text, padding."""
+  rng = np.random.default_rng(seed)
+  tokens = np.zeros((len(lengths), total), np.int32)
+  for row, length in zip(tokens, lengths, strict=True):
+    row[:length] = rng.integers(3, LLM.vocab_size, length)
+    row[1 : 1 + num_images * N] = locvlm.IMAGE_TOKEN
+  shape = (len(lengths), num_images, 16, 16, 3)
+  images = rng.integers(0, 256, shape).astype(np.uint8)
+  return tokens, images, np.array(lengths, np.int32)
+
+
+@pytest.mark.parametrize("name", ["clip_quick_gelu", "clip_gelu"])
+def test_clip_matches_transformers(name, tmp_path):
+  g = golden(name)
+  params, config = hf.load_clip_vision(make_goldens.write(tmp_path, g))
+  assert config.activation == name.removeprefix("clip_")
+  run = jax.jit(clip_vit.ClipVit(config).apply)
+  ours = run({"params": params}, g["images"])
+  np.testing.assert_allclose(ours, g["output"], atol=1e-4)
+
+
+def test_the_two_activations_differ():
+  a, b = (golden(f"clip_{n}")["output"] for n in ("gelu", "quick_gelu"))
+  assert abs(a - b).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["llama", "llama_tied", "qwen2"])
+def test_llama_matches_transformers(name, tmp_path):
+  g = golden(name)
+  params, config = hf.load_llama(make_goldens.write(tmp_path, g))
+  assert config.num_kv_heads < config.num_heads
+  if name == "llama_tied":
+    assert config.theta == 500 and config.head_dim == 16 and config.eps == 1e-5
+  model = llama.Llama(config)
+
+  def scores(m, tokens):
+    return m.logits(m(m.embed(tokens))[0])
+
+  run = jax.jit(functools.partial(model.apply, method=scores))
+  ours = run({"params": params}, g["tokens"])
+  np.testing.assert_allclose(ours, g["output"], atol=1e-4)
+
+
+@pytest.mark.parametrize("remat, unroll", [("none", 1), ("full", 2)])
+def test_llava_matches_transformers(remat, unroll, tmp_path):
+  g = golden("llava")
+  params, config = hf.load_llava(make_goldens.write(tmp_path, g))
+  config = dataclasses.replace(
+    config, dtype="float32", remat=remat, unroll=unroll
+  )
+  lengths = np.full(len(g["tokens"]), g["tokens"].shape[1], np.int32)
+  batch = (g["tokens"], g["images"][:, None], lengths)
+  ours = logits(config, params, hidden(config, params, batch))
+  np.testing.assert_allclose(ours, g["output"], atol=1e-4)
+
+
+def plain_attention(q, k, v, mask):
+  """The definition, in float64."""
+  k, v = (np.repeat(x, q.shape[2] // x.shape[2], axis=2) for x in (k, v))
+  scores = np.einsum("bthk,bshk->bhts", q, k) / np.sqrt(q.shape[-1])
+  scores = np.where(mask, scores, -np.inf)
+  weights = np.exp(scores - scores.max(-1, keepdims=True))
+  weights /= weights.sum(-1, keepdims=True)
+  return np.einsum("bhts,bshk->bthk", weights, v)
+
+
+def heads(length, seed=0):
+  rng = np.random.default_rng(seed)
+  return [rng.standard_normal((2, length, h, 8)) for h in (6, 2, 2)]
+
+
+@pytest.mark.parametrize("length", [1, 7, 33, 64, 128, 256])
+def test_causal_attention_is_its_definition(length):
+  q, k, v = heads(length)
+  args = [x.astype(np.float32) for x in (q, k, v)]
+  ours = attention.attend(*map(jnp.asarray, args), causal=True)
+  wanted = plain_attention(q, k, v, np.tri(length, dtype=bool))
+  np.testing.assert_allclose(ours, wanted, atol=2e-5)
+
+
+def test_causal_attention_has_the_gradient_of_its_definition():
+  args = [jnp.asarray(x, jnp.float32) for x in heads(64)]
+
+  def by_definition(q, k, v):
+    k, v = (jnp.repeat(x, 3, axis=2) for x in (k, v))
+    scores = jnp.einsum("bthk,bshk->bhts", q, k) / np.sqrt(8)
+    scores = jnp.where(np.tri(64, dtype=bool), scores, -jnp.inf)
+    return jnp.einsum("bhts,bshk->bthk", jax.nn.softmax(scores), v)
+
+  def grad(f):
+    return jax.grad(lambda *a: jnp.sin(f(*a)).sum(), argnums=(0, 1, 2))(*args)
+
+  ours = grad(functools.partial(attention.attend, causal=True))
+  for a, b in zip(ours, grad(by_definition), strict=True):
+    np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_attention_sees_only_the_given_lengths():
+  q, k, v = heads(9)
+  lengths = np.array([4, 9], np.int32)
+  mask = (np.arange(9) < lengths[:, None])[:, None, None]
+  ours = attention.attend(
+    *(jnp.asarray(x, jnp.float32) for x in (q[:, :1], k, v)),
+    causal=False, lengths=jnp.asarray(lengths),
+  )  # fmt: skip
+  wanted = plain_attention(q[:, :1], k, v, mask)
+  np.testing.assert_allclose(ours, wanted, atol=2e-5)
+
+
+def test_unknown_attention_is_refused():
+  q, k, v = (jnp.asarray(x, jnp.float32) for x in heads(4))
+  with pytest.raises(ValueError, match="'fast' is not one of"):
+    attention.attend(q, k, v, causal=True, implementation="fast")
+
+
+def test_splice_takes_visual_tokens_in_order():
+  tokens = np.array([[1, -1, -1, 7], [-1, 5, -1, 6], [1, 2, 3, 4]], np.int32)
+  text = np.arange(12, dtype=np.float32).reshape(3, 4, 1)
+  visual = 100 + np.arange(6, dtype=np.float32).reshape(3, 2, 1)
+  ours = locvlm.splice(*map(jnp.asarray, (text, visual, tokens)))[..., 0]
+  np.testing.assert_array_equal(
+    ours, [[0, 100, 101, 3], [102, 5, 103, 7], [8, 9, 10, 11]]
+  )
+
+
+def test_padding_does_not_influence_real_positions(params):
+  tokens, images, lengths = rows([9, 20])
+  other = tokens.copy()
+  for row, length in zip(other, lengths, strict=True):
+    row[length:] = 11
+  a = hidden(CONFIG, params, (tokens, images, lengths))
+  b = hidden(CONFIG, params, (other, images, lengths))
+  for x, y, length in zip(a, b, lengths, strict=True):
+    np.testing.assert_array_equal(x[:length], y[:length])
+    assert abs(x[length:] - y[length:]).max() > 0
+
+
+def test_no_position_sees_a_later_one(params):
+  tokens, images, lengths = rows([20])
+  other = tokens.copy()
+  other[0, 15] = 5
+  a = hidden(CONFIG, params, (tokens, images, lengths))
+  b = hidden(CONFIG, params, (other, images, lengths))
+  np.testing.assert_array_equal(a[:, :15], b[:, :15])
+  assert abs(a[:, 15] - b[:, 15]).max() > 0
+
+
+def test_the_image_matters_only_from_its_own_place_on(params):
+  tokens, images, lengths = rows([20])
+  a = hidden(CONFIG, params, (tokens, images, lengths))
+  b = hidden(CONFIG, params, (tokens, 255 - images, lengths))
+  np.testing.assert_array_equal(a[:, 0], b[:, 0])
+  assert abs(a[:, 1] - b[:, 1]).max() > 0
+
+
+def test_several_images_keep_their_order(params):
+  tokens, images, lengths = rows([20], num_images=2)
+  a = hidden(CONFIG, params, (tokens, images, lengths))
+  b = hidden(CONFIG, params, (tokens, images[:, ::-1], lengths))
+  assert abs(a - b).max() > 1e-3
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_text_only_rows_need_no_image(params, empty):
+  tokens, images, lengths = rows([9, 20], num_images=1)
+  tokens = np.where(tokens < 0, 7, tokens)
+  none = images[:, :0] if empty else None
+  a = hidden(CONFIG, params, (tokens, none, lengths))
+  b = hidden(CONFIG, params, (tokens, images, lengths))
+  np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  "changes", [{"unroll": 9}, {"remat": "dots"}, {"remat": "full", "unroll": 2}]
+)
+def test_remat_and_unroll_change_no_gradient(params, changes):
+  batch = rows([9, 20])
+
+  def grad(config):
+    def loss(p):
+      return jnp.square(hidden(config, p, batch)).mean()
+
+    return jax.jit(jax.grad(loss))(params)
+
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, atol=1e-5, rtol=1e-4),
+    grad(dataclasses.replace(CONFIG, **changes)),
+    grad(CONFIG),
+  )
+
+
+def test_bfloat16_is_near_float32(params):
+  batch = rows([9, 20])
+  half = dataclasses.replace(CONFIG, dtype="bfloat16")
+  a, b = hidden(half, params, batch), hidden(CONFIG, params, batch)
+  assert a.dtype == jnp.bfloat16
+  error = np.sqrt(np.square(np.asarray(a, np.float32) - b).mean())
+  assert 0 < error < 0.1 * np.sqrt(np.square(b).mean())
+  assert logits(half, params, a).dtype == jnp.float32
+
+
+def test_what_is_unused_has_no_influence(params):
+  batch = rows([20])
+  changed = jax.tree.map(lambda x: x, params)
+  changed["vision"]["unused"] = jax.tree.map(
+    lambda x: x + 1, params["vision"]["unused"]
+  )
+  a, b = hidden(CONFIG, params, batch), hidden(CONFIG, changed, batch)
+  np.testing.assert_array_equal(a, b)
+
+
+def count(tree) -> int:
+  return sum(x.size for x in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize(
+  "config, vision, adapter",
+  [
+    (locvlm.locvlm_b(), 303_179_776, 1024 * 4096 + 4096),
+    (locvlm.locvlm_l(), 303_507_456, 1024 * 4096 + 4096**2 + 2 * 4096),
+  ],
+)
+def test_full_size_has_the_parameters_of_the_originals(config, vision, adapter):
+  model, shapes = locvlm.LocVLM(config), shapes_of(config)
+  assert count(shapes["vision"]) == vision
+  assert count(shapes["adapter"]) == adapter
+  assert count(shapes["llm"]) == 6_738_415_616
+  size, n = config.vision.image_size, config.vision.num_patches
+  assert n == {224: 256, 336: 576}[size]
+  out = jax.eval_shape(
+    lambda p, *batch: model.apply({"params": p}, *batch),
+    shapes,
+    jax.ShapeDtypeStruct((2, n + 64), jnp.int32),
+    jax.ShapeDtypeStruct((2, 1, size, size, 3), jnp.uint8),
+    jax.ShapeDtypeStruct((2,), jnp.int32),
+  )
+  assert (out.shape, out.dtype) == ((2, n + 64, 4096), jnp.bfloat16)
+
+
+def test_images_of_another_size_are_refused(params):
+  tokens, images, lengths = rows([20])
+  with pytest.raises(ValueError, match="vision.image_size"):
+    hidden(CONFIG, params, (tokens, images[:, :, :8], lengths))
+
+
+@pytest.mark.parametrize(
+  "change", [{"adapter": "conv"}, {"remat": "some"}, {"dtype": "float16"},
+             {"attention": "fast"}, {"unroll": 0}],
+)  # fmt: skip
+def test_bad_model_fields_are_named(change):
+  with pytest.raises(ValueError, match=f"model.{next(iter(change))}"):
+    locvlm.LocVLMConfig(**change)
+
+
+def test_bad_sizes_are_named():
+  with pytest.raises(ValueError, match="num_kv_heads 3"):
+    llama.LlamaConfig(num_kv_heads=3)
+  with pytest.raises(ValueError, match="patch_size 15"):
+    clip_vit.VisionConfig(patch_size=15)
+  with pytest.raises(ValueError, match="feature_layer 0"):
+    clip_vit.VisionConfig(feature_layer=0)
+
+
+def test_goldens_hold_what_transformers_writes_today():
+  """The goldens' tensor names: a change there is a change of the format."""
+  keys = json.loads(str(golden("llava")["shapes"])).keys()
+  prefixes = {key.split(".")[0] for key in keys}
+  assert prefixes == {"vision_tower", "multi_modal_projector", "language_model"}

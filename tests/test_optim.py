@@ -1,0 +1,104 @@
+"""The trainable set, the schedule, decay; FLOPs and the progress meter."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from locvlm_jax import metrics, optim
+
+_OPTIM = {"lr": 1.0, "warmup_ratio": 0.03, "weight_decay": 0.0, "b1": 0.9,
+          "b2": 0.999, "eps": 1e-8, "clip_norm": 1.0}  # fmt: skip
+
+
+def test_split_by_the_beginning_of_the_path():
+  flat = {"adapter/linear_1": 1, "llm/head": 2, "vision/patch": 3}
+  trainable, frozen = optim.split(flat, ("adapter", "llm"))
+  assert trainable == {"adapter/linear_1": 1, "llm/head": 2}
+  assert frozen == {"vision/patch": 3}
+  with pytest.raises(ValueError, match="'linear_1' matches no parameter"):
+    optim.split(flat, ("linear_1",))
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.03, 0.3])
+def test_schedule_warms_up_then_falls_to_zero(ratio):
+  steps = 1000
+  rate = optim.schedule(_OPTIM | {"warmup_ratio": ratio}, steps)
+  peak = round(ratio * steps)
+  values = np.array([float(rate(i)) for i in range(steps + 1)])
+  assert values.argmax() == peak and values.max() == pytest.approx(1.0)
+  assert values[steps] == pytest.approx(0.0, abs=1e-6)
+  half = (peak + steps) // 2
+  assert values[half] == pytest.approx(0.5, abs=0.01)
+  if peak:
+    assert values[peak // 2] == pytest.approx((peak // 2) / peak)
+
+
+def test_vectors_do_not_decay():
+  tx = optim.make(_OPTIM | {"weight_decay": 0.5, "warmup_ratio": 0.0}, 10)
+  params = {p: jnp.ones((2, 2)) for p in ("llm/head", "llm/norm/scale",
+                                          "adapter/linear_1_bias")}  # fmt: skip
+  zeros = {p: jnp.zeros((2, 2)) for p in params}
+  updates, _ = tx.update(zeros, tx.init(params), params)
+  moved = {p for p, u in updates.items() if float(jnp.abs(u).max()) > 0}
+  assert moved == {"llm/head"}
+
+
+def test_train_flops_follow_what_trains():
+  forward = {"vision": 1.0, "adapter": 10.0, "llm": 100.0}
+  # Stage 1: the gradient passes through the LLM to the adapter before it.
+  assert metrics.train_flops(forward, {"adapter"}) == 1 + 20 + 200
+  assert metrics.train_flops(forward, {"adapter", "llm"}) == 1 + 20 + 300
+  assert metrics.train_flops(forward, {"vision", "adapter", "llm"}) == 332
+
+
+def test_forward_flops_of_locvlm_b_and_l():
+  """SCALE: one sample at T = 128 is 5.11 TF (B) and 9.43 TF (L) in the LLM.
+
+  Those count the head on all positions; ours counts it on text alone.
+  """
+  from configs import locvlm_b, locvlm_l
+  from locvlm_jax import build
+
+  for config, visual, expected in (
+    (locvlm_b, 256, 5.11e12),
+    (locvlm_l, 576, 9.43e12),
+  ):
+    model = build.model(config.get_config().to_dict())
+    flops = build.forward_flops(model, text_length=128)
+    head_on_visual = 2.0 * 32_000 * 4096 * visual
+    assert flops["llm"] + head_on_visual == pytest.approx(expected, rel=0.01)
+
+
+def test_lines_after_the_restored_step_are_dropped(tmp_path):
+  path = str(tmp_path / "m.jsonl")
+  first = metrics.JsonLines(path, 0)
+  for step in (1, 2, 3, 4):
+    first.write({"step": step})
+  first.close()
+  with open(path, "a") as f:
+    f.write('{"step": 5, "lo')  # cut off by a kill
+  second = metrics.JsonLines(path, 2)
+  second.write({"step": 3, "again": True})
+  second.close()
+  rows = [json.loads(line) for line in open_lines(path)]
+  assert rows == [{"step": 1}, {"step": 2}, {"step": 3, "again": True}]
+
+
+def open_lines(path):
+  with open(path) as f:
+    return f.readlines()
+
+
+def test_meter_line_shows_rates_and_time_left(monkeypatch):
+  clock = iter([0.0, 10.0, 20.0])
+  monkeypatch.setattr(metrics.time, "perf_counter", lambda: next(clock))
+  meter = metrics.Meter(100, batch_size=8, row_length=64, sample_flops=1e9,
+                        peak=1e10)  # fmt: skip
+  meter.start(0)
+  rates = meter.rates(20)
+  assert rates["samples_per_s"] == 16 and rates["tokens_per_s"] == 1024
+  assert rates["mfu"] == pytest.approx(1.6) and rates["seconds_left"] == 40
+  line = meter.line(20, rates | {"loss": 1.0, "accuracy": 0.5})
+  assert "step 20/100" in line and "left 00:00:40" in line

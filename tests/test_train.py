@@ -1,0 +1,280 @@
+"""The train step and the loop: exact resume, meshes, accumulation, curves."""
+
+import functools
+import json
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import micro
+from locvlm_jax import build, evaluate, optim, sharding, train
+from locvlm_jax import train_step as step_lib
+from locvlm_jax.data import batch as batch_lib
+from locvlm_jax.data import microworld, pipeline, preprocess
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+  """A micro-world of 24 training and 8 validation images."""
+  path = tmp_path_factory.mktemp("world") / "w"
+  microworld.write(
+    str(path), num_train=24, num_val=8, num_videos=0, workers=0,
+    log=lambda line: None,
+  )  # fmt: skip
+  return str(path)
+
+
+def _config(root, argument="base,tiny", **change) -> dict:
+  c = micro.get_config(argument)
+  c.root = root
+  c.init.vision = c.init.llm = ""
+  with c.unlocked():
+    c.update_from_flattened_dict(change)
+  return json.loads(c.to_json())
+
+
+def _curve(workdir) -> list[tuple[int, float, float]]:
+  with open(os.path.join(workdir, "metrics.jsonl")) as f:
+    rows = [json.loads(line) for line in f]
+  return [(r["step"], r["loss"], r["grad_norm"]) for r in rows]
+
+
+def _params(workdir) -> dict[str, np.ndarray]:
+  flat = build.load_params(str(workdir))[0]
+  return {path: np.asarray(v) for path, v in flat.items()}
+
+
+def _same(a, b) -> bool:
+  return a.keys() == b.keys() and all(
+    a[k].tobytes() == b[k].tobytes() for k in a
+  )
+
+
+def test_same_seed_same_curve_and_resume_is_bitwise(
+  root, tmp_path, monkeypatch
+):
+  config = _config(root, steps=6, checkpoint_every=2)
+  whole, broken = str(tmp_path / "whole"), str(tmp_path / "broken")
+  train.train(config, whole)
+
+  original = pipeline.train_iterator
+
+  def dies_after_five(*args, **kwargs):
+    stream = original(*args, **kwargs)
+    yield from (next(stream) for _ in range(5))
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(pipeline, "train_iterator", dies_after_five)
+  with pytest.raises(KeyboardInterrupt):
+    train.train(config, broken)
+  monkeypatch.setattr(pipeline, "train_iterator", original)
+  # Other reader threads and another mesh entry do not change the run.
+  config["data"]["threads"] = 0
+  train.train(config, broken)
+
+  assert _curve(whole) == _curve(broken)
+  assert [row[0] for row in _curve(whole)] == [1, 2, 3, 4, 5, 6]
+  assert _same(_params(whole), _params(broken))
+
+
+def test_resume_under_another_config_is_refused(root, tmp_path):
+  train.train(_config(root), str(tmp_path))
+  with pytest.raises(ValueError, match="another config.*optim/lr"):
+    train.train(_config(root, **{"optim.lr": 0.5}), str(tmp_path))
+
+
+def test_stage_after_stage_then_evaluation(root, tmp_path):
+  base, one, two = (str(tmp_path / n) for n in ("base", "one", "two"))
+  train.train(_config(root), base)
+  c = _config(root, "stage1,tiny", **{"init.checkpoint": base})
+  train.train(c, one)
+  before, after = _params(base), _params(one)
+  moved = {p for p in after if not np.array_equal(after[p], before[p])}
+  assert moved and all(p.startswith("adapter/") for p in moved)
+
+  c = _config(root, "stage2,tiny", **{"init.checkpoint": one})
+  train.train(c, two)
+  trained = {
+    p for p, v in _params(two).items() if not np.array_equal(v, after[p])
+  }
+  assert {p.split("/")[0] for p in trained} == {"adapter", "llm"}
+
+  metrics = evaluate.evaluate(c, two, ["locpred", "hallucination"])
+  assert metrics["locpred.num"] > 0
+  assert 0 <= metrics["hallucination.accuracy"] <= 1
+  with open(os.path.join(two, "predictions.jsonl")) as f:
+    assert {json.loads(line)["task"] for line in f} == {
+      "locpred", "hallucination",
+    }  # fmt: skip
+
+
+# ------------------------------------------------------------ the step alone
+
+
+@pytest.fixture(scope="module")
+def parts(root):
+  """(config, model, flat parameters, one batch of 8 rows)."""
+  config = _config(root, "stage2,tiny")
+  text = build.load_tokenizer(config)
+  sources = pipeline.open_sources(config["data"])
+  make_row = preprocess.RowMaker(build.row_spec(config, text, sources))
+  batch = next(
+    pipeline.train_iterator(
+      sources,
+      config["data"]["mixture"],
+      make_row,
+      batch_size=8,
+      seed=0,
+      threads=0,
+    )  # fmt: skip
+  )
+  model = build.model(config)
+  from locvlm_jax.models import locvlm
+
+  flat = optim.flatten(locvlm.init_params(model, jax.random.key(1)))
+  return config, model, flat, step_lib.inputs(batch)
+
+
+def _run(parts, mesh_shape, steps=2, accumulate=1, batch=None, lr=1e-2):
+  """Losses and parameters after some steps on a mesh."""
+  config, model, flat, default = parts
+  batch = default if batch is None else batch
+  mesh = sharding.make_mesh(mesh_shape)
+  where = sharding.param_shardings(flat, mesh)
+  placed = {p: jax.device_put(v, where[p]) for p, v in flat.items()}
+  trainable, frozen = optim.split(placed, config["trainable"])
+  tx = optim.make(config["optim"] | {"lr": lr, "warmup_ratio": 0.0}, 1000)
+  with jax.set_mesh(mesh):
+    state, shardings = step_lib.init_state(trainable, frozen, tx, mesh)
+    # init_state's arrays are donated: the caller keeps its own.
+    state = jax.tree.map(jnp.copy, state)
+    step = step_lib.jit_train_step(
+      model, tx, shardings, sharding.batch_sharding(mesh), accumulate
+    )
+    losses = []
+    for _ in range(steps):
+      state, scalars = step(state, sharding.put_batch(batch, mesh, 8))
+      losses.append(float(scalars["loss"]))
+  assert step._cache_size() == 1
+  return losses, {p: np.asarray(v) for p, v in state.trainable.items()}
+
+
+def _close(a, b, tolerance=1e-5):
+  np.testing.assert_allclose(a[0], b[0], rtol=tolerance)
+  for path in a[1]:
+    np.testing.assert_allclose(
+      a[1][path], b[1][path], atol=10 * tolerance, err_msg=path
+    )
+
+
+@pytest.mark.parametrize(
+  "mesh",
+  [{"data": 2, "fsdp": 2}, {"fsdp": 2, "tensor": 2}, {"fsdp": 4}],
+  ids=str,
+)
+def test_meshes_equal_replicas(parts, mesh):
+  # SGD-like comparison would hide nothing, but Adam divides by the size of
+  # the gradient: an eps well above rounding keeps noise from being amplified.
+  config = parts[0] | {"optim": parts[0]["optim"] | {"eps": 1e-3}}
+  parts = (config, *parts[1:])
+  _close(_run(parts, {"data": 4}), _run(parts, mesh))
+
+
+def test_accumulation_weighs_every_token_alike(parts):
+  config = parts[0] | {"optim": parts[0]["optim"] | {"eps": 1e-3}}
+  parts = (config, *parts[1:])
+  # Uneven rows: the classic bug averages the means of the microbatches.
+  batch = dict(parts[3])
+  mask = batch["loss_mask"].copy()
+  mask[::2] &= np.cumsum(mask[::2], axis=1) <= 1
+  batch["loss_mask"] = mask
+  run = functools.partial(_run, parts, {"data": 1, "fsdp": 1, "tensor": 4})
+  if parts[1].config.llm.num_kv_heads % 4:
+    run = functools.partial(_run, parts, {"data": 2, "tensor": 2})
+  _close(run(batch=batch), run(batch=batch, accumulate=4))
+
+
+def test_one_batch_overfits(parts):
+  losses, _ = _run(parts, {"data": 4}, steps=60, lr=3e-3)
+  assert losses[-1] < 0.25 * losses[0], losses
+
+
+def test_loss_is_the_mean_over_supervised_tokens(parts):
+  """Against a plain loop over all positions, without the text-only head."""
+  _, model, flat, batch = parts
+  batch = {name: jnp.asarray(value) for name, value in batch.items()}
+  params = optim.unflatten(flat)
+  total, sums = jax.jit(functools.partial(step_lib.loss_sums, model))(
+    params, batch
+  )
+  hidden = model.apply(
+    {"params": params}, batch["tokens"], batch["images"], batch["lengths"]
+  )
+  logits = model.apply({"params": params}, hidden, method="logits")
+  logp = np.asarray(jax.nn.log_softmax(logits))
+  expected, count = 0.0, 0
+  for row, position in zip(*np.nonzero(batch["loss_mask"]), strict=True):
+    expected -= logp[row, position - 1, batch["tokens"][row, position]]
+    count += 1
+  assert int(sums["targets"]) == count
+  np.testing.assert_allclose(float(total), expected, rtol=1e-5)
+
+
+def test_text_targets_after_an_image():
+  """The first word of a caption is predicted from the last visual token."""
+  tokens = jnp.array([[1, -1, -1, 7, 8, 2, 0]])
+  mask = jnp.array([[False, False, False, True, True, True, False]])
+  at, labels, weight = step_lib.text_targets(tokens, mask, 5)
+  assert at.tolist() == [[0, 2, 3, 4, 5]]
+  assert (labels * weight).tolist() == [[0, 7, 8, 2, 0]]
+  assert weight.tolist() == [[False, True, True, True, False]]
+
+
+def test_batch_that_the_mesh_does_not_divide_is_refused(root):
+  config = _config(root, batch_size=6)
+  mesh = sharding.make_mesh({"data": 4})
+  with pytest.raises(ValueError, match="batch_size=6.*mesh.data=4"):
+    build.check_mesh(config, mesh)
+
+
+@pytest.mark.parametrize(
+  "field, value",
+  [("steps", -5), ("optim.lr", float("nan")), ("batch_size", 0),
+   ("optim.warmup_ratio", 1.5), ("accumulate", 3),
+   ("prompt_format", "v9")],
+)  # fmt: skip
+def test_bad_values_name_the_field(root, field, value):
+  config = _config(root)
+  target = config
+  *keys, last = field.split(".")
+  for key in keys:
+    target = target[key]
+  target[last] = value
+  with pytest.raises(ValueError, match=field):
+    build.check(config)
+
+
+def test_too_many_bad_records_stop_the_run(root):
+  config = _config(root)
+  text = build.load_tokenizer(config)
+  make_row = preprocess.RowMaker(build.row_spec(config, text, {}))
+  make_row.counts.update(rows=98, skipped=2)
+  make_row.skipped = {"a.jpg": "truncated", "b.jpg": "missing"}
+  train._check_bad_share(make_row, 0.05)
+  with pytest.raises(batch_lib.DataError, match="2 of 100.*a.jpg: truncated"):
+    train._check_bad_share(make_row, 0.01)
+
+
+def test_golden_loss_curve(parts):
+  """Twenty steps on one batch; a change of this curve has to be explained.
+
+  `python -m pytest tests/test_train.py -k golden` prints the new values.
+  """
+  losses, _ = _run(parts, {"data": 4}, steps=20, lr=3e-3)
+  print(json.dumps([round(x, 4) for x in losses]))
+  path = os.path.join(os.path.dirname(__file__), "golden", "loss_curve.json")
+  with open(path) as f:
+    np.testing.assert_allclose(losses, json.load(f), rtol=5e-3)

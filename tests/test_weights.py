@@ -1,0 +1,371 @@
+"""Hugging Face directories: round trips, loud failures, live parity."""
+
+import dataclasses
+import json
+import os
+import pathlib
+
+import jax
+import make_goldens
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+from test_models import CONFIG, golden, hidden, logits, params_of
+
+from locvlm_jax.models import clip_vit, llama, locvlm
+from locvlm_jax.weights import hf
+
+BOTH = [dataclasses.replace(CONFIG, adapter=a) for a in ("linear", "mlp")]
+
+
+def same(a, b):
+  def check(x, y):
+    assert x.dtype == y.dtype
+    np.testing.assert_array_equal(x, y)
+
+  jax.tree.map(check, a, b)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("config", BOTH, ids=lambda c: c.adapter)
+def test_llava_round_trip(config, dtype, tmp_path):
+  params = params_of(config, dtype)
+  hf.save_llava(str(tmp_path / "out"), params, config)
+  loaded, found = hf.load_llava(str(tmp_path / "out"))
+  same(loaded, params)
+  wanted = (config.vision, config.adapter, config.llm)
+  assert (found.vision, found.adapter, found.llm) == wanted
+
+
+@pytest.mark.parametrize("changes", [{}, {"tie_embeddings": True},
+                                     {"qkv_bias": True}])  # fmt: skip
+def test_llama_round_trip(changes, tmp_path):
+  llm = dataclasses.replace(CONFIG.llm, **changes)
+  params = params_of(dataclasses.replace(CONFIG, llm=llm))["llm"]
+  hf.save_llama(str(tmp_path), params, llm)
+  loaded, found = hf.load_llama(str(tmp_path))
+  same(loaded, params)
+  assert found == llm
+
+
+@pytest.mark.parametrize("layer", [-1, -2, -3])
+def test_clip_round_trip(layer, tmp_path):
+  vision = dataclasses.replace(CONFIG.vision, feature_layer=layer)
+  params = params_of(dataclasses.replace(CONFIG, vision=vision))["vision"]
+  hf.save_clip_vision(str(tmp_path), params, vision)
+  loaded, found = hf.load_clip_vision(str(tmp_path))
+  same(loaded, params)
+  assert found == vision
+
+
+def test_the_feature_layer_only_regroups_the_layers(tmp_path):
+  directory = make_goldens.write(tmp_path, golden("clip_gelu"))
+  all_used, _ = hf.load_clip_vision(directory, feature_layer=-1)
+  params, config = hf.load_clip_vision(directory)
+  assert config.feature_layer == -2
+  up = all_used["layers"]["mlp"]["up"]
+  np.testing.assert_array_equal(params["layers"]["mlp"]["up"], up[:2])
+  unused = params["unused"]["layers"]["mlp"]["up"]
+  np.testing.assert_array_equal(unused, up[2:])
+
+
+def edit(directory, change):
+  """Rewrites the tensors of a directory."""
+  path = os.path.join(directory, "model.safetensors")
+  tensors = safetensors.numpy.load_file(path)
+  change(tensors)
+  safetensors.numpy.save_file(tensors, path)
+
+
+@pytest.fixture
+def llama_dir(tmp_path):
+  return make_goldens.write(tmp_path / "llama", golden("llama"))
+
+
+def test_missing_and_unknown_keys_are_named(llama_dir):
+  def change(tensors):
+    tensors["model.extra.weight"] = tensors.pop("model.norm.weight")
+
+  edit(llama_dir, change)
+  with pytest.raises(ValueError) as error:
+    hf.load_llama(llama_dir)
+  assert "1 missing, as model.norm.weight" in str(error.value)
+  assert "1 unknown, as model.extra.weight" in str(error.value)
+  assert llama_dir in str(error.value)
+
+
+def test_wrong_shapes_are_named(llama_dir):
+  def change(tensors):
+    key = "model.layers.1.self_attn.k_proj.weight"
+    tensors[key] = np.ascontiguousarray(tensors[key].T)
+
+  edit(llama_dir, change)
+  with pytest.raises(ValueError, match=r"layers.1.*k_proj.*\(16, 32\)"):
+    hf.load_llama(llama_dir)
+
+
+def test_known_leftovers_are_ignored(llama_dir):
+  def change(tensors):
+    for i in (0, 1):
+      key = f"model.layers.{i}.self_attn.rotary_emb.inv_freq"
+      tensors[key] = np.ones(4, np.float32)
+
+  before, _ = hf.load_llama(llama_dir)
+  edit(llama_dir, change)
+  same(hf.load_llama(llama_dir)[0], before)
+
+
+def split_in_two(directory, overlap):
+  """model.safetensors -> two parts and their index."""
+  path = pathlib.Path(directory, "model.safetensors")
+  tensors = safetensors.numpy.load_file(path)
+  keys = sorted(tensors)
+  parts = {"a.safetensors": keys[:5], "b.safetensors": keys[5 - overlap :]}
+  for name, part in parts.items():
+    some = {key: tensors[key] for key in part}
+    safetensors.numpy.save_file(some, path.with_name(name))
+  path.unlink()
+  weight_map = {key: name for name, part in parts.items() for key in part}
+  text = json.dumps({"weight_map": weight_map})
+  path.with_name("model.safetensors.index.json").write_text(text)
+
+
+def test_weights_in_parts(llama_dir):
+  before, _ = hf.load_llama(llama_dir)
+  split_in_two(llama_dir, overlap=0)
+  same(hf.load_llama(llama_dir)[0], before)
+
+
+def test_duplicate_keys_are_named(llama_dir):
+  split_in_two(llama_dir, overlap=1)
+  with pytest.raises(ValueError, match="1 duplicate, as model.layers.0"):
+    hf.load_llama(llama_dir)
+
+
+def test_earlier_spellings_are_read(tmp_path):
+  """Those of llava-hf's checkpoints, and of transformers' module names."""
+  directory = make_goldens.write(tmp_path / "x", golden("llava"))
+  before, _ = hf.load_llava(directory)
+
+  def respell(tensors):
+    for key in list(tensors):
+      new = key.replace("vision_tower.", "vision_tower.vision_model.")
+      if key.startswith("language_model.lm_head"):
+        new = key.removeprefix("language_model.")
+      elif key.startswith("language_model.model."):
+        new = key.replace("language_model.model.", "model.language_model.")
+      tensors[new] = tensors.pop(key)
+
+  edit(directory, respell)
+  same(hf.load_llava(directory)[0], before)
+
+
+@pytest.mark.parametrize(
+  "field, value",
+  [("hidden_act", "gelu"), ("model_type", "gpt2"), ("attention_bias", True),
+   ("rope_parameters", {"rope_type": "llama3", "rope_theta": 5e5})],
+)  # fmt: skip
+def test_variants_that_we_do_not_have_are_refused(llama_dir, field, value):
+  path = pathlib.Path(llama_dir, "config.json")
+  raw = json.loads(path.read_text()) | {field: value}
+  path.write_text(json.dumps(raw))
+  with pytest.raises(ValueError, match="can be read"):
+    hf.load_llama(llama_dir)
+
+
+def test_a_linear_projector_that_is_none_is_refused(tmp_path):
+  directory = make_goldens.write(tmp_path / "x", golden("llava"))
+  path = pathlib.Path(directory, "config.json")
+  raw = json.loads(path.read_text()) | {"projector_hidden_act": "linear"}
+  path.write_text(json.dumps(raw))
+  with pytest.raises(ValueError, match="identity as linear_2"):
+    hf.load_llava(directory)
+
+
+def test_directories_without_weights_are_named(tmp_path):
+  with pytest.raises(ValueError, match="config.json"):
+    hf.load_llama(str(tmp_path / "absent"))
+  (tmp_path / "config.json").write_text("{}")
+  with pytest.raises(ValueError, match="model.safetensors"):
+    hf.load_llama(str(tmp_path))
+  (tmp_path / "config.json").write_text("{")
+  with pytest.raises(ValueError, match="config.json"):
+    hf.load_llama(str(tmp_path))
+
+
+def test_truncated_weights_are_named(llama_dir):
+  path = pathlib.Path(llama_dir, "model.safetensors")
+  path.write_bytes(path.read_bytes()[:-100])
+  with pytest.raises(ValueError, match="model.safetensors"):
+    hf.load_llama(llama_dir)
+
+
+def test_parameters_that_do_not_fit_are_named(tmp_path):
+  params = params_of(CONFIG)["llm"]
+  wide = dataclasses.replace(CONFIG.llm, mlp_width=64)
+  with pytest.raises(ValueError, match="layers/mlp/gate has shape"):
+    hf.save_llama(str(tmp_path / "out"), params, wide)
+  del params["head"]
+  with pytest.raises(ValueError, match="head"):
+    hf.save_llama(str(tmp_path / "out"), params, CONFIG.llm)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+  params = params_of(CONFIG)["llm"]
+
+  def fail(*_, **__):
+    raise OSError("disk full")
+
+  monkeypatch.setattr(hf.json, "dump", fail)
+  with pytest.raises(OSError, match="disk full"):
+    hf.save_llama(str(tmp_path / "out"), params, CONFIG.llm)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_other_files_of_a_directory_stay(tmp_path):
+  (tmp_path / "notes.txt").write_text("mine")
+  for _ in range(2):
+    hf.save_llama(str(tmp_path), params_of(CONFIG)["llm"], CONFIG.llm)
+  found = {path.name for path in tmp_path.iterdir()}
+  assert found == {"notes.txt", "config.json", "model.safetensors"}
+
+
+@pytest.fixture
+def tokenizer_dir(tmp_path):
+  from locvlm_jax import tokenizer
+
+  directory = str(tmp_path / "tokenizer")
+  tokenizer.train_bpe(["a red ball", "two cups"] * 4, 400).save(directory)
+  return directory
+
+
+@pytest.mark.parametrize("spare", [0, 5])
+def test_llava_with_its_tokenizer(tokenizer_dir, tmp_path, spare):
+  """<image> takes the first id that is free; rows grow only if they must."""
+  import tokenizers
+
+  path = os.path.join(tokenizer_dir, "tokenizer.json")
+  size = tokenizers.Tokenizer.from_file(path).get_vocab_size()
+  llm = dataclasses.replace(CONFIG.llm, vocab_size=size + spare)
+  config = dataclasses.replace(CONFIG, llm=llm)
+  params, out = params_of(config), str(tmp_path / "out")
+  hf.save_llava(out, params, config, tokenizer_dir)
+  raw = json.loads(pathlib.Path(out, "config.json").read_text())
+  assert raw["image_token_index"] == size
+  assert raw["text_config"]["vocab_size"] == size + max(spare, 1)
+  text = tokenizers.Tokenizer.from_file(os.path.join(out, "tokenizer.json"))
+  assert text.token_to_id("<image>") == size
+  same(hf.load_llava(out)[0], params)
+
+
+# Live: transformers on PyTorch reads what we write.
+
+
+def transformers_logits(kind, directory, tokens, images=None):
+  import torch
+
+  model = make_goldens.loaded(kind, directory)
+  image_id = getattr(model.config, "image_token_index", 0)
+  ids = np.where(tokens < 0, image_id, tokens)
+  inputs = {"input_ids": torch.tensor(ids).long()}
+  if images is not None:
+    inputs["pixel_values"] = make_goldens.pixels(images)
+  with torch.no_grad():
+    return model(**inputs).logits.numpy()
+
+
+def our_logits(config, params, tokens, images):
+  lengths = np.full(len(tokens), tokens.shape[1], np.int32)
+  image = None if images is None else images[:, None]
+  h = hidden(config, params, (tokens, image, lengths))
+  return logits(config, params, h)
+
+
+TOY = locvlm.LocVLMConfig(
+  clip_vit.VisionConfig(image_size=32, patch_size=8, width=32, num_layers=3,
+                        num_heads=4, mlp_width=64),
+  llm=llama.LlamaConfig(vocab_size=64, width=32, num_layers=2, num_heads=4,
+                        num_kv_heads=2, head_dim=8, mlp_width=48),
+  dtype="float32",
+)  # fmt: skip
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("adapter", ["linear", "mlp"])
+@pytest.mark.parametrize("layer", [-1, -2])
+def test_transformers_reads_our_llava(adapter, layer, tmp_path):
+  pytest.importorskip("torch")
+  import transformers
+
+  vision = dataclasses.replace(TOY.vision, feature_layer=layer)
+  config = dataclasses.replace(TOY, adapter=adapter, vision=vision)
+  params, out = params_of(config), str(tmp_path / "out")
+  hf.save_llava(out, params, config)
+  tokens, images = make_goldens.tokens(image=True), make_goldens.images(2)
+  kind = transformers.LlavaForConditionalGeneration
+  theirs = transformers_logits(kind, out, tokens, images)
+  size = config.llm.vocab_size
+  ours = our_logits(config, params, tokens, images)
+  np.testing.assert_allclose(ours, theirs[..., :size], atol=1e-4)
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+  "changes",
+  [
+    {},
+    {"tie_embeddings": True},
+    {"qkv_bias": True},
+    {"theta": 500.0, "eps": 1e-5},
+  ],
+)
+def test_transformers_reads_our_llama(changes, tmp_path):
+  pytest.importorskip("torch")
+  import transformers
+
+  llm = dataclasses.replace(TOY.llm, **changes)
+  config = dataclasses.replace(TOY, llm=llm)
+  params, out = params_of(config), str(tmp_path / "out")
+  hf.save_llama(out, params["llm"], llm)
+  family = "Qwen2" if llm.qkv_bias else "Llama"
+  kind = getattr(transformers, f"{family}ForCausalLM")
+  tokens = make_goldens.tokens(image=False)
+  theirs = transformers_logits(kind, out, tokens)
+  ours = our_logits(config, params, tokens, None)
+  np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore")
+def test_transformers_reads_our_vision_tower(tmp_path):
+  pytest.importorskip("torch")
+  import transformers
+
+  params, out = params_of(TOY)["vision"], str(tmp_path / "out")
+  hf.save_clip_vision(out, params, TOY.vision)
+  model = make_goldens.loaded(transformers.CLIPVisionModel, out)
+  images = make_goldens.images(2)
+  theirs = make_goldens.run(model, {"images": images})
+  run = jax.jit(clip_vit.ClipVit(TOY.vision).apply)
+  ours = run({"params": params}, images)
+  np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore")
+def test_goldens_are_what_transformers_computes_here():
+  pytest.importorskip("torch")
+  import tempfile
+
+  import transformers
+
+  g = golden("llava")
+  with tempfile.TemporaryDirectory() as directory:
+    make_goldens.write(directory, g)
+    kind = transformers.LlavaForConditionalGeneration
+    theirs = make_goldens.run(make_goldens.loaded(kind, directory), g)
+  np.testing.assert_allclose(theirs, g["output"], atol=1e-4)
