@@ -6,7 +6,6 @@ steps of a few rows that run on a laptop.
 """
 
 import ml_collections
-from ml_collections import config_dict
 
 
 def words(argument: str, allowed: tuple[str, ...]) -> set[str]:
@@ -159,7 +158,8 @@ def paper_literal(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def tiny(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """The same run in miniature: two steps of a toy model."""
+  """The same run in miniature: two steps of a toy model from nothing."""
+  c.init.update(vision="", llm="", llava="")
   c.model.vision.update(
     image_size=32,
     patch_size=8,
@@ -169,7 +169,7 @@ def tiny(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     mlp_width=64,
   )
   c.model.llm.update(
-    vocab_size=c.model.llm.vocab_size if c.init.llm else 1024,
+    vocab_size=1024,
     width=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8,
     mlp_width=64,
   )  # fmt: skip
@@ -177,11 +177,4 @@ def tiny(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   c.steps, c.batch_size, c.accumulate = 2, 8, 1
   c.log_every = c.checkpoint_every = 1
   c.eval.samples, c.eval.batch_size, c.eval.max_new_tokens = 8, 8, 4
-  return c
-
-
-def required(c: ml_collections.ConfigDict, *fields: str):
-  """Marks fields of `c` that the command line has to set."""
-  for field in fields:
-    c[field] = config_dict.placeholder(str)
   return c

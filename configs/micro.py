@@ -3,7 +3,7 @@
   micro.py:base      ViT + adapter + LLM from nothing on captions, questions
                      and text without coordinates: what CLIP, LLaMA and
                      LLaVA's data are in the paper
-  micro.py:stage1    a new adapter between the frozen base ViT and LLM
+  micro.py:stage1    the base's adapter between frozen ViT and LLM, on captions
   micro.py:stage2    adapter + LLM on the three objectives and general data
   micro.py:baseline  the same steps as stage2 on the general data alone
 
@@ -15,9 +15,12 @@ import os
 
 from configs import base
 
-ASSETS = os.path.join(
-  os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
-  "locvlm_jax", "assets",
+# Relative, so that a run's config means the same in another clone.
+BASE = os.path.relpath(
+  os.path.join(
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
+    "locvlm_jax", "assets", "micro_base",
+  )
 )  # fmt: skip
 STAGES = ("base", "stage1", "stage2", "baseline")
 
@@ -38,7 +41,7 @@ def common():
   """Model, data paths and schedule that all stages share."""
   c = base.get_config()
   c.root = "runs/microworld"
-  c.tokenizer = os.path.join(ASSETS, "micro_base")
+  c.tokenizer = BASE
   c.prompt_format = "bare"
   c.coords.num_bins = 96
   c.geometry = "square"
@@ -99,8 +102,10 @@ def base_model(c):
   """Everything from nothing, on general data without coordinates."""
   c.trainable = ("vision", "adapter", "llm")
   c.data.mixture.update(instances=0.0, conversations=0.85, text=0.15)
+  c.data.text_length = 128  # most of a conversation's turns
   c.optim.lr = 1.5e-3
-  c.steps = 12_000
+  c.batch_size = 16
+  c.steps = 8800
 
 
 def stage1(c):
@@ -130,8 +135,7 @@ def baseline(c):
 
 def from_base(c):
   """Starts from the committed base weights, in Hugging Face layout."""
-  c.init.vision = os.path.join(ASSETS, "micro_base", "vision")
-  c.init.llm = os.path.join(ASSETS, "micro_base", "llm")
+  c.init.llava = BASE
 
 
 def demo(c):

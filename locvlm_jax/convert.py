@@ -1,8 +1,8 @@
 """Weights out: `python -m locvlm_jax.convert --input WORKDIR --output DIR`.
 
 Writes the newest checkpoint of a run as a Hugging Face Llava directory
-(safetensors, config.json, tokenizer), or with --parts as a vision tower and a
-LLaMA of their own (`vision/`, `llm/`), which `config.init` takes.
+(safetensors, config.json, tokenizer), which transformers and `config.init.llava`
+take, with the run's config in origin.json.
 """
 
 import json
@@ -14,7 +14,6 @@ from locvlm_jax import command
 
 _INPUT = flags.DEFINE_string("input", None, "The workdir of a run.")
 _OUTPUT = flags.DEFINE_string("output", None, "The directory to write.")
-_PARTS = flags.DEFINE_bool("parts", False, "Vision tower and LLaMA apart.")
 _DTYPE = flags.DEFINE_enum(
   "dtype", "bfloat16", ["bfloat16", "float32"], "As it is stored."
 )
@@ -36,15 +35,8 @@ def main(argv: list[str]) -> None:
   params = optim.unflatten(
     {path: np.asarray(v).astype(dtype) for path, v in flat.items()}
   )
-  model, text = build.model(config), build.load_tokenizer(config)
-  out = _OUTPUT.value
-  if _PARTS.value:
-    vision, llm = model.config.vision, model.config.llm
-    hf.save_clip_vision(os.path.join(out, "vision"), params["vision"], vision)
-    hf.save_llama(os.path.join(out, "llm"), params["llm"], llm)
-    text.save(out)
-  else:
-    hf.save_llava(out, params, model.config, config["tokenizer"])
+  model, out = build.model(config), _OUTPUT.value
+  hf.save_llava(out, params, model.config, config["tokenizer"])
   origin = {"stage": config["stage"], "step": info["next_step"],
             "config": config, "versions": build.versions()}  # fmt: skip
   with open(os.path.join(out, "origin.json"), "w", encoding="utf-8") as f:

@@ -48,7 +48,9 @@ class Tokenizer:
     eos_id: ends each answer.
     pad_id: fills a row; <unk>'s id where the model names no pad token, as in
       LLaVA v1.
-    vocab_size: ids are below this.
+    vocab_size: ids in rows are below this. Added tokens that no row holds,
+      such as transformers' "<image>", do not count: the model has no row of
+      the embedding for them.
   """
 
   def __init__(self, backend: tokenizers.Tokenizer, specials: dict[str, str]):
@@ -60,11 +62,12 @@ class Tokenizer:
     self.pad_id = ids.get("pad_token", ids.get("unk_token"))
     if self.pad_id is None:
       raise ValueError("the tokenizer names neither a pad nor an unk token")
-    self.vocab_size = max(backend.get_vocab().values()) + 1
     # Ids that no text may become, with the text each would stand for.
     added = backend.get_added_tokens_decoder()
     self._forbidden = {i: token.content for i, token in added.items()}
     self._forbidden |= {ids[role]: text for role, text in specials.items()}
+    every = set(backend.get_vocab().values())
+    self.vocab_size = max(every - added.keys() | {*ids.values()}) + 1
 
   def __reduce__(self):
     # The library forgets `encode_special_tokens` when it is pickled.

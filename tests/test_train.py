@@ -1,6 +1,7 @@
 """The train step and the loop: exact resume, meshes, accumulation, curves."""
 
 import functools
+import importlib
 import json
 import os
 
@@ -30,7 +31,6 @@ def root(tmp_path_factory):
 def _config(root, argument="base,tiny", **change) -> dict:
   c = micro.get_config(argument)
   c.root = root
-  c.init.vision = c.init.llm = ""
   with c.unlocked():
     c.update_from_flattened_dict(change)
   return json.loads(c.to_json())
@@ -109,6 +109,45 @@ def test_stage_after_stage_then_evaluation(root, tmp_path):
     assert {json.loads(line)["task"] for line in f} == {
       "locpred", "hallucination",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  "name, words",
+  [("locvlm_b", "stage1"), ("locvlm_b", "stage2"), ("locvlm_l", "stage2"),
+   ("coco", "stage2"), ("micro", "baseline")],
+)  # fmt: skip
+def test_every_tiny_config_trains(root, tmp_path, name, words):
+  module = importlib.import_module(f"configs.{name}")
+  c = module.get_config(f"{words},tiny")
+  if name == "micro":
+    c.root = root
+  else:
+    c.tokenizer = micro.BASE
+    c.prompt_format = c.prompt_format.replace("v1", "bare")  # fewer tokens
+    c.data.images = f"{root}/images/train"
+    c.data.instances = f"{root}/annotations/instances_train.json"
+    c.data.captions = f"{root}/annotations/captions_train.json"
+  train.train(json.loads(c.to_json()), str(tmp_path))
+  assert [step for step, *_ in _curve(tmp_path)] == [1, 2]
+
+
+@pytest.mark.skipif(
+  "LOCVLM_TEST_DATA" not in os.environ,
+  reason="LOCVLM_TEST_DATA names no folder with coco/",
+)
+def test_real_coco_from_annotations_to_numbers(tmp_path):
+  from configs import coco
+
+  folder = os.path.join(os.environ["LOCVLM_TEST_DATA"], "coco")
+  c = coco.get_config("tiny")
+  c.data.instances = f"{folder}/annotations/instances_val2017.json"
+  c.data.images = f"{folder}/val2017"
+  config = json.loads(c.to_json())
+  train.train(config, str(tmp_path))
+  metrics = evaluate.evaluate(config, str(tmp_path), c.eval.tasks)
+  assert metrics["locpred.num"] == metrics["hallucination.num"] == 8
+  with open(tmp_path / "data.json") as f:
+    assert json.load(f)["skipped"] == {}
 
 
 # ------------------------------------------------------------ the step alone
