@@ -54,6 +54,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
 
   c.data = data()
   c.optim = ml_collections.ConfigDict()
+  c.optim.name = "adamw"  # adamw | muon
   c.optim.lr = 2e-5
   # The paper prints a warm-up ratio of 0.3; LLaVA, which it follows, uses
   # 0.03. `paper_literal()` gives the former.

@@ -1,8 +1,10 @@
 """The micro model: LocVLM small enough to train on two CPU cores.
 
-  micro.py:base      ViT + adapter + LLM from nothing on captions, questions
-                     and text without coordinates: what CLIP, LLaMA and
-                     LLaVA's data are in the paper
+  micro.py:clip      the ViT from nothing on portraits and their captions, read
+                     by a small decoder that is thrown away: CLIP's part
+  micro.py:base      adapter + LLM from nothing, and the ViT further, on
+                     captions, questions and text without coordinates: the
+                     part of LLaMA's corpus and LLaVA's data in the paper
   micro.py:stage1    the base's adapter between frozen ViT and LLM, on captions
   micro.py:stage2    adapter + LLM on the three objectives and general data
   micro.py:baseline  the same steps as stage2 on the general data alone
@@ -22,16 +24,16 @@ BASE = os.path.relpath(
     "locvlm_jax", "assets", "micro_base",
   )
 )  # fmt: skip
-STAGES = ("base", "stage1", "stage2", "baseline")
+STAGES = ("clip", "base", "stage1", "stage2", "baseline")
 
 
 def get_config(argument: str = ""):
-  """The micro model; words: base, stage1, stage2, baseline, demo, tiny."""
+  """The micro model; its words are above, and demo and tiny."""
   variant = base.words(argument, (*STAGES, "demo"))
   stage = next((s for s in STAGES if s in variant), "stage2")
   c = common()
   c.stage = stage
-  {"base": base_model, "stage1": stage1, "stage2": stage2,
+  {"clip": clip, "base": base_model, "stage1": stage1, "stage2": stage2,
    "baseline": baseline}[stage](c)  # fmt: skip
   c = demo(c) if "demo" in variant else c
   return base.tiny(c) if "tiny" in variant else c
@@ -98,8 +100,27 @@ def data_paths(c):
   c.eval.batch_size = 50
 
 
+def clip(c):
+  """The ViT, by captioning pictures of a single object.
+
+  A shape of any colour on any background is learned late and suddenly; from
+  single objects sooner than from many, and by Muon from a third of the examples
+  that AdamW needs.
+  """
+  c.trainable = ("vision", "adapter", "llm")
+  c.model.llm.update(num_layers=2, width=128, head_dim=32, mlp_width=256)
+  c.prompt_format = "plain"
+  c.data.images = c.get_ref("root") + "/images/portraits"
+  c.data.captions = c.get_ref("root") + "/annotations/captions_portraits.json"
+  c.data.mixture.update(instances=0.0, captions=1.0)
+  c.data.text_length = 16
+  c.optim.update(name="muon", lr=1e-3)
+  c.batch_size = 32
+  c.steps = 4000
+
+
 def base_model(c):
-  """Everything from nothing, on general data without coordinates."""
+  """All parts on general data without coordinates, the ViT from `clip`."""
   c.trainable = ("vision", "adapter", "llm")
   c.data.mixture.update(instances=0.0, conversations=0.85, text=0.15)
   c.data.text_length = 128  # most of a conversation's turns

@@ -45,11 +45,12 @@ def init_state(
   """(the state before the first step, its shardings)."""
   replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
   where = {p: v.sharding for p, v in trainable.items()}
+
+  def place(keys, _):  # a moment lies where its parameter does
+    return where.get(getattr(keys[-1], "key", None), replicated)
+
   opt_shapes = jax.eval_shape(tx.init, trainable)
-  opt_where = optax.tree_utils.tree_map_params(
-    tx, lambda _, s: s, opt_shapes, where,
-    transform_non_params=lambda _: replicated,
-  )  # fmt: skip
+  opt_where = jax.tree_util.tree_map_with_path(place, opt_shapes)
   shardings = TrainState(
     step=replicated, trainable=where,
     frozen={p: v.sharding for p, v in frozen.items()}, opt_state=opt_where,

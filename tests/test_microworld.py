@@ -27,7 +27,8 @@ NUM_SCENES = 600
 HELD_OUT_WORDINGS = re.compile(
   r"\bside|\bdirection|\brelative|in the image", re.I
 )
-COUNTS = {"num_train": 24, "num_val": 10, "num_videos": 5, "seed": 3}
+COUNTS = {"num_train": 24, "num_val": 10, "num_videos": 5,
+          "num_portraits": 8, "seed": 3}  # fmt: skip
 
 
 @functools.cache
@@ -473,6 +474,22 @@ def test_vqa_truth(world):
     assert a["answer_type"] in ("yes/no", "number", "other")
 
 
+def test_portraits_show_one_object_and_have_captions_alone(world):
+  from locvlm_jax.data import coco
+
+  path = f"{world}/annotations/captions_portraits.json"
+  pairs = coco.Captions(path, f"{world}/images/portraits")
+  assert len(pairs) == 3 * COUNTS["num_portraits"]
+  for index in range(COUNTS["num_portraits"]):
+    scene = scenes.make_scene(COUNTS["seed"], scenes.PORTRAITS, index)
+    (thing,) = scene.things
+    for record in (pairs[3 * index + k] for k in range(3)):
+      assert f"{thing.colour} {thing.category}" in record.turns[0][1]
+      with Image.open(record.image) as image:
+        assert image.size == (scene.width, scene.height)
+
+
+
 def test_videos(world):
   for split, number in (("train", 5), ("val", 1)):
     content = load(world, f"videos_{split}")
@@ -505,7 +522,8 @@ def test_same_seed_same_bytes_with_another_number_of_workers(
 
 
 def test_another_seed_differs_and_smaller_sets_are_prefixes(world, tmp_path):
-  small = {**COUNTS, "num_train": 4, "num_val": 2, "num_videos": 0}
+  small = {**COUNTS, "num_train": 4, "num_val": 2, "num_videos": 0,
+           "num_portraits": 3}  # fmt: skip
   other = str(tmp_path / "other")
   microworld.write(other, workers=0, **{**small, "seed": 4})
   microworld.write(str(tmp_path / "same"), workers=0, **small)

@@ -8,7 +8,7 @@ import pytest
 
 from locvlm_jax import metrics, optim
 
-_OPTIM = {"lr": 1.0, "warmup_ratio": 0.03, "weight_decay": 0.0, "b1": 0.9,
+_OPTIM = {"name": "adamw", "lr": 1.0, "warmup_ratio": 0.03, "weight_decay": 0.0, "b1": 0.9,
           "b2": 0.999, "eps": 1e-8, "clip_norm": 1.0}  # fmt: skip
 
 
@@ -43,6 +43,51 @@ def test_vectors_do_not_decay():
   updates, _ = tx.update(zeros, tx.init(params), params)
   moved = {p for p, u in updates.items() if float(jnp.abs(u).max()) > 0}
   assert moved == {"llm/head"}
+
+
+def test_muon_orthogonalises_matrices_and_nothing_else():
+  optim_ = _OPTIM | {"name": "muon", "warmup_ratio": 0.0}
+  shapes = {
+    "llm/layers/attention/q": (3, 16, 2, 4), "llm/layers/mlp/up": (3, 16, 24),
+    "llm/layers/attention_norm/scale": (3, 16), "llm/embedding": (20, 16),
+  }  # fmt: skip
+  rng = np.random.default_rng(0)
+  grads = {p: jnp.asarray(rng.normal(size=s), jnp.float32)
+           for p, s in shapes.items()}  # fmt: skip
+  tx = optim.make(optim_, 10)
+  updates, _ = tx.update(grads, tx.init(grads), grads)
+  for path in ("llm/layers/attention/q", "llm/layers/mlp/up"):
+    for matrix in np.asarray(updates[path]).reshape(3, 16, -1):
+      values = np.linalg.svd(matrix, compute_uv=False)
+      assert values.min() > 0.5 * values.max(), path  # Newton-Schulz is rough
+  rms = {p: float(jnp.sqrt(jnp.square(u).mean())) for p, u in updates.items()}
+  assert rms["llm/layers/mlp/up"] == pytest.approx(0.2, rel=0.2)
+  for path in ("llm/embedding", "llm/layers/attention_norm/scale"):
+    signs = updates[path] / rms[path]  # Adam's first step: the sign alone
+    np.testing.assert_allclose(jnp.abs(signs), 1.0, rtol=1e-2)
+
+
+def test_every_matrix_of_the_model_is_muons():
+  from configs import micro
+  from locvlm_jax import build
+
+  shapes = build.param_shapes(build.model(micro.get_config().to_dict()))
+  left = {p for p in shapes if optim._matrix(p) is None}
+  for path in left:
+    assert "embedding" in path or path == "llm/head" or not (
+      optim._decays({path: 0})[path]
+    ), path
+  for path in shapes.keys() - left:
+    dims = optim._matrix(path)
+    used = {*dims.reduction_axis, *dims.output_axis}
+    assert used == set(range(len(shapes[path].shape))) - (
+      {0} if "/layers/" in path else set()
+    ), path
+
+
+def test_unknown_optimizer_is_named():
+  with pytest.raises(ValueError, match="optim.name='sgd': not one of"):
+    optim.make(_OPTIM | {"name": "sgd"}, 10)
 
 
 def test_train_flops_follow_what_trains():

@@ -210,14 +210,16 @@ def _close(a, b, tolerance=1e-5):
 
 
 @pytest.mark.parametrize(
-  "mesh",
-  [{"data": 2, "fsdp": 2}, {"fsdp": 2, "tensor": 2}, {"fsdp": 4}],
+  "mesh, name",
+  [({"data": 2, "fsdp": 2}, "adamw"), ({"fsdp": 2, "tensor": 2}, "adamw"),
+   ({"fsdp": 4}, "adamw"), ({"fsdp": 2, "tensor": 2}, "muon")],
   ids=str,
-)
-def test_meshes_equal_replicas(parts, mesh):
+)  # fmt: skip
+def test_meshes_equal_replicas(parts, mesh, name):
   # SGD-like comparison would hide nothing, but Adam divides by the size of
   # the gradient: an eps well above rounding keeps noise from being amplified.
-  config = parts[0] | {"optim": parts[0]["optim"] | {"eps": 1e-3}}
+  change = {"eps": 1e-3, "name": name}
+  config = parts[0] | {"optim": parts[0]["optim"] | change}
   parts = (config, *parts[1:])
   _close(_run(parts, {"data": 4}), _run(parts, mesh))
 

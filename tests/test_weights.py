@@ -70,6 +70,14 @@ def test_the_feature_layer_only_regroups_the_layers(tmp_path):
   np.testing.assert_array_equal(unused, up[2:])
 
 
+def test_the_vision_tower_of_a_llava(tmp_path):
+  params = params_of(CONFIG)
+  hf.save_llava(str(tmp_path / "out"), params, CONFIG)
+  loaded, found = hf.load_clip_vision(str(tmp_path / "out"))
+  same(loaded, params["vision"])
+  assert found == CONFIG.vision
+
+
 def edit(directory, change):
   """Rewrites the tensors of a directory."""
   path = os.path.join(directory, "model.safetensors")

@@ -2,13 +2,13 @@
 
     python -m locvlm_jax.data.microworld --out DIR --train 2000 --val 200
 
-    DIR/images/{train,val}/000000000001.jpg
+    DIR/images/{train,val,portraits}/000000000001.jpg
     DIR/videos/{train,val}/000000000001.gif
     DIR/annotations/
       instances_{train,val}.json         the 18 seen categories ("COCO")
       instances_novel_{train,val}.json   the 6 held-out ones ("ADE20K")
       panoptic_{train,val}.json, panoptic_{train,val}/000000000001.png
-      captions_{train,val}.json          COCO captions
+      captions_{train,val,portraits}.json  COCO captions
       refs_{train,val}.json              referring expressions
       conversations_{train,val}.json     LLaVA format, general questions
       text_train.json                    LLaVA format, no image
@@ -18,8 +18,9 @@
 
 Everything downstream reads these as it reads COCO. The same seed gives the
 same bytes, whatever the number of workers, and the first images of a larger
-set are those of a smaller one. Image ids start at 1, in val at 1000001;
-annotation ids (also the panoptic segment ids) are ten times the image's id
+set are those of a smaller one. Portraits, of a single larger object each, have
+captions alone: what CLIP's pairs from the web are in the paper. Image ids start
+at 1, in val at 1000001, of portraits at 2000001; annotation ids (also the panoptic segment ids) are ten times the image's id
 plus the object's number from 1; the background's segment has number 0.
 """
 
@@ -68,6 +69,7 @@ def write(
   num_train: int,
   num_val: int,
   num_videos: int = 64,
+  num_portraits: int = 0,
   seed: int = 0,
   workers: int | None = None,
   log: Callable[[str], None] = lambda line: None,
@@ -78,6 +80,7 @@ def write(
     directory: made if absent. One left by an interrupted run is redone.
     num_train, num_val: images in each split.
     num_videos: videos in train; val has a fifth, rounded up.
+    num_portraits: images of a single object, with captions alone.
     seed: any int from 0.
     workers: processes; default: one per available core. 0 or 1: this process.
     log: called with progress lines.
@@ -88,29 +91,33 @@ def write(
   Raises:
     ValueError: a bad count, or the directory holds something else.
   """
-  meta = _meta(seed, num_train, num_val, num_videos)
+  meta = _meta(seed, num_train, num_val, num_videos, num_portraits)
   if _is_written(directory, meta):
     log(f"{directory}: already written, reused")
     return directory
   _prepare(directory, meta)
-  with _Mapper(workers, num_train + num_val) as run:
+  with _Mapper(workers, num_train + num_val + num_portraits) as run:
     for split, number, clips in (
       ("train", num_train, num_videos),
       ("val", num_val, -(-num_videos // 5)),
     ):
       _write_split(directory, seed, split, number, clips, run, log)
+    _write_portraits(directory, seed, num_portraits, run, log)
   os.replace(
     os.path.join(directory, _UNFINISHED), os.path.join(directory, _META)
   )
   return directory
 
 
-def _meta(seed: int, num_train: int, num_val: int, num_videos: int) -> dict:
+def _meta(
+  seed: int, num_train: int, num_val: int, num_videos: int, num_portraits: int
+) -> dict:
   for key, value, low, high in (
     ("seed", seed, 0, 2**63 - 1),
     ("num_train", num_train, 1, entries.MAX_IMAGES),
     ("num_val", num_val, 1, entries.MAX_IMAGES),
     ("num_videos", num_videos, 0, entries.MAX_IMAGES),
+    ("num_portraits", num_portraits, 0, entries.MAX_IMAGES),
   ):
     if not low <= value <= high:
       raise ValueError(f"{key} is {value}; it must be {low} to {high}.")
@@ -120,6 +127,7 @@ def _meta(seed: int, num_train: int, num_val: int, num_videos: int) -> dict:
     "num_train": num_train,
     "num_val": num_val,
     "num_videos": num_videos,
+    "num_portraits": num_portraits,
     "seen": list(SEEN),
     "held_out": list(HELD_OUT),
   }
@@ -157,6 +165,7 @@ def _prepare(directory: str, meta: dict) -> None:
       "empty directory."
     )
   _dump(mark, meta, indent=1)
+  os.makedirs(os.path.join(directory, "images", scenes.PORTRAITS))
   for kind, split in itertools.product(
     ("images", "videos", "annotations/panoptic_"), scenes.SPLITS
   ):
@@ -221,6 +230,19 @@ def _write_split(
     )
 
 
+def _write_portraits(
+  directory: str, seed: int, number: int, run: Callable, log: Callable
+) -> None:
+  jobs = _jobs(directory, seed, scenes.PORTRAITS, number, _CHUNK)
+  made = run(_write_portrait_images, jobs)
+  items = _progress(log, "portraits", number, made)
+  content = {
+    "images": [item["image"] for item in items],
+    "annotations": [c for item in items for c in item["captions"]],
+  }
+  _save(directory, "captions_portraits", content)
+
+
 def _jobs(
   directory: str, seed: int, split: str, number: int, chunk: int
 ) -> list[_Job]:
@@ -259,15 +281,8 @@ def _write_images(job: _Job) -> list[dict]:
 
 def _write_image(directory: str, seed: int, split: str, index: int) -> dict:
   """Writes image and panoptic PNG; returns its entries for every file."""
-  scene = scenes.make_scene(seed, split, index)
+  scene = _write_picture(directory, seed, split, index)
   stem = f"{entries.image_id_of(split, index):012d}"
-  picture = scenes.paint(scene, scenes.stream("paint", seed, split, index))
-  _save_image(
-    picture,
-    os.path.join(directory, "images", split, stem + ".jpg"),
-    quality=92,
-    subsampling=0,
-  )
   ids = entries.segments(scene, entries.image_id_of(split, index))
   _save_image(
     ids,
@@ -275,6 +290,27 @@ def _write_image(directory: str, seed: int, split: str, index: int) -> dict:
     compress_level=4,
   )
   return entries.describe(scene, seed, split, index)
+
+
+def _write_portrait_images(job: _Job) -> list[dict]:
+  return [
+    entries.describe_portrait(
+      _write_picture(job.directory, job.seed, job.split, i), job.seed, i
+    )
+    for i in range(job.start, job.stop)
+  ]
+
+
+def _write_picture(
+  directory: str, seed: int, split: str, index: int
+) -> scenes.Scene:
+  """Writes one JPEG; returns what it shows."""
+  scene = scenes.make_scene(seed, split, index)
+  name = f"{entries.image_id_of(split, index):012d}.jpg"
+  picture = scenes.paint(scene, scenes.stream("paint", seed, split, index))
+  path = os.path.join(directory, "images", split, name)
+  _save_image(picture, path, quality=92, subsampling=0)
+  return scene
 
 
 def _save_image(pixels: np.ndarray, path: str, **options) -> None:
@@ -436,6 +472,7 @@ def _parser() -> argparse.ArgumentParser:
     ("--train", 10_000, "training images"),
     ("--val", 1_000, "validation images"),
     ("--videos", 64, "training videos; val has a fifth"),
+    ("--portraits", 0, "images of a single object, with captions alone"),
     ("--seed", 0, "the same seed gives the same bytes"),
   ):
     parser.add_argument(
@@ -458,6 +495,7 @@ def main() -> None:
       num_train=args.train,
       num_val=args.val,
       num_videos=args.videos,
+      num_portraits=args.portraits,
       seed=args.seed,
       workers=args.workers,
       log=functools.partial(print, flush=True),

@@ -1,6 +1,6 @@
 """One image's or video's entries in COCO's, LLaVA's and VQA's formats.
 
-Ids: images from 1, in val from 1000001; an annotation's (also its panoptic
+Ids: images from 1, in val from 1000001, portraits from 2000001; an annotation's (also its panoptic
 segment's) is ten times the image's plus the object's number from 1; the
 background's segment has number 0. H, W: the picture's.
 """
@@ -15,14 +15,14 @@ from locvlm_jax.data import microworld_text as text
 from locvlm_jax.data.microworld_scene import CATEGORIES
 from locvlm_jax.data.microworld_text import Turn
 
-VERSION = 2  # of scenes, painting, wording and formats together
+VERSION = 3  # of scenes, painting, wording and formats together
 BACKGROUND_ID = len(CATEGORIES) + 1
-_VAL_OFFSET = 1_000_000
+_OFFSETS = {"train": 0, "val": 1_000_000, "portraits": 2_000_000}
 MAX_IMAGES = 600_000  # so that segment ids fit into 24 bits
 
 
 def image_id_of(split: str, index: int) -> int:
-  return index + 1 + (_VAL_OFFSET if split == "val" else 0)
+  return index + 1 + _OFFSETS[split]
 
 
 def _units(scene: scenes.Scene) -> list[tuple[int, list[int]]]:
@@ -48,26 +48,46 @@ def segments(scene: scenes.Scene, image_id: int) -> np.ndarray:
   return channels.astype(np.uint8)[scene.labels]
 
 
-def describe(scene: scenes.Scene, seed: int, split: str, index: int) -> dict:
-  """All of one image's entries, by the file that they belong to."""
-  image_id = image_id_of(split, index)
-  rng = functools.partial(scenes.stream, seed=seed, split=split, index=index)
-  image = {
+def _image(scene: scenes.Scene, image_id: int) -> dict:
+  return {
     "id": image_id,
     "file_name": f"{image_id:012d}.jpg",
     "width": scene.width,
     "height": scene.height,
   }
+
+
+def _captions(
+  scene: scenes.Scene, image_id: int, rng: np.random.Generator
+) -> list[dict]:
+  return [
+    {"id": 10 * image_id + k, "image_id": image_id, "caption": caption}
+    for k, caption in enumerate(text.captions(scene, rng))
+  ]
+
+
+def describe_portrait(scene: scenes.Scene, seed: int, index: int) -> dict:
+  """A portrait's entries: an image and its captions, as pairs on the web."""
+  image_id = image_id_of("portraits", index)
+  rng = scenes.stream("text", seed, "portraits", index)
+  return {
+    "image": _image(scene, image_id),
+    "captions": _captions(scene, image_id, rng),
+  }
+
+
+def describe(scene: scenes.Scene, seed: int, split: str, index: int) -> dict:
+  """All of one image's entries, by the file that they belong to."""
+  image_id = image_id_of(split, index)
+  rng = functools.partial(scenes.stream, seed=seed, split=split, index=index)
+  image = _image(scene, image_id)
   objects = [_annotation(scene, image_id, *unit) for unit in _units(scene)]
   turns = rng("text")
   return {
     "image": image,
     "objects": objects,
     "panoptic": _panoptic(scene, image_id, objects),
-    "captions": [
-      {"id": 10 * image_id + k, "image_id": image_id, "caption": caption}
-      for k, caption in enumerate(text.captions(scene, turns))
-    ],
+    "captions": _captions(scene, image_id, turns),
     "conversation": {
       "id": str(image_id),
       "image": f"{split}/{image['file_name']}",

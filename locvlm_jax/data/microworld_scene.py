@@ -37,10 +37,14 @@ HELD_OUT = ("flag", "kite", "hat", "cross", "lamp", "leaf")
 CATEGORIES = SEEN + HELD_OUT
 COLOURS = tuple(draw.COLOURS)
 SPLITS = ("train", "val")
+PORTRAITS = "portraits"  # a split of its own, with captions alone
 
 MIN_VISIBLE = 0.6
 _CROWD_SHARE = 0.02
 _REPEAT_SHARE = 0.18
+# Longest side of an object, in sides of the picture: a + b * u**c for even u;
+# c above 1 makes small objects more frequent than large ones.
+_SIZES, _PORTRAIT_SIZES = (0.18, 0.32, 1.5), (0.28, 0.30, 1.0)
 _COUNT_WEIGHTS = (0.10, 0.20, 0.25, 0.20, 0.15, 0.10)  # of 1..6 objects
 _STREAMS = ("scene", "paint", "text", "refs", "vqa", "sentences", "video")
 
@@ -54,7 +58,7 @@ def stream(name: str, seed: int, split: str, index: int) -> np.random.Generator:
   wording changes any picture.
   """
   return np.random.default_rng(
-    [seed, SPLITS.index(split), index, _STREAMS.index(name)]
+    [seed, (*SPLITS, PORTRAITS).index(split), index, _STREAMS.index(name)]
   )
 
 
@@ -107,14 +111,20 @@ class Scene:
 
 
 def make_scene(seed: int, split: str, index: int) -> Scene:
-  """The scene of one image; the same arguments give the same scene."""
+  """The scene of one image; the same arguments give the same scene.
+
+  A portrait shows a single, larger object, as most pictures on the web do.
+  """
   rng = stream("scene", seed, split, index)
   width, height = (int(x) for x in rng.integers(96, 129, 2))
-  wanted = 1 + int(np.searchsorted(np.cumsum(_COUNT_WEIGHTS), rng.random()))
+  portrait = split == PORTRAITS
+  weights = (1.0,) if portrait else _COUNT_WEIGHTS
+  wanted = 1 + int(np.searchsorted(np.cumsum(weights), rng.random()))
   layout = _Layout(width, height)
-  for _ in range(min(wanted, len(_COUNT_WEIGHTS))):
+  for _ in range(min(wanted, len(weights))):
     category = _category(rng, layout.categories)
-    thing = _new_thing(rng, category, min(width, height))
+    sizes = _PORTRAIT_SIZES if portrait else _SIZES
+    thing = _new_thing(rng, category, min(width, height), sizes)
     for _ in range(12):
       placed = _at_random(thing, width, height, rng)
       if layout.add(placed):
@@ -128,15 +138,20 @@ def _category(rng: np.random.Generator, present: list[str]) -> str:
   return CATEGORIES[int(rng.integers(len(CATEGORIES)))]
 
 
-def _new_thing(rng: np.random.Generator, category: str, side: int) -> Thing:
+def _new_thing(
+  rng: np.random.Generator,
+  category: str,
+  side: int,
+  sizes: tuple[float, float, float] = _SIZES,
+) -> Thing:
   colour = COLOURS[int(rng.integers(len(COLOURS)))]
   gain = rng.uniform(0.86, 1.08)
   rgb = tuple(
     float(min(255, c * gain + d))
     for c, d in zip(draw.COLOURS[colour], rng.uniform(-8, 8, 3), strict=True)
   )
-  # The square root makes small objects more frequent than large ones.
-  longest = side * (0.18 + 0.32 * rng.random() ** 1.5)
+  low, span, power = sizes
+  longest = side * (low + span * rng.random() ** power)
   cut = draw.patch(
     category,
     longest,

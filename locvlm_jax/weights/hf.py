@@ -99,10 +99,11 @@ ADAPTER = {
 # Stored, but not parameters of ours.
 CLIP_IGNORED = (
   r"text_model\..*|.*_projection\.weight|logit_scale|.*position_ids"
+  r"|(model\.)?(language_model|multi_modal_projector|lm_head)\..*"
 )
 LLAMA_IGNORED = r".*rotary_emb\.inv_freq"
 # Today's and earlier spellings of a key -> the tables' one.
-CLIP_RENAMES = ((r"^vision_model\.", ""),)
+CLIP_RENAMES = ((r"^((model\.)?vision_tower\.)?(vision_model\.)?", ""),)
 LLAVA_RENAMES = (
   (r"^model\.language_model\.", "language_model.model."),
   (r"^model\.(vision_tower|multi_modal_projector)\.", r"\1."),
@@ -249,7 +250,7 @@ def _complete(leaves: list[Leaf], shapes: Mapping) -> list[Leaf]:
 def load_clip_vision(
   directory: str, feature_layer: int | None = None
 ) -> tuple[Params, clip_vit.VisionConfig]:
-  """A CLIPVisionModel, or the vision tower of a CLIPModel.
+  """A CLIPVisionModel, or the vision tower of a CLIPModel or a Llava.
 
   Args:
     directory: with config.json and safetensors.
