@@ -1,10 +1,12 @@
 """The micro model: LocVLM small enough to train on two CPU cores.
 
-  micro.py:clip      the ViT from nothing on portraits and their captions, read
-                     by a small decoder that is thrown away: CLIP's part
-  micro.py:base      adapter + LLM from nothing, and the ViT further, on
+  micro.py:portraits the ViT from nothing on pictures of single objects and
+                     their captions, read by a small decoder that is thrown
+                     away later: with the next, CLIP's part in the paper
+  micro.py:scenes    the same, further on pictures of several objects
+  micro.py:base      adapter + LLM from nothing, and that ViT further, on
                      captions, questions and text without coordinates: the
-                     part of LLaMA's corpus and LLaVA's data in the paper
+                     part of LLaMA's corpus and LLaVA's data
   micro.py:stage1    the base's adapter between frozen ViT and LLM, on captions
   micro.py:stage2    adapter + LLM on the three objectives and general data
   micro.py:baseline  the same steps as stage2 on the general data alone
@@ -24,7 +26,7 @@ BASE = os.path.relpath(
     "locvlm_jax", "assets", "micro_base",
   )
 )  # fmt: skip
-STAGES = ("clip", "base", "stage1", "stage2", "baseline")
+STAGES = ("portraits", "scenes", "base", "stage1", "stage2", "baseline")
 
 
 def get_config(argument: str = ""):
@@ -33,8 +35,10 @@ def get_config(argument: str = ""):
   stage = next((s for s in STAGES if s in variant), "stage2")
   c = common()
   c.stage = stage
-  {"clip": clip, "base": base_model, "stage1": stage1, "stage2": stage2,
-   "baseline": baseline}[stage](c)  # fmt: skip
+  {
+    "portraits": portraits, "scenes": scenes, "base": base_model,
+    "stage1": stage1, "stage2": stage2, "baseline": baseline,
+  }[stage](c)  # fmt: skip
   c = demo(c) if "demo" in variant else c
   return base.tiny(c) if "tiny" in variant else c
 
@@ -100,22 +104,27 @@ def data_paths(c):
   c.eval.batch_size = 50
 
 
-def clip(c):
+def portraits(c):
   """The ViT, by captioning pictures of a single object.
 
-  A shape of any colour on any background is learned late and suddenly; from
-  single objects sooner than from many, and by Muon from a third of the examples
-  that AdamW needs.
+  A shape of any colour on any background is learned late; from single objects
+  sooner than from many, and by Muon sooner than by AdamW.
   """
+  scenes(c)
+  c.data.images = c.get_ref("root") + "/images/portraits"
+  c.data.captions = c.get_ref("root") + "/annotations/captions_portraits.json"
+  c.data.text_length = 16
+  c.steps = 4000
+
+
+def scenes(c):
+  """The ViT, by captioning whole scenes; starts from `portraits`."""
   c.trainable = ("vision", "adapter", "llm")
   c.model.llm.update(num_layers=2, width=128, head_dim=32, mlp_width=256)
   c.prompt_format = "plain"
-  c.data.images = c.get_ref("root") + "/images/portraits"
-  c.data.captions = c.get_ref("root") + "/annotations/captions_portraits.json"
   c.data.mixture.update(instances=0.0, captions=1.0)
-  c.data.text_length = 16
-  c.optim.update(name="muon", lr=1e-3)
-  c.batch_size = 32
+  c.data.text_length = 32
+  c.optim.name = "muon"
   c.steps = 4000
 
 
@@ -124,9 +133,9 @@ def base_model(c):
   c.trainable = ("vision", "adapter", "llm")
   c.data.mixture.update(instances=0.0, conversations=0.85, text=0.15)
   c.data.text_length = 128  # most of a conversation's turns
-  c.optim.lr = 1.5e-3
+  c.optim.name = "muon"
   c.batch_size = 16
-  c.steps = 8800
+  c.steps = 6000
 
 
 def stage1(c):

@@ -1,8 +1,8 @@
 """Weights out: `python -m locvlm_jax.convert --input WORKDIR --output DIR`.
 
-Writes the newest checkpoint of a run as a Hugging Face Llava directory
-(safetensors, config.json, tokenizer), which transformers and `config.init.llava`
-take, with the run's config in origin.json.
+Writes the newest checkpoint of a run as a Hugging Face Llava directory, which
+transformers and `config.init.llava` take: safetensors, config.json, tokenizer,
+and the run's config in origin.json.
 """
 
 import json

@@ -66,3 +66,19 @@ def test_stage1_trains_the_adapter_alone():
   shapes = build.param_shapes(build.model(config))
   trainable, _ = optim.split(shapes, config["trainable"])
   assert sum(v.size for v in trainable.values()) == 1024 * 4096 + 4096
+
+
+def test_the_committed_base_is_the_micro_model():
+  from configs import micro
+  from locvlm_jax import build
+
+  config = micro.get_config("stage1").to_dict()
+  shapes = build.param_shapes(build.model(config))
+  found = {path: value.shape for path, value in build._loaded(config).items()}
+  assert found == {path: value.shape for path, value in shapes.items()}
+  text = build.load_tokenizer(config)
+  assert text.vocab_size <= config["model"]["llm"]["vocab_size"]
+  files = [p for p in pathlib.Path(micro.BASE).rglob("*") if p.is_file()]
+  assert sum(p.stat().st_size for p in files) <= 12e6
+  origin = (pathlib.Path(micro.BASE) / "origin.json").read_text()
+  assert '"/' not in origin, "absolute paths mean nothing elsewhere"

@@ -489,7 +489,6 @@ def test_portraits_show_one_object_and_have_captions_alone(world):
         assert image.size == (scene.width, scene.height)
 
 
-
 def test_videos(world):
   for split, number in (("train", 5), ("val", 1)):
     content = load(world, f"videos_{split}")

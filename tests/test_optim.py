@@ -8,8 +8,9 @@ import pytest
 
 from locvlm_jax import metrics, optim
 
-_OPTIM = {"name": "adamw", "lr": 1.0, "warmup_ratio": 0.03, "weight_decay": 0.0, "b1": 0.9,
-          "b2": 0.999, "eps": 1e-8, "clip_norm": 1.0}  # fmt: skip
+_OPTIM = {"name": "adamw", "lr": 1.0, "warmup_ratio": 0.03, "b1": 0.9,
+          "b2": 0.999, "eps": 1e-8, "weight_decay": 0.0,
+          "clip_norm": 1.0}  # fmt: skip
 
 
 def test_split_by_the_beginning_of_the_path():
@@ -74,8 +75,10 @@ def test_every_matrix_of_the_model_is_muons():
   shapes = build.param_shapes(build.model(micro.get_config().to_dict()))
   left = {p for p in shapes if optim._matrix(p) is None}
   for path in left:
-    assert "embedding" in path or path == "llm/head" or not (
-      optim._decays({path: 0})[path]
+    assert (
+      "embedding" in path
+      or path == "llm/head"
+      or not (optim._decays({path: 0})[path])
     ), path
   for path in shapes.keys() - left:
     dims = optim._matrix(path)

@@ -20,8 +20,9 @@ Everything downstream reads these as it reads COCO. The same seed gives the
 same bytes, whatever the number of workers, and the first images of a larger
 set are those of a smaller one. Portraits, of a single larger object each, have
 captions alone: what CLIP's pairs from the web are in the paper. Image ids start
-at 1, in val at 1000001, of portraits at 2000001; annotation ids (also the panoptic segment ids) are ten times the image's id
-plus the object's number from 1; the background's segment has number 0.
+at 1, in val at 1000001, of portraits at 2000001; annotation ids (also the
+panoptic segment ids) are ten times the image's id plus the object's number from
+1; the background's segment has number 0.
 """
 
 import argparse

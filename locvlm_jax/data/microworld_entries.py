@@ -1,8 +1,8 @@
 """One image's or video's entries in COCO's, LLaVA's and VQA's formats.
 
-Ids: images from 1, in val from 1000001, portraits from 2000001; an annotation's (also its panoptic
-segment's) is ten times the image's plus the object's number from 1; the
-background's segment has number 0. H, W: the picture's.
+Ids: images from 1, in val from 1000001, portraits from 2000001; an annotation's
+(also its panoptic segment's) is ten times the image's plus the object's number
+from 1; the background's segment has number 0. H, W: the picture's.
 """
 
 import functools
