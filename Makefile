@@ -1,17 +1,19 @@
 # make demo   micro-world -> base weights -> stage 1 -> stage 2 -> report
 # make test   the quick test suite
-# make base   trains the committed base weights again: two hours on two cores
-# Both set up .venv first. PYTHON names another interpreter (3.11 or newer).
+# make base   trains the committed base weights again: hours on two cores
+# make reference   the same for the reference model and its baseline
+# Each sets up .venv first. PYTHON names another interpreter (3.11 or newer).
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 # Numbers of the full-length run, shown beside the demo's.
-REFERENCE := $(wildcard locvlm_jax/assets/micro_reference/results.json)
+REFERENCE_DIR := locvlm_jax/assets/micro_reference
+REFERENCE := $(wildcard $(REFERENCE_DIR)/results.json)
 export JAX_PLATFORMS ?=
 
-.PHONY: help demo base test test-slow test-parity lint clean
+.PHONY: help demo base reference test test-slow test-parity lint clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -26,10 +28,10 @@ $(READY): requirements.txt pyproject.toml
 
 # By default glibc gives a step's scratch memory back to the system and faults
 # it in again at the next step; keeping it makes a step about a fifth faster.
-demo base: export MALLOC_MMAP_MAX_ := 0
-demo base: export MALLOC_TRIM_THRESHOLD_ := 100000000000
-demo base: export MALLOC_TOP_PAD_ := 268435456
-demo base: export MALLOC_ARENA_MAX := 1
+demo base reference: export MALLOC_MMAP_MAX_ := 0
+demo base reference: export MALLOC_TRIM_THRESHOLD_ := 100000000000
+demo base reference: export MALLOC_TOP_PAD_ := 268435456
+demo base reference: export MALLOC_ARENA_MAX := 1
 demo: $(READY)
 	$(BIN)/python -m locvlm_jax.data.microworld --out runs/microworld \
 	  --train 8000 --val 500 --videos 8
@@ -41,19 +43,26 @@ BASE_WORLD := runs/microworld_base
 TRAIN := $(BIN)/python -m locvlm_jax.train
 CONVERT := $(BIN)/python -m locvlm_jax.convert
 
-base: $(READY)
+$(BASE_WORLD)/microworld.json: | $(READY)
 	$(BIN)/python -m locvlm_jax.data.microworld --out $(BASE_WORLD) \
 	  --train 40000 --val 500 --videos 8 --portraits 40000
+
+base: $(READY) $(BASE_WORLD)/microworld.json
 	$(TRAIN) --config=configs/micro.py:portraits --workdir=runs/portraits \
 	  --config.root=$(BASE_WORLD)
 	$(TRAIN) --config=configs/micro.py:scenes --workdir=runs/scenes \
-	  --config.root=$(BASE_WORLD) \
-	  --config.init.checkpoint=runs/portraits
+	  --config.root=$(BASE_WORLD) --config.init.checkpoint=runs/portraits
 	$(CONVERT) --input runs/scenes --output runs/scenes_hf
 	$(TRAIN) --config=configs/micro.py:base --workdir=runs/base \
-	  --config.root=$(BASE_WORLD) \
-	  --config.init.vision=runs/scenes_hf
+	  --config.root=$(BASE_WORLD) --config.init.vision=runs/scenes_hf
 	$(CONVERT) --input runs/base --output locvlm_jax/assets/micro_base
+
+reference: $(READY) $(BASE_WORLD)/microworld.json
+	$(BIN)/python -m locvlm_jax.reproduce --config configs/micro.py \
+	  --workdir runs/reference --stages stage1,stage2,baseline \
+	  --config.root=$(BASE_WORLD)
+	$(CONVERT) --input runs/reference/stage2 --output $(REFERENCE_DIR)
+	cp runs/reference/results.json $(REFERENCE_DIR)/
 
 test: $(READY)
 	$(BIN)/python -m pytest -q -m 'not slow and not parity'

@@ -114,7 +114,7 @@ def portraits(c):
   c.data.images = c.get_ref("root") + "/images/portraits"
   c.data.captions = c.get_ref("root") + "/annotations/captions_portraits.json"
   c.data.text_length = 16
-  c.steps = 4000
+  c.steps = 2500
 
 
 def scenes(c):
@@ -125,7 +125,7 @@ def scenes(c):
   c.data.mixture.update(instances=0.0, captions=1.0)
   c.data.text_length = 32
   c.optim.name = "muon"
-  c.steps = 4000
+  c.steps = 3500
 
 
 def base_model(c):
@@ -135,7 +135,7 @@ def base_model(c):
   c.data.text_length = 128  # most of a conversation's turns
   c.optim.name = "muon"
   c.batch_size = 16
-  c.steps = 6000
+  c.steps = 4000
 
 
 def stage1(c):
