@@ -114,6 +114,7 @@ def portraits(c):
   c.data.images = c.get_ref("root") + "/images/portraits"
   c.data.captions = c.get_ref("root") + "/annotations/captions_portraits.json"
   c.data.text_length = 16
+  c.optim.weight_decay = 0.0
   c.steps = 2500
 
 
@@ -125,6 +126,8 @@ def scenes(c):
   c.data.mixture.update(instances=0.0, captions=1.0)
   c.data.text_length = 32
   c.optim.name = "muon"
+  # Without it the residual stream grows and drowns where a patch is.
+  c.optim.weight_decay = 1.0
   c.steps = 3500
 
 
@@ -134,8 +137,9 @@ def base_model(c):
   c.data.mixture.update(instances=0.0, conversations=0.85, text=0.15)
   c.data.text_length = 128  # most of a conversation's turns
   c.optim.name = "muon"
+  c.optim.weight_decay = 0.5
   c.batch_size = 16
-  c.steps = 4000
+  c.steps = 4500
 
 
 def stage1(c):

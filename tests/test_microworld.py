@@ -25,7 +25,7 @@ from locvlm_jax.data import microworld_text as text
 
 NUM_SCENES = 600
 HELD_OUT_WORDINGS = re.compile(
-  r"\bside|\bdirection|\brelative|in the image", re.I
+  r"\bside|\bdirection|\brelative|\bis there .* in the image", re.I
 )
 COUNTS = {"num_train": 24, "num_val": 10, "num_videos": 5,
           "num_portraits": 8, "seed": 3}  # fmt: skip
@@ -216,15 +216,36 @@ def test_captions_name_everything():
     assert len(set(lines[:3])) == 3
 
 
-def test_caption_order_tells_nothing_about_place():
-  first_is_left = []
-  for scene, lines in zip(all_scenes(), all_said(), strict=True):
+def _named_in_order(sentence: str, one, two) -> bool:
+  places = [sentence.lower().find(t.category) for t in (one, two)]
+  return places[0] < places[1]
+
+
+def pairs_of_different_things():
+  for scene in all_scenes():
     one, two = (scene.things * 2)[:2]
     if len(scene.things) == 2 and one.category != two.category:
-      order = [lines[0].lower().find(t.category) for t in (one, two)]
-      first_is_left.append(
-        (one.centre[0] < two.centre[0]) == (order[0] < order[1])
-      )
+      yield scene, one, two
+
+
+def test_captions_follow_x_or_y_without_a_word_for_it():
+  rng = np.random.default_rng(0)
+  for scene, one, two in pairs_of_different_things():
+    for make, axis in ((text._across_caption, 0), (text._down_caption, 1)):
+      caption = make(scene, rng)
+      if one.centre[axis] != two.centre[axis]:
+        first = one.centre[axis] < two.centre[axis]
+        assert _named_in_order(caption, one, two) == first, caption
+      assert not re.search("left|right|above|below|top|bottom", caption)
+
+
+def test_order_in_conversations_tells_nothing_about_place():
+  first_is_left = []
+  for scene, one, two in pairs_of_different_things():
+    told = qa.conversation(scene, np.random.default_rng(0))[-1][1]
+    first_is_left.append(
+      (one.centre[0] < two.centre[0]) == _named_in_order(told, one, two)
+    )
   assert len(first_is_left) > 80
   assert abs(np.mean(first_is_left) - 0.5) < 0.15
 
@@ -232,18 +253,22 @@ def test_caption_order_tells_nothing_about_place():
 def truth(scene: scenes.Scene, question: str) -> str | None:
   """An independent answer to the questions that are easy to check."""
   things = scene.things
-  if m := re.fullmatch(r"How many (\w+) are there\?", question):
+  if m := re.fullmatch(
+    r"How many (\w+) are (?:there|in the image)\?", question
+  ):
     if m[1] == "objects":
       return text.NUMBERS[len(things)]
     return text.NUMBERS[sum(text.plural(t.category) == m[1] for t in things)]
   if m := re.fullmatch(
-    r"(?:Is there|Can you see|Does the picture show) an? "
-    r"(?:(\w+) )?(\w+)\?",
+    r"(?:Is there|Can you see|Does the (?:picture|image) show) an? "
+    r"(?:(\w+) )?(\w+)(?: in the image)?\?",
     question,
   ):
     hit = any(t.category == m[2] and m[1] in (None, t.colour) for t in things)
     return "yes" if hit else "no"
-  if m := re.fullmatch(r"What color is the (\w+)\?", question):
+  if m := re.fullmatch(
+    r"What color is the (\w+)(?: in the image)?\?", question
+  ):
     colours = [t.colour for t in things if t.category == m[1]]
     assert len(colours) == 1
     return colours[0]
@@ -282,6 +307,17 @@ def test_conversation_lengths_and_distinct_questions():
     lengths.add(len(turns))
     assert len({q for q, _ in turns}) == len(turns)
   assert lengths == {6, 7, 8, 9, 10}
+
+
+def test_what_is_there_is_asked_before_it_is_told():
+  whether = re.compile(
+    "Is there |Can you see |Does the (picture|image) show |How many"
+  )
+  for i, scene in enumerate(all_scenes()):
+    asked = [q for q, _ in qa.conversation(scene, np.random.default_rng(i))]
+    told = [not whether.match(q) for q in asked]
+    assert told == sorted(told), asked
+    assert asked[-1] in ("Describe the picture.", "What do you see?")
 
 
 def fits(scene: scenes.Scene, expression: str) -> set[int]:
@@ -371,6 +407,18 @@ def check_sentence(question: str, answer: str) -> None:
     place = {m[1]: int(m[2].split(",")[axis]), m[3]: int(m[4].split(",")[axis])}
     true = (place[m[5]] < place[m[7]]) == (m[6] in ("left", "above"))
     assert answer == ("Yes." if true else "No."), question
+  placed = re.match(
+    r"The (\w+) is at \[?([\d,]+)\]? and the (\w+) is at \[?([\d,]+)\]?\. ",
+    question,
+  )
+  told = re.fullmatch(
+    r"The (\w+) is (left|right|above|below)(?: of)? the (\w+)\.", answer
+  )
+  if placed and told:
+    axis = 0 if told[2] in ("left", "right") else -1
+    place = {placed[k]: int(placed[k + 1].split(",")[axis]) for k in (1, 3)}
+    true = place[told[1]] < place[told[3]]
+    assert true == (told[2] in ("left", "above")), (question, answer)
 
 
 # Files ----------------------------------------------------------------------

@@ -5,11 +5,13 @@ conversations play in the paper. Three things are kept out on purpose, because
 they are what LocVLM's own objectives must teach: image coordinates appear in
 no text about an image; "left" and "right" appear in 0.37 % and 1.13 % of the
 conversations, as in LLaVA-Instruct-80K (paper Section 4.2); and no text uses
-the held-out evaluation's wordings ("side", "direction", "relative to").
+the held-out evaluation's wordings ("Is there a cup in the image?", "side",
+"direction", "relative to").
 Only the text without images relates numbers and left / right / above / below.
 """
 
 import collections
+import re
 import typing
 from collections.abc import Callable
 
@@ -28,6 +30,20 @@ KEYWORD_SHARES = (
   (("below",), 0.0045),
 )
 _GOLDEN = 0.6180339887498949
+_ASKS_WHETHER = (
+  "Is there ",
+  "Can you see ",
+  "Does the picture show ",
+  "Does the image show ",
+  "How many ",
+)
+_WHAT_OBJECTS = (
+  "What objects are there?",
+  "What objects are in the image?",
+  "What is in the picture?",
+  "Which objects can you see?",
+  "What does the picture show?",
+)
 
 
 class Answer(typing.NamedTuple):
@@ -58,7 +74,9 @@ def conversation(
 ) -> list[Turn]:
   """6-10 turns of general questions; one mentions `words` if there are any.
 
-  One of the first three asks for a description, as LLaVA's own data does.
+  First whether and how many, last what there is in all: in another order a
+  question would be answered by reading the earlier turns, and nothing but the
+  image may teach to see.
   """
   wanted = int(rng.integers(5, 10))
   answers = _answers(scene, rng, wanted)
@@ -66,16 +84,23 @@ def conversation(
     answers[int(rng.integers(len(answers)))] = _keyword_answer(
       scene, words, rng
     )
+  answers.sort(key=lambda answer: _gives_away(answer.question))
   turns = [
     (q, text.pick(rng, (short, short, full))) for q, short, full in answers
   ]
-  turns.insert(int(rng.integers(3)), _description(scene, rng))
-  return turns
+  return [*turns, _description(scene, rng)]
+
+
+def _gives_away(question: str) -> int:
+  """How much a question and its answer say about the questions after it."""
+  if question.startswith(_ASKS_WHETHER):
+    return 0
+  return 2 if question in _WHAT_OBJECTS else 1
 
 
 def _description(scene: Scene, rng: Rng) -> Turn:
   question = text.pick(rng, ("Describe the picture.", "What do you see?"))
-  listing = text.join(text.groups(scene.things, rng))
+  listing = text.join(text.groups(scene.things))
   return question, text.sentence(listing)
 
 
@@ -117,18 +142,10 @@ def _words(sentence: str) -> list[str]:
 
 
 def _what_objects(scene: Scene, rng: Rng) -> Answer:
-  question = text.pick(
-    rng,
-    (
-      "What objects are there?",
-      "What is in the picture?",
-      "Which objects can you see?",
-      "What does the picture show?",
-    ),
-  )
+  question = text.pick(rng, _WHAT_OBJECTS)
   counts = collections.Counter(t.category for t in scene.things)
   plain = [text.count(n, c) for c, n in text.shuffled(rng, [*counts.items()])]
-  full = text.join(text.groups(scene.things, rng))
+  full = text.join(text.groups(scene.things))
   return Answer(question, text.sentence(text.join(plain)), text.sentence(full))
 
 
@@ -138,7 +155,12 @@ def _colour(scene: Scene, rng: Rng) -> Answer | None:
     return None
   what = thing.category
   question = text.pick(
-    rng, (f"What color is the {what}?", f"What is the color of the {what}?")
+    rng,
+    (
+      f"What color is the {what}?",
+      f"What is the color of the {what}?",
+      f"What color is the {what} in the image?",
+    ),
   )
   return Answer(
     question,
@@ -177,8 +199,9 @@ def _how_many_of(scene: Scene, rng: Rng) -> Answer:
   number = sum(t.category == what for t in scene.things)
   many = "no" if number == 0 else text.NUMBERS[number]
   noun = what if number == 1 else text.plural(what)
+  where = text.pick(rng, ("there", "in the image"))
   return Answer(
-    f"How many {text.plural(what)} are there?",
+    f"How many {text.plural(what)} are {where}?",
     text.sentence(text.NUMBERS[number]),
     text.sentence(f"there {'is' if number == 1 else 'are'} {many} {noun}"),
   )
@@ -227,7 +250,9 @@ def _presence(scene: Scene, rng: Rng) -> Answer:
     (
       f"Is there {text.a(what)}?",
       f"Can you see {text.a(what)}?",
+      f"Can you see {text.a(what)} in the image?",
       f"Does the picture show {text.a(what)}?",
+      f"Does the image show {text.a(what)}?",
     ),
   )
   if not true:
@@ -497,7 +522,7 @@ def clip_conversation(clip: Clip, rng: Rng) -> list[Turn]:
     int(rng.integers(4, 7)), lambda: text.pick(rng, _CLIP_KINDS)(clip, rng)
   )
   return [
-    (question.replace("picture", "video"), text.pick(rng, (short, full)))
+    (re.sub("picture|image", "video", question), text.pick(rng, (short, full)))
     for question, short, full in answers
   ]
 

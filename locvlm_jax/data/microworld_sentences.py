@@ -36,6 +36,27 @@ _PHRASES = {
   "above": "above",
   "below": "below",
 }
+# Where p lies from q. Many and unlike each other, with the two things and the
+# two words in either order: from one wording a small language model learns
+# that wording, not the question.
+_CHOICES = (
+  "Is the {p} {first} or {second_of} the {q}?",
+  "Is the {p} {first} or {second_of} the {q}?",
+  "Is the {p} {first} or is it {second_of} the {q}?",
+  "Does the {p} lie {first} or {second_of} the {q}?",
+  "Where is the {p}, {first} or {second_of} the {q}?",
+  "Where does the {p} lie: {first} or {second_of} the {q}?",
+  "Is it {first} or {second_of} the {q} that the {p} is?",
+  "Seen from the {q}, is the {p} {first} or {second}?",
+  "Next to the {q}, is the {p} {first} or {second}?",
+  "From the {q} to the {p}, does one go {first} or {second}?",
+  "Which way from the {q} does the {p} lie, {first} or {second}?",
+  "Which is it for the {p}, {first} or {second_of} the {q}?",
+  "Take the {q}: is the {p} {first} or {second} there?",
+  "If one is at the {q}, where is the {p}, {first} or {second}?",
+  "The {p} and the {q}: is the {p} {first} or {second}?",
+  "The {q} and the {p}: is the {p} {first} or {second}?",
+)
 
 
 def text_item(rng: Rng) -> list[Turn]:
@@ -204,11 +225,14 @@ def _choice(
 ) -> Turn:
   """Is the cup left or right of the ball? "Left." or a sentence."""
   word, (p, q) = _pick(rng, ((words[0], (one, two)), (words[1], (two, one))))
-  options = "left or right of" if "left" in words else "above or below"
+  first, second = words if rng.random() < 0.5 else words[::-1]
+  question = _pick(rng, _CHOICES).format(
+    p=p, q=q, first=first, second=second, second_of=_PHRASES[second]
+  )
   said = _pick(
     rng, (word.capitalize() + ".", f"The {p} is {_PHRASES[word]} the {q}.")
   )
-  return f"{premise} Is the {p} {options} the {q}?", said
+  return f"{premise} {question}", said
 
 
 def _whether(rng: Rng) -> Turn:
