@@ -128,7 +128,7 @@ def scenes(c):
   c.optim.name = "muon"
   # Without it the residual stream grows and drowns where a patch is.
   c.optim.weight_decay = 1.0
-  c.steps = 3500
+  c.steps = 3000
 
 
 def base_model(c):

@@ -84,8 +84,8 @@ def make(optim: Mapping, steps: int) -> optax.GradientTransformation:
   from fewer examples, which is worth its cost where a step is small.
 
   Biases, norms and other vectors do not decay (`LLaVA:llava/train/
-  llava_trainer.py`); stacked layers have one more dimension, so the rule goes
-  by name.
+  llava_trainer.py`), nor do the ViT's positions; stacked layers have one more
+  dimension, so the rule goes by name.
 
   Args:
     optim: `config.optim`.
@@ -109,11 +109,15 @@ def _adamw(optim: Mapping, lr: optax.Schedule) -> optax.GradientTransformation:
 
 
 def _muon(optim: Mapping, lr: optax.Schedule) -> optax.GradientTransformation:
-  return optax.contrib.muon(
-    lr, eps=optim["eps"], adam_b1=optim["b1"], adam_b2=optim["b2"],
-    weight_decay=optim["weight_decay"], weight_decay_mask=_decays,
-    adam_weight_decay=optim["weight_decay"], consistent_rms=0.2,
-    muon_weight_dimension_numbers=lambda flat: {p: _matrix(p) for p in flat},
+  return optax.chain(
+    optax.contrib.muon(
+      1.0, eps=optim["eps"], adam_b1=optim["b1"], adam_b2=optim["b2"],
+      consistent_rms=0.2,
+      muon_weight_dimension_numbers=lambda flat: {p: _matrix(p) for p in flat},
+    ),
+    # Its own decay would take in every vector that Adam moves.
+    optax.add_decayed_weights(-optim["weight_decay"], _decays),
+    optax.scale_by_schedule(lr),
   )  # fmt: skip
 
 
@@ -125,5 +129,5 @@ def _matrix(path: str) -> optax.contrib.MuonDimensionNumbers | None:
 
 
 def _decays(flat: Mapping) -> dict[str, bool]:
-  vector = r"bias|scale|norm|class_embedding"
+  vector = r"bias|scale|norm|class_embedding|position_embedding"
   return {path: not re.search(vector, path) for path in flat}

@@ -82,3 +82,41 @@ def test_the_committed_base_is_the_micro_model():
   assert sum(p.stat().st_size for p in files) <= 12e6
   origin = (pathlib.Path(micro.BASE) / "origin.json").read_text()
   assert '"/' not in origin, "absolute paths mean nothing elsewhere"
+
+
+def test_the_committed_base_tells_where_its_patches_are():
+  """CLIP's features do, and stage 2 builds on it with the tower frozen."""
+  import jax
+  import numpy as np
+
+  from configs import micro
+  from locvlm_jax import build, optim
+  from locvlm_jax.data import microworld_scene as scenes
+
+  config = micro.get_config("stage1").to_dict()
+  model = build.model(config)
+  params = optim.unflatten(build._loaded(config))
+  size, num = config["model"]["vision"]["image_size"], 60
+  pictures = [_square(scenes, i, size) for i in range(num)]
+  features = jax.jit(model.apply, static_argnames="method")(
+    {"params": params}, np.stack(pictures)[:, None], method="encode_images"
+  )
+  grid = round(features.shape[1] ** 0.5)
+  place = np.indices((grid, grid))[::-1].reshape(2, -1).T  # x, y
+  x = np.pad(np.asarray(features), ((0, 0), (0, 0), (0, 1)), constant_values=1)
+  seen, held_out = (
+    part.reshape(-1, x.shape[-1]) for part in (x[: num // 2], x[num // 2 :])
+  )
+  target = np.tile(place, (num // 2, 1))
+  weights = np.linalg.lstsq(seen, target, rcond=None)[0]
+  error = np.mean((held_out @ weights - target) ** 2, axis=0)
+  assert (error < 0.25 * np.var(target, axis=0)).all(), error
+
+
+def _square(scenes, index: int, size: int):
+  import numpy as np
+  from PIL import Image
+
+  scene = scenes.make_scene(0, "val", index)
+  picture = scenes.paint(scene, scenes.stream("paint", 0, "val", index))
+  return np.asarray(Image.fromarray(picture).resize((size, size)))
