@@ -40,9 +40,11 @@ def test_schedule_warms_up_then_falls_to_zero(ratio):
 def test_vectors_and_positions_do_not_decay(name):
   change = {"name": name, "weight_decay": 0.5, "warmup_ratio": 0.0}
   tx = optim.make(_OPTIM | change, 10)
-  params = {p: jnp.ones((2, 2)) for p in ("llm/head", "llm/norm/scale",
-                                          "adapter/linear_1_bias",
-                                          "vision/position_embedding")}  # fmt: skip
+  params = {
+    path: jnp.ones((2, 2))
+    for path in ("llm/head", "llm/norm/scale", "adapter/linear_1_bias",
+                 "vision/position_embedding")
+  }  # fmt: skip
   zeros = {p: jnp.zeros((2, 2)) for p in params}
   updates, _ = tx.update(zeros, tx.init(params), params)
   moved = {p for p, u in updates.items() if float(jnp.abs(u).max()) > 0}
