@@ -114,7 +114,7 @@ def portraits(c):
   c.data.images = c.get_ref("root") + "/images/portraits"
   c.data.captions = c.get_ref("root") + "/annotations/captions_portraits.json"
   c.data.text_length = 16
-  c.optim.weight_decay = 0.0
+  c.optim.weight_decay = 0.0  # not tried otherwise
   c.steps = 2500
 
 

@@ -38,7 +38,7 @@ _PHRASES = {
 }
 # Where p lies from q. Many and unlike each other, with the two things and the
 # two words in either order: from one wording a small language model learns
-# that wording, not the question.
+# that wording, not the question. The plainest is listed twice.
 _CHOICES = (
   "Is the {p} {first} or {second_of} the {q}?",
   "Is the {p} {first} or {second_of} the {q}?",
