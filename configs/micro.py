@@ -4,9 +4,10 @@
                      their captions, read by a small decoder that is thrown
                      away later: with the next, CLIP's part in the paper
   micro.py:scenes    the same, further on pictures of several objects
-  micro.py:base      adapter + LLM from nothing, and that ViT further, on
-                     captions, questions and text without coordinates: the
-                     part of LLaMA's corpus and LLaVA's data
+  micro.py:captions  adapter + LLM from nothing, that ViT frozen, on captions:
+                     an LLM that can name what it sees before it is asked
+  micro.py:base      all of it further on captions, questions and text without
+                     coordinates: the part of LLaMA's corpus and LLaVA's data
   micro.py:stage1    the base's adapter between frozen ViT and LLM, on captions
   micro.py:stage2    adapter + LLM on the three objectives and general data
   micro.py:baseline  the same steps as stage2 on the general data alone
@@ -26,7 +27,9 @@ BASE = os.path.relpath(
     "locvlm_jax", "assets", "micro_base",
   )
 )  # fmt: skip
-STAGES = ("portraits", "scenes", "base", "stage1", "stage2", "baseline")
+STAGES = (
+  "portraits", "scenes", "captions", "base", "stage1", "stage2", "baseline",
+)  # fmt: skip
 
 
 def get_config(argument: str = ""):
@@ -36,8 +39,9 @@ def get_config(argument: str = ""):
   c = common()
   c.stage = stage
   {
-    "portraits": portraits, "scenes": scenes, "base": base_model,
-    "stage1": stage1, "stage2": stage2, "baseline": baseline,
+    "portraits": portraits, "scenes": scenes, "captions": captions,
+    "base": base_model, "stage1": stage1, "stage2": stage2,
+    "baseline": baseline,
   }[stage](c)  # fmt: skip
   c = demo(c) if "demo" in variant else c
   return base.tiny(c) if "tiny" in variant else c
@@ -131,15 +135,32 @@ def scenes(c):
   c.steps = 3000
 
 
+def captions(c):
+  """The LLM's and the adapter's first steps; the ViT from `scenes`.
+
+  Questions about a picture are a poor first lesson: most of their loss can be
+  had without a look at any shape, and then no shape is learned.
+  """
+  c.trainable = ("adapter", "llm")
+  c.prompt_format = "plain"
+  c.data.mixture.update(instances=0.0, captions=1.0)
+  c.data.text_length = 32
+  c.optim.name = "muon"
+  c.optim.weight_decay = 0.5
+  c.steps = 1500
+
+
 def base_model(c):
-  """All parts on general data without coordinates, the ViT from `clip`."""
+  """All parts on general data without coordinates; starts from `captions`."""
   c.trainable = ("vision", "adapter", "llm")
-  c.data.mixture.update(instances=0.0, conversations=0.85, text=0.15)
+  c.data.mixture.update(
+    instances=0.0, captions=0.1, conversations=0.75, text=0.15
+  )
   c.data.text_length = 128  # most of a conversation's turns
   c.optim.name = "muon"
   c.optim.weight_decay = 0.5
   c.batch_size = 16
-  c.steps = 4500
+  c.steps = 2500
 
 
 def stage1(c):

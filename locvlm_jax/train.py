@@ -13,6 +13,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from locvlm_jax import command
 
@@ -33,80 +34,115 @@ def train(config: Mapping, workdir: str) -> None:
   # Late, so that --help and a misspelt field answer at once.
   import jax
 
-  from locvlm_jax import build, checkpoint, optim, sharding
-  from locvlm_jax import train_step as step_lib
-  from locvlm_jax.data import pipeline, preprocess
+  from locvlm_jax import build, sharding
 
   build.check(config)
   mesh = sharding.make_mesh(config["mesh"])
   build.check_mesh(config, mesh)
   os.makedirs(workdir, exist_ok=True)
-
-  # Data: opened before anything is compiled, so that a wrong path shows now.
-  text = build.load_tokenizer(config)
-  data = config["data"]
-  sources = pipeline.open_sources(data)
-  spec = build.row_spec(config, text, sources)
-  make_row = preprocess.RowMaker(spec)
-
+  # Opened before anything is compiled, so that a wrong path shows now.
+  data = _open_data(config)
   with jax.set_mesh(mesh):
-    # State: parameters, optimizer; from the newest checkpoint if there is one.
-    model = build.model(config)
-    params = build.initial_params(config, model, mesh)
-    trainable, frozen = optim.split(params, config["trainable"])
-    tx = optim.make(config["optim"], config["steps"])
-    state, shardings = step_lib.init_state(trainable, frozen, tx, mesh)
-    saved = checkpoint.Checkpoints(
-      build.checkpoint_dir(workdir), every=config["checkpoint_every"],
-      keep=config["checkpoint_keep"],
-    )  # fmt: skip
-    start = saved.latest or 0
-    if start:
-      build.check_same_run(config, saved.info(start), workdir)
-      state = step_lib.from_items({
-        name: saved.restore(start, name, item)
-        for name, item in step_lib.to_items(state).items()
-      })  # fmt: skip
-      print(f"resumed {workdir} at step {start}", flush=True)
+    run = _open_run(config, workdir, data, mesh)
     build.write_json(os.path.join(workdir, "config.json"), config)
-    print(build.summary(config, trainable, frozen, sources, mesh), flush=True)
+    with contextlib.closing(run.saved):
+      _loop(config, workdir, data, run, mesh)
+  _report(data.make_row, workdir)
 
-    # Loop.
-    batches = pipeline.train_iterator(
-      sources, data["mixture"], make_row, batch_size=config["batch_size"],
-      seed=config["seed"], host=jax.process_index(),
-      num_hosts=jax.process_count(), start=start, threads=data["threads"],
-    )  # fmt: skip
-    train_step = step_lib.jit_train_step(
-      model, tx, shardings, sharding.batch_sharding(mesh),
-      config["accumulate"],
-    )  # fmt: skip
-    meter = build.meter(config, model, spec, trainable)
-    learning_rate = optim.schedule(config["optim"], config["steps"])
-    with contextlib.closing(saved), _writers(workdir, start) as write:
-      began = time.monotonic()
-      for step in range(start + 1, config["steps"] + 1):
-        batch = next(batches)
-        _check_bad_share(make_row, data["max_bad_share"])
-        batch = sharding.put_batch(
-          step_lib.inputs(batch), mesh, config["batch_size"]
-        )
-        state, scalars = train_step(state, batch)
-        if step == start + 1:
-          jax.block_until_ready(state.step)
-          print(f"compiled in {time.monotonic() - began:.1f} s", flush=True)
-          meter.start(step)
-        if step % config["log_every"] == 0 or step == config["steps"]:
-          scalars = {k: float(v) for k, v in scalars.items()}
-          _check_finite(step, scalars)
-          scalars |= meter.rates(step) | {"lr": float(learning_rate(step - 1))}
-          print(meter.line(step, scalars), flush=True)
-          write(step, scalars)
-        saved.save(step, step_lib.to_items(state),
-                   {"config": config, "next_step": step},
-                   last=step == config["steps"])  # fmt: skip
-    _check_compiled_once(train_step)
-  _report(make_row, workdir)
+
+class _Data(NamedTuple):
+  sources: Mapping  # name -> records by index
+  spec: Any  # preprocess.RowSpec
+  make_row: Any  # record -> row; counts what it skips
+
+
+class _Run(NamedTuple):
+  saved: Any  # checkpoint.Checkpoints
+  start: int  # steps done
+  state: Any  # train_step.State at `start`
+  train_step: Any  # state, batch -> state, scalars
+  meter: Any  # metrics.Meter
+
+
+def _open_data(config: Mapping) -> _Data:
+  from locvlm_jax import build
+  from locvlm_jax.data import pipeline, preprocess
+
+  text = build.load_tokenizer(config)
+  sources = pipeline.open_sources(config["data"])
+  spec = build.row_spec(config, text, sources)
+  return _Data(sources, spec, preprocess.RowMaker(spec))
+
+
+def _open_run(config: Mapping, workdir: str, data: _Data, mesh) -> _Run:
+  """Parameters and optimizer, from the newest checkpoint if there is one."""
+  from locvlm_jax import build, checkpoint, optim, sharding
+  from locvlm_jax import train_step as step_lib
+
+  model = build.model(config)
+  params = build.initial_params(config, model, mesh)
+  trainable, frozen = optim.split(params, config["trainable"])
+  tx = optim.make(config["optim"], config["steps"])
+  state, shardings = step_lib.init_state(trainable, frozen, tx, mesh)
+  saved = checkpoint.Checkpoints(
+    build.checkpoint_dir(workdir), every=config["checkpoint_every"],
+    keep=config["checkpoint_keep"],
+  )  # fmt: skip
+  start = saved.latest or 0
+  if start:
+    build.check_same_run(config, saved.info(start), workdir)
+    state = step_lib.from_items({
+      name: saved.restore(start, name, item)
+      for name, item in step_lib.to_items(state).items()
+    })  # fmt: skip
+    print(f"resumed {workdir} at step {start}", flush=True)
+  train_step = step_lib.jit_train_step(
+    model, tx, shardings, sharding.batch_sharding(mesh), config["accumulate"]
+  )
+  print(
+    build.summary(config, trainable, frozen, data.sources, mesh), flush=True
+  )
+  meter = build.meter(config, model, data.spec, trainable)
+  return _Run(saved, start, state, train_step, meter)
+
+
+def _loop(config: Mapping, workdir: str, data: _Data, run: _Run, mesh) -> None:
+  """Batch, step, progress line, checkpoint; from `run.start` to the end."""
+  import jax
+
+  from locvlm_jax import optim, sharding
+  from locvlm_jax import train_step as step_lib
+  from locvlm_jax.data import pipeline
+
+  batches = pipeline.train_iterator(
+    data.sources, config["data"]["mixture"], data.make_row,
+    batch_size=config["batch_size"], seed=config["seed"],
+    host=jax.process_index(), num_hosts=jax.process_count(), start=run.start,
+    threads=config["data"]["threads"],
+  )  # fmt: skip
+  learning_rate = optim.schedule(config["optim"], config["steps"])
+  state, began = run.state, time.monotonic()
+  with _writers(workdir, run.start) as write:
+    for step in range(run.start + 1, config["steps"] + 1):
+      batch = step_lib.inputs(next(batches))
+      _check_bad_share(data.make_row, config["data"]["max_bad_share"])
+      batch = sharding.put_batch(batch, mesh, config["batch_size"])
+      state, scalars = run.train_step(state, batch)
+      if step == run.start + 1:
+        jax.block_until_ready(state.step)
+        print(f"compiled in {time.monotonic() - began:.1f} s", flush=True)
+        run.meter.start(step)
+      last = step == config["steps"]
+      if step % config["log_every"] == 0 or last:
+        scalars = {k: float(v) for k, v in scalars.items()}
+        _check_finite(step, scalars)
+        scalars |= run.meter.rates(step)
+        scalars |= {"lr": float(learning_rate(step - 1))}
+        print(run.meter.line(step, scalars), flush=True)
+        write(step, scalars)
+      saved = {"config": config, "next_step": step}
+      run.saved.save(step, step_lib.to_items(state), saved, last=last)
+  _check_compiled_once(run.train_step)
 
 
 def _check_compiled_once(train_step) -> None:

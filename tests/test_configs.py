@@ -11,7 +11,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
 VARIANTS = [(n, "") for n in NAMES] + [
   ("locvlm_b", "stage1"), ("locvlm_l", "stage1"),
-  ("locvlm_b", "paper_literal"), ("micro", "base"), ("micro", "stage1"),
+  ("locvlm_b", "paper_literal"), ("micro", "captions"), ("micro", "base"),
+  ("micro", "stage1"),
   ("micro", "baseline"), ("micro", "stage2,demo"),
 ]  # fmt: skip
 
