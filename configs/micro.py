@@ -6,7 +6,7 @@
   micro.py:scenes    the same, further on pictures of several objects
   micro.py:captions  adapter + LLM from nothing, that ViT frozen, on captions:
                      an LLM that can name what it sees before it is asked
-  micro.py:base      all of it further on captions, questions and text without
+  micro.py:base      both further on captions, questions and text without
                      coordinates: the part of LLaMA's corpus and LLaVA's data
   micro.py:stage1    the base's adapter between frozen ViT and LLM, on captions
   micro.py:stage2    adapter + LLM on the three objectives and general data
@@ -151,8 +151,11 @@ def captions(c):
 
 
 def base_model(c):
-  """All parts on general data without coordinates; starts from `captions`."""
-  c.trainable = ("vision", "adapter", "llm")
+  """Adapter and LLM on general data without coordinates; from `captions`.
+
+  The ViT stays frozen: questions ask for less than captions do, and trained on
+  them it forgets where things are.
+  """
   c.data.mixture.update(
     instances=0.0, captions=0.1, conversations=0.75, text=0.15
   )
