@@ -126,8 +126,7 @@ def scenes(c):
   """The ViT, by captioning whole scenes; starts from `portraits`."""
   c.trainable = ("vision", "adapter", "llm")
   c.model.llm.update(num_layers=2, width=128, head_dim=32, mlp_width=256)
-  c.prompt_format = "plain"
-  c.data.mixture.update(instances=0.0, captions=1.0)
+  captions_alone(c)
   c.data.text_length = 32
   c.optim.name = "muon"
   # Without it the residual stream grows and drowns where a patch is.
@@ -141,9 +140,7 @@ def captions(c):
   Questions about a picture are a poor first lesson: most of their loss can be
   had without a look at any shape, and then no shape is learned.
   """
-  c.trainable = ("adapter", "llm")
-  c.prompt_format = "plain"
-  c.data.mixture.update(instances=0.0, captions=1.0)
+  captions_alone(c)
   c.data.text_length = 32
   c.optim.name = "muon"
   c.optim.weight_decay = 0.5
@@ -170,8 +167,7 @@ def stage1(c):
   """The adapter alone, on captions."""
   from_base(c)
   c.trainable = ("adapter",)
-  c.prompt_format = "plain"
-  c.data.mixture.update(instances=0.0, captions=1.0)
+  captions_alone(c)
   c.data.text_length = 64
   c.optim.lr = 3e-3
   c.batch_size = 64
@@ -189,6 +185,12 @@ def baseline(c):
   """Stage 2 without the three objectives."""
   stage2(c)
   c.data.mixture.update(instances=0.0, conversations=0.75, text=0.25)
+
+
+def captions_alone(c):
+  """A picture and its caption, without a question."""
+  c.prompt_format = "plain"
+  c.data.mixture.update(instances=0.0, captions=1.0)
 
 
 def from_base(c):

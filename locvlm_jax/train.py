@@ -140,8 +140,8 @@ def _loop(config: Mapping, workdir: str, data: _Data, run: _Run, mesh) -> None:
         scalars |= {"lr": float(learning_rate(step - 1))}
         print(run.meter.line(step, scalars), flush=True)
         write(step, scalars)
-      saved = {"config": config, "next_step": step}
-      run.saved.save(step, step_lib.to_items(state), saved, last=last)
+      info = {"config": config, "next_step": step}
+      run.saved.save(step, step_lib.to_items(state), info, last=last)
   _check_compiled_once(run.train_step)
 
 
