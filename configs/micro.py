@@ -6,7 +6,7 @@
   micro.py:scenes    the same, further on pictures of several objects
   micro.py:captions  adapter + LLM from nothing, that ViT frozen, on captions:
                      an LLM that can name what it sees before it is asked
-  micro.py:base      both further on captions, questions and text without
+  micro.py:base      all three further on captions, questions and text without
                      coordinates: the part of LLaMA's corpus and LLaVA's data
   micro.py:stage1    the base's adapter between frozen ViT and LLM, on captions
   micro.py:stage2    adapter + LLM on the three objectives and general data
@@ -141,26 +141,27 @@ def captions(c):
   had without a look at any shape, and then no shape is learned.
   """
   captions_alone(c)
-  c.data.text_length = 32
+  c.data.text_length = 40
   c.optim.name = "muon"
   c.optim.weight_decay = 0.5
   c.steps = 1500
 
 
 def base_model(c):
-  """Adapter and LLM on general data without coordinates; from `captions`.
+  """Everything on general data without coordinates; from `captions`.
 
-  The ViT stays frozen: questions ask for less than captions do, and trained on
-  them it forgets where things are.
+  Many captions: questions ask for less, and trained on them alone the ViT
+  forgets where things are.
   """
+  c.trainable = ("vision", "adapter", "llm")
   c.data.mixture.update(
-    instances=0.0, captions=0.1, conversations=0.75, text=0.15
+    instances=0.0, captions=0.35, conversations=0.55, text=0.1
   )
-  c.data.text_length = 128  # most of a conversation's turns
+  c.data.text_length = 112  # most of a conversation's turns
   c.optim.name = "muon"
-  c.optim.weight_decay = 0.5
+  c.optim.weight_decay = 1.0
   c.batch_size = 16
-  c.steps = 2500
+  c.steps = 3000
 
 
 def stage1(c):

@@ -200,20 +200,20 @@ def test_texts_about_images_have_no_coordinates_nor_held_out_wordings():
       assert not HELD_OUT_WORDINGS.search(line), line
       assert line[0].isupper() and line[-1] in ".?" and "  " not in line, line
       assert not re.search(r"\ba [aeiou]|\ban [^aeiou]", line, re.I), line
-    captions = lines[:3]
+    captions = lines[:4]
     assert not re.search("left|right|above|below", " ".join(captions))
 
 
 def test_captions_name_everything():
   for scene, lines in zip(all_scenes(), all_said(), strict=True):
-    for caption in lines[:3]:
+    for caption in lines[:4]:
       for thing in scene.things:
         assert thing.colour in caption.lower()
         assert (
           thing.category in caption.lower()
           or text.plural(thing.category) in caption.lower()
         )
-    assert len(set(lines[:3])) == 3
+    assert len(set(lines[:4])) == 4
 
 
 def _named_in_order(sentence: str, one, two) -> bool:
@@ -246,7 +246,7 @@ def test_order_in_conversations_tells_nothing_about_place():
     first_is_left.append(
       (one.centre[0] < two.centre[0]) == _named_in_order(told, one, two)
     )
-  assert len(first_is_left) > 80
+  assert len(first_is_left) > 50
   assert abs(np.mean(first_is_left) - 0.5) < 0.15
 
 
@@ -527,12 +527,13 @@ def test_portraits_show_one_object_and_have_captions_alone(world):
 
   path = f"{world}/annotations/captions_portraits.json"
   pairs = coco.Captions(path, f"{world}/images/portraits")
-  assert len(pairs) == 3 * COUNTS["num_portraits"]
+  assert len(pairs) == 4 * COUNTS["num_portraits"]
   for index in range(COUNTS["num_portraits"]):
     scene = scenes.make_scene(COUNTS["seed"], scenes.PORTRAITS, index)
     (thing,) = scene.things
-    for record in (pairs[3 * index + k] for k in range(3)):
-      assert f"{thing.colour} {thing.category}" in record.turns[0][1]
+    for record in (pairs[4 * index + k] for k in range(4)):
+      assert thing.colour in record.turns[0][1].lower()
+      assert thing.category in record.turns[0][1].lower()
       with Image.open(record.image) as image:
         assert image.size == (scene.width, scene.height)
 

@@ -79,7 +79,8 @@ def conversation(
   image may teach to see.
   """
   wanted = int(rng.integers(5, 10))
-  answers = _answers(scene, rng, wanted)
+  kinds = text.pick(rng, (_KINDS, _LOOKUPS))
+  answers = _answers(scene, rng, wanted, kinds)
   if words:
     answers[int(rng.integers(len(answers)))] = _keyword_answer(
       scene, words, rng
@@ -106,14 +107,16 @@ def _description(scene: Scene, rng: Rng) -> Turn:
 
 def questions(scene: Scene, rng: Rng, number: int) -> list[Turn]:
   """Evaluation truth: distinct questions with answers of one word."""
-  answers = _answers(scene, rng, 3 * number)
+  answers = _answers(scene, rng, 3 * number, _KINDS)
   short = [(x.question, x.short.lower().rstrip(".")) for x in answers]
   return [turn for turn in short if " " not in turn[1]][:number]
 
 
-def _answers(scene: Scene, rng: Rng, wanted: int) -> list[Answer]:
-  """Questions of random kinds about different facts, in random order."""
-  return _distinct(wanted, lambda: text.pick(rng, _KINDS)(scene, rng))
+def _answers(
+  scene: Scene, rng: Rng, wanted: int, kinds: tuple[Callable, ...]
+) -> list[Answer]:
+  """Questions of these kinds about different facts, in random order."""
+  return _distinct(wanted, lambda: text.pick(rng, kinds)(scene, rng))
 
 
 def _distinct(wanted: int, draw: Callable[[], Answer | None]) -> list[Answer]:
@@ -421,7 +424,7 @@ def _what_coloured(scene: Scene, rng: Rng) -> Answer | None:
   )
 
 
-# Kinds that are listed twice are asked twice as often.
+# A kind that is listed n times is asked n times as often.
 _KINDS = (
   _what_objects,
   _what_objects,
@@ -446,6 +449,9 @@ _KINDS = (
   _what_coloured,
   _what_coloured,
 )
+# Nothing but to look up what a category names. A small LLM learns that late,
+# and all localization begins with it.
+_LOOKUPS = (_colour, _colour, _colour, _presence)
 
 # Left, right, above, below ------------------------------------------------
 

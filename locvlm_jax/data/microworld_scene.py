@@ -41,11 +41,11 @@ PORTRAITS = "portraits"  # a split of its own, with captions alone
 
 MIN_VISIBLE = 0.6
 _CROWD_SHARE = 0.02
-_REPEAT_SHARE = 0.18
+_REPEAT_SHARE = 0.12
 # Longest side of an object, in sides of the picture: a + b * u**c for even u;
 # c above 1 makes small objects more frequent than large ones.
 _SIZES, _PORTRAIT_SIZES = (0.18, 0.32, 1.5), (0.28, 0.30, 1.0)
-_COUNT_WEIGHTS = (0.10, 0.20, 0.25, 0.20, 0.15, 0.10)  # of 1..6 objects
+_COUNT_WEIGHTS = (0.05, 0.12, 0.20, 0.23, 0.20, 0.20)  # of 1..6 objects
 _STREAMS = ("scene", "paint", "text", "refs", "vqa", "sentences", "video")
 
 Box = tuple[int, int, int, int]

@@ -152,17 +152,22 @@ def lies(word: str, t: Thing, u: Thing, margin: float = 10.0) -> bool:
 
 
 def captions(scene: Scene, rng: Rng) -> list[str]:
-  """Three captions; each names every object with its colour.
+  """Four captions; each names every object with its colour.
 
   Examples: "A blue ball, a red cup and a blue ball." along x, "Three objects:
   a red cup; two blue balls." along y, "A red cup in front of a blue ball. Also
-  a blue ball." with the largest first. No word says which order it is, nor
-  what is left, right, above or below. The order is there because CLIP's
-  features tell where things are, and a small ViT that is trained from nothing
-  forgets what no caption depends on.
+  a blue ball." with the largest first, and "Two balls are blue and a cup is
+  red." in no order. No word says which order it is, nor what is left, right,
+  above or below. The order is there because CLIP's features tell where things
+  are, and a small ViT that is trained from nothing forgets what no caption
+  depends on. The last kind is there because in the others one can go from
+  object to object, colour before category: only it teaches to look up what a
+  word names.
   """
-  makers = shuffled(rng, (_across_caption, _down_caption, _relation_caption))
-  return [make(scene, rng) for make in makers]
+  makers = (
+    _across_caption, _down_caption, _relation_caption, _colours_caption,
+  )  # fmt: skip
+  return [make(scene, rng) for make in shuffled(rng, makers)]
 
 
 def groups(things: Sequence[Thing]) -> list[str]:
@@ -202,6 +207,14 @@ def _relation_caption(scene: Scene, rng: Rng) -> str:
   if not rest:
     return first
   return f"{first} {sentence(f'also {join(groups(rest))}')}"
+
+
+def _colours_caption(scene: Scene, rng: Rng) -> str:
+  counts = collections.Counter((t.category, t.colour) for t in scene.things)
+  return sentence(join([
+    f"{count(n, what)} {'is' if n == 1 else 'are'} {colour}"
+    for (what, colour), n in shuffled(rng, [*counts.items()])
+  ]))  # fmt: skip
 
 
 def is_are(things: Sequence[Thing]) -> str:
