@@ -28,7 +28,8 @@ BASE = os.path.relpath(
   )
 )  # fmt: skip
 STAGES = (
-  "portraits", "scenes", "captions", "base", "stage1", "stage2", "baseline",
+  "text", "portraits", "scenes", "captions", "base", "stage1", "stage2",
+  "baseline",
 )  # fmt: skip
 
 
@@ -39,8 +40,8 @@ def get_config(argument: str = ""):
   c = common()
   c.stage = stage
   {
-    "portraits": portraits, "scenes": scenes, "captions": captions,
-    "base": base_model, "stage1": stage1, "stage2": stage2,
+    "text": text, "portraits": portraits, "scenes": scenes,
+    "captions": captions, "base": base_model, "stage1": stage1, "stage2": stage2,
     "baseline": baseline,
   }[stage](c)  # fmt: skip
   c = demo(c) if "demo" in variant else c
@@ -106,6 +107,17 @@ def data_paths(c):
   c.eval.tasks = ("locpred", "revloc", "hallucination",
                   "hallucination_novel", "spatial", "vqa")  # fmt: skip
   c.eval.batch_size = 50
+
+
+def text(c):
+  """The LLM alone, from nothing, on text: LLaMA's part in the paper."""
+  c.trainable = ("llm",)
+  c.model.vision.image_size = c.model.vision.patch_size  # there are no images
+  c.data.mixture.update(instances=0.0, text=1.0)
+  c.data.text_length = 128
+  c.optim.name = "muon"
+  c.optim.weight_decay = 0.5
+  c.steps = 1500
 
 
 def portraits(c):

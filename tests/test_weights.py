@@ -78,6 +78,14 @@ def test_the_vision_tower_of_a_llava(tmp_path):
   assert found == CONFIG.vision
 
 
+def test_the_llm_of_a_llava(tmp_path):
+  params = params_of(CONFIG)
+  hf.save_llava(str(tmp_path / "out"), params, CONFIG)
+  loaded, found = hf.load_llama(str(tmp_path / "out"))
+  same(loaded, params["llm"])
+  assert found == CONFIG.llm
+
+
 def edit(directory, change):
   """Rewrites the tensors of a directory."""
   path = os.path.join(directory, "model.safetensors")

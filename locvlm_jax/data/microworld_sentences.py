@@ -3,7 +3,11 @@
 It plays the part of LLaMA's corpus: what a language model knows of numbers
 and of these words before it sees an image. Positions are whole numbers from 0
 to 95; the smaller is further left or higher up. Categories of both kinds,
-seen and held out, are named; no colours, and no boxes of four numbers.
+seen and held out, are named; there are no boxes of four numbers.
+
+Half of it is reading: a list of things, then questions about it. To find what
+a word names, among words, is what an LLM brings to LLaVA; an adapter then has
+only to say what each patch shows, in those words.
 """
 
 from collections.abc import Callable
@@ -11,6 +15,7 @@ from collections.abc import Callable
 import numpy as np
 
 from locvlm_jax.data import microworld_scene as scenes
+from locvlm_jax.data import microworld_text as text
 
 Rng = np.random.Generator
 Turn = tuple[str, str]
@@ -60,7 +65,9 @@ _CHOICES = (
 
 
 def text_item(rng: Rng) -> list[Turn]:
-  """One conversation: 3-6 short turns of random kinds."""
+  """One conversation: 3-6 short turns of random kinds, or a reading."""
+  if rng.random() < 0.5:
+    return _reading(rng)
   return [_pick(rng, _KINDS)(rng) for _ in range(int(rng.integers(3, 7)))]
 
 
@@ -87,6 +94,72 @@ def _yes(true: bool) -> str:
 def _bracketed(numbers: list[int]) -> str:
   return "[" + ",".join(map(str, numbers)) + "]"
 
+
+# Reading ------------------------------------------------------------------
+
+
+def _reading(rng: Rng) -> list[Turn]:
+  """A list of different things with their colours, then 6-9 questions."""
+  names = _things(rng, int(rng.integers(2, 7)))
+  colours = [_pick(rng, scenes.COLOURS) for _ in names]
+  things = list(zip(names, colours, strict=True))
+  turns = {}
+  for _ in range(int(rng.integers(6, 10))):
+    turns.setdefault(*_pick(rng, _READING_KINDS)(rng, things))
+  (first, answer), *rest = turns.items()
+  return [(f"{_list(rng, things)} {first}", answer), *rest]
+
+
+def _list(rng: Rng, things: list[tuple[str, str]]) -> str:
+  forms = (
+    [text.a(f"{colour} {name}") for name, colour in things],
+    [f"{text.a(name)} is {colour}" for name, colour in things],
+    [f"the {name} is {colour}" for name, colour in things],
+  )
+  return text.sentence(text.join(_pick(rng, forms)))
+
+
+def _read_colour(rng: Rng, things) -> Turn:
+  name, colour = _pick(rng, things)
+  question = _pick(
+    rng, ("What color is the {}?", "What is the color of the {}?")
+  )
+  return question.format(name), text.sentence(colour)
+
+
+def _read_category(rng: Rng, things) -> Turn:
+  name, colour = _pick(rng, things)
+  if sum(c == colour for _, c in things) > 1:
+    return _read_colour(rng, things)
+  question = _pick(rng, ("Which object is {}?", "What is the {} object?"))
+  return question.format(colour), text.sentence(text.a(name))
+
+
+def _read_presence(rng: Rng, things) -> Turn:
+  true = rng.random() < 0.5
+  listed = [name for name, _ in things]
+  absent = [c for c in scenes.CATEGORIES if c not in listed]
+  name = _pick(rng, listed if true else absent)
+  question = _pick(rng, ("Is there {}?", "Can you see {}?"))
+  return question.format(text.a(name)), _yes(true)
+
+
+def _read_list(rng: Rng, things) -> Turn:
+  listed = [text.a(f"{colour} {name}") for name, colour in things]
+  question = _pick(rng, ("What objects are there?", "What do you see?"))
+  return question, text.sentence(text.join(listed))
+
+
+_READING_KINDS = (
+  _read_colour,
+  _read_colour,
+  _read_colour,
+  _read_category,
+  _read_category,
+  _read_presence,
+  _read_presence,
+  _read_list,
+)
 
 # Numbers ------------------------------------------------------------------
 

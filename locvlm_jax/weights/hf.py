@@ -272,7 +272,9 @@ def load_clip_vision(
 
 
 def load_llama(directory: str) -> tuple[Params, llama.LlamaConfig]:
-  """A LlamaForCausalLM (or Qwen2ForCausalLM: the same with biases).
+  """A LlamaForCausalLM, or the LLM of a Llava.
+
+  A Qwen2ForCausalLM is the same with biases, and is read too.
 
   Args:
     directory: with config.json and safetensors.
@@ -283,7 +285,11 @@ def load_llama(directory: str) -> tuple[Params, llama.LlamaConfig]:
   Raises:
     ValueError: the files do not hold exactly such a model.
   """
-  config = _llama_config(_read_json(directory, "config.json"), directory)
+  raw = _read_json(directory, "config.json")
+  if "text_config" in raw:
+    params, whole = load_llava(directory)
+    return params["llm"], whole.llm
+  config = _llama_config(raw, directory)
   ignored = LLAMA_IGNORED
   if config.tie_embeddings:
     ignored += r"|lm_head\.weight"
