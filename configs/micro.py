@@ -28,8 +28,7 @@ BASE = os.path.relpath(
   )
 )  # fmt: skip
 STAGES = (
-  "text", "portraits", "scenes", "captions", "base", "stage1", "stage2",
-  "baseline",
+  "portraits", "scenes", "captions", "base", "stage1", "stage2", "baseline",
 )  # fmt: skip
 
 
@@ -40,8 +39,8 @@ def get_config(argument: str = ""):
   c = common()
   c.stage = stage
   {
-    "text": text, "portraits": portraits, "scenes": scenes,
-    "captions": captions, "base": base_model, "stage1": stage1, "stage2": stage2,
+    "portraits": portraits, "scenes": scenes, "captions": captions,
+    "base": base_model, "stage1": stage1, "stage2": stage2,
     "baseline": baseline,
   }[stage](c)  # fmt: skip
   c = demo(c) if "demo" in variant else c
@@ -109,17 +108,6 @@ def data_paths(c):
   c.eval.batch_size = 50
 
 
-def text(c):
-  """The LLM alone, from nothing, on text: LLaMA's part in the paper."""
-  c.trainable = ("llm",)
-  c.model.vision.image_size = c.model.vision.patch_size  # there are no images
-  c.data.mixture.update(instances=0.0, text=1.0)
-  c.data.text_length = 128
-  c.optim.name = "muon"
-  c.optim.weight_decay = 0.5
-  c.steps = 1500
-
-
 def portraits(c):
   """The ViT, by captioning pictures of a single object.
 
@@ -171,9 +159,9 @@ def base_model(c):
   )
   c.data.text_length = 112  # most of a conversation's turns
   c.optim.name = "muon"
-  c.optim.weight_decay = 1.0
-  c.batch_size = 16
-  c.steps = 3000
+  c.optim.lr = 8e-4
+  c.optim.weight_decay = 0.5
+  c.steps = 4000
 
 
 def stage1(c):
