@@ -66,12 +66,12 @@ def common():
   c.model.adapter = "mlp"
   c.model.llm.update(
     vocab_size=1024,
-    width=192,
-    num_layers=5,
+    width=128,
+    num_layers=4,
     num_heads=4,
-    num_kv_heads=2,
-    head_dim=48,
-    mlp_width=512,
+    num_kv_heads=4,
+    head_dim=32,
+    mlp_width=352,
     eps=1e-5,
   )
   c.model.dtype = "float32"
@@ -123,9 +123,13 @@ def portraits(c):
 
 
 def scenes(c):
-  """The ViT, by captioning whole scenes; starts from `portraits`."""
+  """The ViT, by captioning whole scenes; starts from `portraits`.
+
+  A decoder of one layer can do little with what it is given, so that the ViT
+  has to say plainly, patch by patch, what is where.
+  """
   c.trainable = ("vision", "adapter", "llm")
-  c.model.llm.update(num_layers=2, width=128, head_dim=32, mlp_width=256)
+  c.model.llm.update(num_layers=1, mlp_width=64)
   captions_alone(c)
   c.data.text_length = 32
   c.optim.name = "muon"
