@@ -131,7 +131,7 @@ def scenes(c):
   c.trainable = ("vision", "adapter", "llm")
   c.model.llm.update(num_layers=1, mlp_width=64)
   captions_alone(c)
-  c.data.text_length = 32
+  c.data.text_length = 40
   c.optim.name = "muon"
   # Without it the residual stream grows and drowns where a patch is.
   c.optim.weight_decay = 1.0

@@ -70,20 +70,14 @@ def test_the_feature_layer_only_regroups_the_layers(tmp_path):
   np.testing.assert_array_equal(unused, up[2:])
 
 
-def test_the_vision_tower_of_a_llava(tmp_path):
+@pytest.mark.parametrize("load, part", [(hf.load_clip_vision, "vision"),
+                                        (hf.load_llama, "llm")])  # fmt: skip
+def test_a_part_of_a_llava(load, part, tmp_path):
   params = params_of(CONFIG)
   hf.save_llava(str(tmp_path / "out"), params, CONFIG)
-  loaded, found = hf.load_clip_vision(str(tmp_path / "out"))
-  same(loaded, params["vision"])
-  assert found == CONFIG.vision
-
-
-def test_the_llm_of_a_llava(tmp_path):
-  params = params_of(CONFIG)
-  hf.save_llava(str(tmp_path / "out"), params, CONFIG)
-  loaded, found = hf.load_llama(str(tmp_path / "out"))
-  same(loaded, params["llm"])
-  assert found == CONFIG.llm
+  loaded, found = load(str(tmp_path / "out"))
+  same(loaded, params[part])
+  assert found == getattr(CONFIG, part)
 
 
 def edit(directory, change):

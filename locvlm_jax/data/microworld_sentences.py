@@ -5,9 +5,8 @@ and of these words before it sees an image. Positions are whole numbers from 0
 to 95; the smaller is further left or higher up. Categories of both kinds,
 seen and held out, are named; there are no boxes of four numbers.
 
-Half of it is reading: a list of things, then questions about it. To find what
-a word names, among words, is what an LLM brings to LLaVA; an adapter then has
-only to say what each patch shows, in those words.
+Half of it is reading: a list of things, then questions about it. To find,
+among words, what a word names is something an LLM brings to LLaVA.
 """
 
 from collections.abc import Callable
