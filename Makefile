@@ -55,8 +55,10 @@ base: $(READY) $(BASE_WORLD)/microworld.json
 	$(CONVERT) --input runs/scenes --output runs/scenes_hf
 	$(TRAIN) --config=configs/micro.py:captions --workdir=runs/captions \
 	  --config.root=$(BASE_WORLD) --config.init.vision=runs/scenes_hf
-	$(TRAIN) --config=configs/micro.py:base --workdir=runs/base \
+	$(TRAIN) --config=configs/micro.py:lookups --workdir=runs/lookups \
 	  --config.root=$(BASE_WORLD) --config.init.checkpoint=runs/captions
+	$(TRAIN) --config=configs/micro.py:base --workdir=runs/base \
+	  --config.root=$(BASE_WORLD) --config.init.checkpoint=runs/lookups
 	$(CONVERT) --input runs/base --output locvlm_jax/assets/micro_base
 
 reference: $(READY) $(BASE_WORLD)/microworld.json

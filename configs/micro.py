@@ -6,7 +6,8 @@
   micro.py:scenes    the same, further on pictures of several objects
   micro.py:captions  adapter + LLM from nothing, that ViT frozen, on captions:
                      an LLM that can name what it sees before it is asked
-  micro.py:base      all three further on captions, questions and text without
+  micro.py:lookups   further on nothing but the color of the object named
+  micro.py:base      further on captions, questions and text without
                      coordinates: the part of LLaMA's corpus and LLaVA's data
   micro.py:stage1    the base's adapter between frozen ViT and LLM, on captions
   micro.py:stage2    adapter + LLM on the three objectives and general data
@@ -28,7 +29,8 @@ BASE = os.path.relpath(
   )
 )  # fmt: skip
 STAGES = (
-  "portraits", "scenes", "captions", "base", "stage1", "stage2", "baseline",
+  "portraits", "scenes", "captions", "lookups", "base",
+  "stage1", "stage2", "baseline",
 )  # fmt: skip
 
 
@@ -40,8 +42,8 @@ def get_config(argument: str = ""):
   c.stage = stage
   {
     "portraits": portraits, "scenes": scenes, "captions": captions,
-    "base": base_model, "stage1": stage1, "stage2": stage2,
-    "baseline": baseline,
+    "lookups": lookups, "base": base_model,
+    "stage1": stage1, "stage2": stage2, "baseline": baseline,
   }[stage](c)  # fmt: skip
   c = demo(c) if "demo" in variant else c
   return base.tiny(c) if "tiny" in variant else c
@@ -151,13 +153,23 @@ def captions(c):
   c.steps = 1500
 
 
-def base_model(c):
-  """Everything on general data without coordinates; from `captions`.
+def lookups(c):
+  """What color is the ball? Finding the object that a word names.
 
-  Many captions: questions ask for less, and trained on them alone the ViT
-  forgets where things are.
+  All localization begins with it, and it comes suddenly or not at all: not
+  from captions or mixed questions, where it is a small part of the loss.
   """
-  c.trainable = ("vision", "adapter", "llm")
+  c.data.mixture.update(instances=0.0, conversations=1.0)
+  c.data.conversations = c.get_ref("root") + "/annotations/lookups_train.json"
+  c.data.text_length = 36
+  c.optim.name = "muon"
+  c.optim.lr = 1.5e-3
+  c.optim.weight_decay = 0.5
+  c.steps = 600
+
+
+def base_model(c):
+  """General data without coordinates; from `lookups`."""
   c.data.mixture.update(
     instances=0.0, captions=0.35, conversations=0.55, text=0.1
   )

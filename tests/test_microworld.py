@@ -193,6 +193,24 @@ def test_written_conversations_follow_keywords(world):
     assert set(found) == set(qa.keywords(3, "train", i))
 
 
+def test_lookups_are_told_by_the_category_alone(world):
+  by_image = {x["id"]: x for x in load(world, "lookups_train")}
+  written = 0
+  for i in range(COUNTS["num_train"]):
+    things = scenes.make_scene(3, "train", i).things
+    item = by_image.get(str(i + 1))
+    if item is None:
+      continue
+    written += 1
+    colours = {t.category: t.colour for t in things}
+    assert len({*colours.values()}) == len(colours) == len(things) >= 2
+    said = [m["value"].removeprefix("<image>\n") for m in item["conversations"]]
+    asked = [re.findall(r"the (\w+)(?: in|\?)", q)[0] for q in said[::2]]
+    assert len({*asked}) == len(asked) == len(things) - 1
+    assert said[1::2] == [colours[c].capitalize() + "." for c in asked]
+  assert 0 < written < COUNTS["num_train"]
+
+
 def test_texts_about_images_have_no_coordinates_nor_held_out_wordings():
   for lines in all_said():
     for line in lines:

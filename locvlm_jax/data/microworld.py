@@ -11,6 +11,7 @@
       captions_{train,val,portraits}.json  COCO captions
       refs_{train,val}.json              referring expressions
       conversations_{train,val}.json     LLaVA format, general questions
+      lookups_{train,val}.json           LLaVA format, colours by category
       text_train.json                    LLaVA format, no image
       vqa_{questions,annotations}_val.json  VQAv2 format, ten equal answers
       videos_{train,val}.json            YouTube-VIS format + conversations
@@ -366,6 +367,8 @@ def _write_annotations(directory: str, split: str, items: list[dict]) -> None:
   )
   save(f"refs_{split}", [r for item in items for r in item["refs"]])
   save(f"conversations_{split}", [item["conversation"] for item in items])
+  lookups = [item["lookups"] for item in items]
+  save(f"lookups_{split}", [x for x in lookups if x["conversations"]])
   if split == "val":
     pairs = [pair for item in items for pair in item["vqa"]]
     save(

@@ -15,7 +15,7 @@ from locvlm_jax.data import microworld_text as text
 from locvlm_jax.data.microworld_scene import CATEGORIES
 from locvlm_jax.data.microworld_text import Turn
 
-VERSION = 6  # of scenes, painting, wording and formats together
+VERSION = 7  # of scenes, painting, wording and formats together
 BACKGROUND_ID = len(CATEGORIES) + 1
 _OFFSETS = {"train": 0, "val": 1_000_000, "portraits": 2_000_000}
 MAX_IMAGES = 600_000  # so that segment ids fit into 24 bits
@@ -88,14 +88,12 @@ def describe(scene: scenes.Scene, seed: int, split: str, index: int) -> dict:
     "objects": objects,
     "panoptic": _panoptic(scene, image_id, objects),
     "captions": _captions(scene, image_id, turns),
-    "conversation": {
-      "id": str(image_id),
-      "image": f"{split}/{image['file_name']}",
-      "conversations": llava(
-        qa.conversation(scene, turns, qa.keywords(seed, split, index)),
-        "<image>\n",
-      ),
-    },
+    "conversation": _conversation(
+      image,
+      split,
+      qa.conversation(scene, turns, qa.keywords(seed, split, index)),
+    ),
+    "lookups": _conversation(image, split, qa.lookups(scene, rng("lookups"))),
     "refs": [
       _reference(scene, image, split, k, said)
       for k, said in text.references(scene, rng("refs"))
@@ -103,6 +101,14 @@ def describe(scene: scenes.Scene, seed: int, split: str, index: int) -> dict:
     "vqa": _vqa(image_id, qa.questions(scene, rng("vqa"), 4))
     if split == "val"
     else [],
+  }
+
+
+def _conversation(image: dict, split: str, turns: list[Turn]) -> dict:
+  return {
+    "id": str(image["id"]),
+    "image": f"{split}/{image['file_name']}",
+    "conversations": llava(turns, "<image>\n"),
   }
 
 

@@ -105,6 +105,22 @@ def _description(scene: Scene, rng: Rng) -> Turn:
   return question, text.sentence(listing)
 
 
+def lookups(scene: Scene, rng: Rng) -> list[Turn]:
+  """The colours of all things but one; nothing of scenes that give them away.
+
+  Only the category asked for tells which colour is right: no two things are
+  alike in either, and the last one, known by elimination, is not asked about.
+  """
+  things = scene.things
+  alike = min(
+    len({t.category for t in things}), len({t.colour for t in things})
+  )
+  if not 2 <= len(things) == alike <= 4:
+    return []
+  answers = [_colour_of(t, rng) for t in text.shuffled(rng, [*things])[1:]]
+  return [(answer.question, answer.short) for answer in answers]
+
+
 def questions(scene: Scene, rng: Rng, number: int) -> list[Turn]:
   """Evaluation truth: distinct questions with answers of one word."""
   answers = _answers(scene, rng, 3 * number, _KINDS)
@@ -156,6 +172,10 @@ def _colour(scene: Scene, rng: Rng) -> Answer | None:
   thing = text.pick(rng, scene.things)
   if text.name(scene.things, thing) != thing.category:
     return None
+  return _colour_of(thing, rng)
+
+
+def _colour_of(thing: Thing, rng: Rng) -> Answer:
   what = thing.category
   question = text.pick(
     rng,

@@ -46,7 +46,9 @@ _REPEAT_SHARE = 0.12
 # c above 1 makes small objects more frequent than large ones.
 _SIZES, _PORTRAIT_SIZES = (0.18, 0.32, 1.5), (0.28, 0.30, 1.0)
 _COUNT_WEIGHTS = (0.05, 0.12, 0.20, 0.23, 0.20, 0.20)  # of 1..6 objects
-_STREAMS = ("scene", "paint", "text", "refs", "vqa", "sentences", "video")
+_STREAMS = (
+  "scene", "paint", "text", "refs", "vqa", "sentences", "video", "lookups",
+)  # fmt: skip
 
 Box = tuple[int, int, int, int]
 
