@@ -171,13 +171,13 @@ def lookups(c):
 def base_model(c):
   """General data without coordinates; from `lookups`."""
   c.data.mixture.update(
-    instances=0.0, captions=0.35, conversations=0.55, text=0.1
+    instances=0.0, captions=0.1, conversations=0.4, text=0.5
   )
   c.data.text_length = 112  # most of a conversation's turns
   c.optim.name = "muon"
-  c.optim.lr = 8e-4
+  c.optim.lr = 1.5e-3
   c.optim.weight_decay = 0.5
-  c.steps = 4000
+  c.steps = 1000
 
 
 def stage1(c):
@@ -195,6 +195,12 @@ def stage2(c):
   """Adapter + LLM on the objectives, mixed with the general data."""
   from_base(c)
   c.data.mixture.update(instances=0.8, conversations=0.15, text=0.05)
+  # Where it is asked for, a location is most of the answer and the last of the
+  # three to be learned.
+  c.data.objectives.loc_pred = 2.0
+  c.data.text_length = 96
+  c.optim.name = "muon"
+  c.optim.lr = 2e-3
   c.steps = 10_000
 
 
@@ -217,6 +223,6 @@ def from_base(c):
 
 def demo(c):
   """Minutes on two cores."""
-  c.steps = {"stage1": 150}.get(c.stage, 800)
+  c.steps = {"stage1": 50}.get(c.stage, 1150)
   c.eval.samples = 300
   return c
