@@ -200,7 +200,7 @@ def stage2(c):
   c.data.objectives.loc_pred = 2.0
   c.data.text_length = 96
   c.optim.name = "muon"
-  c.optim.lr = 2e-3
+  c.optim.lr = 3e-3
   c.steps = 10_000
 
 
