@@ -28,6 +28,9 @@ def main() -> None:
       _parser().error(f"{word!r}: no flag of this command, no --config.x")
   workdir = os.path.abspath(flags.workdir)
   os.makedirs(workdir, exist_ok=True)
+  # What one command has compiled, the next ones need not.
+  cache = os.path.join(workdir, "compiled")
+  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
   stages, first = {}, None
   for stage in flags.stages.split(","):
     path = os.path.join(workdir, stage)
