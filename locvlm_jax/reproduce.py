@@ -6,8 +6,8 @@ runs, for each stage, `locvlm_jax.train` and `locvlm_jax.evaluate` with
 `--config FILE:STAGE,WORDS`; every stage after the first starts from the first
 one's checkpoint. Each command is printed before it runs, and what is finished
 is not repeated when the same line is run again. Further `--config.x=y` go to
-all of them. The workdir receives one folder a stage, results.json and
-report.html.
+all of them. The workdir receives one folder a stage, the compiled programs,
+results.json and report.html.
 """
 
 import argparse
