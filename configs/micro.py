@@ -185,7 +185,7 @@ def stage1(c):
   c.trainable = ("adapter",)
   captions_alone(c)
   c.data.text_length = 40
-  c.optim.lr = 5e-4
+  c.optim.lr = 1e-4
   c.steps = 300
 
 
@@ -221,7 +221,7 @@ def from_base(c):
 
 def demo(c):
   """Minutes on two cores: mostly LocPred, which takes longest to learn."""
-  c.steps = {"stage1": 40}.get(c.stage, 800)
+  c.steps = {"stage1": 30}.get(c.stage, 900)
   if c.stage == "stage2":
     c.data.mixture.update(instances=0.9, conversations=0.08, text=0.02)
     c.data.objectives.loc_pred = 4.0
