@@ -143,6 +143,9 @@ def evaluation() -> ml_collections.ConfigDict:
   e.instances = ""  # COCO instances of the evaluation split
   e.novel = ""  # the same for categories that no objective was trained on
   e.conversations = ""
+  # Of the questions; empty: as in training. Captions alone are trained in
+  # "plain", which has no place for a question.
+  e.prompt_format = ""
   e.tasks = ("locpred", "revloc", "hallucination", "spatial")
   e.samples = 500  # questions a task; 0: all
   e.batch_size = 16

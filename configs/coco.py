@@ -16,7 +16,7 @@ def get_config(argument: str = ""):
   c = locvlm_b.get_config(argument)
   if "tiny" in base.words(argument, ("stage1", "stage2", "paper_literal")):
     c.tokenizer = micro.common().tokenizer
-    c.prompt_format = "bare"
+    c.prompt_format = c.eval.prompt_format = "bare"
     c.coords.num_bins = 32
     c.eval.tasks = ("locpred", "revloc", "hallucination")
     # One annotation file is enough to try the whole path; what is reported

@@ -25,6 +25,7 @@ def stage1(c, lr: float, batch_size: int):
   """Adapter only, on captions (LLaVA v1: `scripts/pretrain.sh`)."""
   c.stage = "stage1"
   c.trainable = ("adapter",)
+  c.eval.prompt_format = c.prompt_format
   c.prompt_format = "plain"
   c.optim.lr = lr
   c.batch_size = batch_size

@@ -210,6 +210,7 @@ def baseline(c):
 
 def captions_alone(c):
   """A picture and its caption, without a question."""
+  c.eval.prompt_format = c.prompt_format
   c.prompt_format = "plain"
   c.data.mixture.update(instances=0.0, captions=1.0)
 

@@ -51,11 +51,15 @@ def check(config: Mapping) -> None:
       f"batch_size={config['batch_size']}: accumulate="
       f"{config['accumulate']} does not divide it."
     )
-  if config["prompt_format"] not in prompts.FORMATS:
-    raise ValueError(
-      f"prompt_format={config['prompt_format']!r}: not one of "
-      f"{', '.join(prompts.FORMATS)}."
-    )
+  trained = config["prompt_format"]
+  asked = config["eval"]["prompt_format"] or trained
+  for field, value in (
+    ("prompt_format", trained), ("eval.prompt_format", asked),
+  ):  # fmt: skip
+    if value not in prompts.FORMATS:
+      raise ValueError(
+        f"{field}={value!r}: not one of {', '.join(prompts.FORMATS)}."
+      )
 
 
 def _field(config: Mapping, name: str):
@@ -104,6 +108,14 @@ def row_spec(
     ),
     vocabulary=instances.categories if instances else (),
   )  # fmt: skip
+
+
+def question_spec(
+  config: Mapping, text: tokenizer.Tokenizer
+) -> preprocess.RowSpec:
+  """How the evaluation asks: in `eval.prompt_format` if there is one."""
+  asked = config["eval"]["prompt_format"] or config["prompt_format"]
+  return row_spec({**config, "prompt_format": asked}, text, {})
 
 
 def load_tokenizer(config: Mapping) -> tokenizer.Tokenizer:
@@ -321,7 +333,7 @@ def answerer(config: Mapping, mesh, workdir: str, llava: str = ""):
     p: jax.device_put(np.asarray(v).astype(dtype), where[p])
     for p, v in flat.items()
   })  # fmt: skip
-  spec = row_spec(config, text, {})
+  spec = question_spec(config, text)
   return functools.partial(_answers, config, m, params, mesh, spec), origin
 
 

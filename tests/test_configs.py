@@ -47,6 +47,23 @@ def test_both_readings_of_the_schedule_are_presets():
   assert load("locvlm_b", "paper_literal").optim.warmup_ratio == 0.3
 
 
+@pytest.mark.parametrize("name, argument", [*VARIANTS, ("coco", "stage1,tiny")])
+def test_evaluation_asks_its_questions(name, argument):
+  """Also after a stage that is trained on captions without a question."""
+  from locvlm_jax import build, tokenizer
+
+  config = load(name, argument).to_dict()
+  config["tokenizer"] = load("micro").tokenizer
+  config["model"]["llm"]["vocab_size"] = 32_000
+  text = build.load_tokenizer(config)
+  spec = build.question_spec(config, text)
+  one, other = (
+    tokenizer.encode_prompt(text, spec.format, (), question, 4).tolist()
+    for question in ("Is there a cup?", "Is there a star?")
+  )
+  assert one != other
+
+
 @pytest.mark.parametrize("name, argument", VARIANTS)
 def test_full_size_shapes_and_sharding(name, argument):
   """eval_shape of the whole model; every parameter finds its one rule."""
