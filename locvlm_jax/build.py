@@ -52,7 +52,7 @@ def check(config: Mapping) -> None:
       f"{config['accumulate']} does not divide it."
     )
   trained = config["prompt_format"]
-  asked = config["eval"]["prompt_format"] or trained
+  asked = _question_format(config)
   for field, value in (
     ("prompt_format", trained), ("eval.prompt_format", asked),
   ):  # fmt: skip
@@ -114,8 +114,13 @@ def question_spec(
   config: Mapping, text: tokenizer.Tokenizer
 ) -> preprocess.RowSpec:
   """How the evaluation asks: in `eval.prompt_format` if there is one."""
-  asked = config["eval"]["prompt_format"] or config["prompt_format"]
-  return row_spec({**config, "prompt_format": asked}, text, {})
+  return row_spec(
+    {**config, "prompt_format": _question_format(config)}, text, {}
+  )
+
+
+def _question_format(config: Mapping) -> str:
+  return config["eval"]["prompt_format"] or config["prompt_format"]
 
 
 def load_tokenizer(config: Mapping) -> tokenizer.Tokenizer:
