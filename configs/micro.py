@@ -186,26 +186,26 @@ def stage1(c):
   captions_alone(c)
   c.data.text_length = 40
   c.optim.lr = 1e-4
-  c.steps = 300
+  c.steps = 100
 
 
 def stage2(c):
   """Adapter + LLM on the objectives, mixed with the general data."""
   from_base(c)
-  c.data.mixture.update(instances=0.8, conversations=0.15, text=0.05)
+  c.data.mixture.update(instances=0.65, conversations=0.2, text=0.15)
   # Where it is asked for, a location is most of the answer and the last of the
   # three to be learned.
   c.data.objectives.loc_pred = 2.0
   c.data.text_length = 96
   c.optim.name = "muon"
   c.optim.lr = 3e-3
-  c.steps = 10_000
+  c.steps = 11_000
 
 
 def baseline(c):
   """Stage 2 without the three objectives."""
   stage2(c)
-  c.data.mixture.update(instances=0.0, conversations=0.75, text=0.25)
+  c.data.mixture.update(instances=0.0, conversations=0.57, text=0.43)
 
 
 def captions_alone(c):
