@@ -126,6 +126,9 @@ def data() -> ml_collections.ConfigDict:
   d.mixture.text = 0.0
   d.text_length = 128  # T: text tokens a row
   d.max_pairs = 4  # question-answer pairs of an image in a row; 1: single
+  # An epoch of `instances` has an image once, or once for each object in it
+  # that can be asked about.
+  d.per_object = False
   d.objectives = ml_collections.ConfigDict()  # relative frequency
   d.objectives.loc_pred = 1.0
   d.objectives.neg_pred = 1.0

@@ -193,10 +193,11 @@ def stage2(c):
   """Adapter + LLM on the objectives, mixed with the general data."""
   from_base(c)
   c.data.mixture.update(instances=0.65, conversations=0.2, text=0.15)
+  c.data.per_object = True
   # Where it is asked for, a location is most of the answer and the last of the
   # three to be learned.
   c.data.objectives.loc_pred = 2.0
-  c.data.text_length = 96
+  c.data.text_length = 112
   c.optim.name = "muon"
   c.optim.lr = 3e-3
   c.steps = 11_000

@@ -122,6 +122,22 @@ def test_box_outside_is_empty_and_counted(world):
   assert source.dropped["empty box"] == 1
 
 
+def test_per_object_shows_an_image_once_for_each_unique_object(world):
+  def change(content):
+    notes = content["annotations"]
+    notes[0]["iscrowd"] = 1  # image 0: a crowd and two balls, nothing unique
+    notes.append({**_note(5, 3, [1, 1, 9, 9]), "id": 99})  # 5: cup and star
+
+  source = _broken(world, change)
+  view = source.per_object()
+  assert [view[i].id for i in range(len(view))] == [*"123455"]
+  assert len(source) == 6
+  for note in world[1]["annotations"]:
+    note["iscrowd"] = 1
+  with pytest.raises(batch.DataError, match="no category is alone"):
+    _broken(world, lambda c: None).per_object()
+
+
 def test_crowd_is_present_and_never_a_target(world, text):
   source = _broken(world, lambda c: c["annotations"][0].update(iscrowd=1))
   make = preprocess.RowMaker(_spec(text, text_length=200))

@@ -5,11 +5,12 @@ format" on the COCO site, as `pycocotools/coco.py` reads it.
 """
 
 import collections
+import copy
 import json
 import math
 import os
 
-from locvlm_jax.data import batch
+from locvlm_jax.data import batch, objectives
 
 _MAX_NAMED = 5  # records named in a message before it says "and N more"
 
@@ -109,6 +110,25 @@ class Instances:
       raise batch.DataError(f"{path}: two images have the same id.")
     self._objects = self._group(_section(content, "annotations", path), names,
                                 sizes)  # fmt: skip
+    self._order = list(range(len(self._rows)))  # record -> row
+
+  def per_object(self) -> "Instances":
+    """A copy with an image once for each object that can be asked about.
+
+    By images, an object among few is seen as often as one among many, in rows
+    that are mostly padding; images without any are left out here.
+
+    Raises:
+      DataError: no image has such an object.
+    """
+    view = copy.copy(self)
+    view._order = [
+      i for i, row in enumerate(self._rows)
+      for _ in objectives.alone(self._objects.get(row["id"], ()))
+    ]  # fmt: skip
+    if not view._order:
+      raise batch.DataError(f"{self.path}: no category is alone in any image.")
+    return view
 
   def _size(self, row: dict) -> tuple[int, int]:
     origin = f"{self.path}: image {row.get('id')}"
@@ -138,10 +158,10 @@ class Instances:
     return {k: tuple(v) for k, v in groups.items()}
 
   def __len__(self) -> int:
-    return len(self._rows)
+    return len(self._order)
 
   def __getitem__(self, index: int) -> batch.Record:
-    row = self._rows[index]
+    row = self._rows[self._order[index]]
     origin = f"{self.path}: image {row['id']}"
     file_name = _field(row, "file_name", origin)
     return batch.Record(
@@ -153,7 +173,7 @@ class Instances:
     )
 
   def __repr__(self) -> str:
-    return f"Instances({self.path!r}, {len(self)} images)"
+    return f"Instances({self.path!r}, {len(self._rows)} images)"
 
 
 class Captions:

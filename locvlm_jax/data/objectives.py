@@ -46,10 +46,17 @@ def scene(objects: Sequence[Object], transform: Transform) -> Scene:
   Raises:
     ValueError: a box that is not finite or not ordered.
   """
+  boxes = [(o.category, transform.apply_box(o.box)) for o in alone(objects)]
+  return Scene(
+    unique=tuple(b for b in boxes if b[1] is not None),
+    present=frozenset(o.category for o in objects),
+  )
+
+
+def alone(objects: Sequence[Object]) -> list[Object]:
+  """Those that are the only one of their category, and no crowd."""
   count = Counter(o.category for o in objects)
-  alone = [o for o in objects if count[o.category] == 1 and not o.crowd]
-  boxes = [(o.category, transform.apply_box(o.box)) for o in alone]
-  return Scene(tuple(b for b in boxes if b[1] is not None), frozenset(count))
+  return [o for o in objects if count[o.category] == 1 and not o.crowd]
 
 
 def loc_pred(

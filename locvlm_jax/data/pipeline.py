@@ -49,7 +49,10 @@ def open_sources(data: Mapping) -> dict[str, batch.Source]:
   names = [n for n, weight in data["mixture"].items() if weight > 0]
   if not names:
     raise batch.DataError("data.mixture: no source has a positive weight.")
-  return {n: open_source(n, data) for n in names}
+  sources = {n: open_source(n, data) for n in names}
+  if data["per_object"] and "instances" in sources:
+    sources["instances"] = sources["instances"].per_object()
+  return sources
 
 
 class _HostBlock(grain.MapDataset):
