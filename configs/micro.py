@@ -200,7 +200,7 @@ def stage2(c):
   c.data.text_length = 112
   c.optim.name = "muon"
   c.optim.lr = 3e-3
-  c.steps = 11_000
+  c.steps = 10_000
 
 
 def baseline(c):
