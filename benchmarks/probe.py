@@ -22,7 +22,7 @@ from locvlm_jax import geometry
 from locvlm_jax.data import coco, preprocess
 from locvlm_jax.evals.score import iou
 from locvlm_jax.models import clip_vit
-from locvlm_jax.weights import hf
+from locvlm_jax.weights import read
 
 _WEIGHTS = flags.DEFINE_string("weights", None, "A Llava or CLIP directory.")
 _ROOT = flags.DEFINE_string("root", None, "A micro-world.")
@@ -77,7 +77,7 @@ def logistic(
 
 
 def main(_) -> None:
-  params, config = hf.load_clip_vision(_WEIGHTS.value)
+  params, config = read.load_clip_vision(_WEIGHTS.value)
   vit = clip_vit.ClipVit(config, unroll=config.num_layers)
   params = jax.tree.map(jnp.asarray, params)
   encode = jax.jit(lambda images: vit.apply({"params": params}, images))

@@ -25,7 +25,7 @@ from locvlm_jax import (
 )
 from locvlm_jax.data import pipeline, preprocess
 from locvlm_jax.models import clip_vit, llama, locvlm
-from locvlm_jax.weights import hf
+from locvlm_jax.weights import read
 
 
 def check(config: Mapping) -> None:
@@ -161,11 +161,18 @@ def initial_params(
   shardings = sharding.param_shardings(param_shapes(m), mesh)
   key = jax.random.key(config["seed"])
   params = jax.jit(init, out_shardings=shardings)(key)
-  for path, value in _loaded(config).items():
+  for path, value in _stored(config).items():
     _check_shape(path, value, params)
-    value = np.asarray(value).astype(params[path].dtype)
-    params[path] = jax.device_put(value, shardings[path])
+    dtype = params.pop(path).dtype  # its memory is free for what comes
+    params[path] = _place(value, dtype, shardings[path])
   return params
+
+
+def _place(value, dtype, where: jax.sharding.Sharding) -> jax.Array:
+  """A `read.Tensor` or an array, onto the devices."""
+  if isinstance(value, read.Tensor):
+    return value.place(dtype, where)
+  return jax.device_put(np.asarray(value).astype(dtype), where)
 
 
 def _cast(value, trains: bool, frozen_dtype):
@@ -180,19 +187,20 @@ def _check_shape(path, value, params) -> None:
     )
 
 
-def _loaded(config: Mapping) -> optim.Flat:
-  """What `config.init` names, from Hugging Face layout or a workdir."""
+def _stored(config: Mapping) -> optim.Flat:
+  """What `config.init` names: `read.Tensor`s, or a workdir's arrays."""
   init = config["init"]
   if init["checkpoint"]:
     return load_params(init["checkpoint"])[0]
-  nested = {}
+  flat = {}
   if init["llava"]:
-    nested = hf.load_llava(init["llava"])[0]
-  if init["vision"]:
-    nested["vision"] = hf.load_clip_vision(init["vision"])[0]
-  if init["llm"]:
-    nested["llm"] = hf.load_llama(init["llm"])[0]
-  return optim.flatten(nested)
+    flat = read.open_llava(init["llava"])[0]
+  for part, open_part in (("vision", read.open_clip_vision),
+                          ("llm", read.open_llama)):  # fmt: skip
+    if init[part]:
+      tensors = open_part(init[part])[0]
+      flat |= {f"{part}/{path}": t for path, t in tensors.items()}
+  return flat
 
 
 def load_params(workdir: str) -> tuple[optim.Flat, dict]:
@@ -324,7 +332,7 @@ def questions(config: Mapping, task) -> list:
 def answerer(config: Mapping, mesh, workdir: str, llava: str = ""):
   """(function from examples to answers, where the parameters are from)."""
   if llava:
-    flat, origin = optim.flatten(hf.load_llava(llava)[0]), {"llava": llava}
+    flat, origin = read.open_llava(llava)[0], {"llava": llava}
   else:
     flat, info = load_params(workdir)
     origin = {"workdir": workdir, "step": info["next_step"]}
@@ -334,10 +342,9 @@ def answerer(config: Mapping, mesh, workdir: str, llava: str = ""):
     _check_shape(path, value, wanted)
   where = sharding.param_shardings(wanted, mesh)
   dtype = jnp.dtype(config["model"]["dtype"])
-  params = optim.unflatten({
-    p: jax.device_put(np.asarray(v).astype(dtype), where[p])
-    for p, v in flat.items()
-  })  # fmt: skip
+  params = optim.unflatten(
+    {p: _place(v, dtype, where[p]) for p, v in flat.items()}
+  )
   spec = question_spec(config, text)
   return functools.partial(_answers, config, m, params, mesh, spec), origin
 

@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
   import numpy as np
 
   from locvlm_jax import build, optim
-  from locvlm_jax.weights import hf
+  from locvlm_jax.weights import write
 
   flat, info = build.load_params(_INPUT.value)
   config = info["config"]
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     {path: np.asarray(v).astype(dtype) for path, v in flat.items()}
   )
   model, out = build.model(config), _OUTPUT.value
-  hf.save_llava(out, params, model.config, config["tokenizer"])
+  write.save_llava(out, params, model.config, config["tokenizer"])
   origin = {"stage": config["stage"], "step": info["next_step"],
             "config": config, "versions": build.versions()}  # fmt: skip
   with open(os.path.join(out, "origin.json"), "w", encoding="utf-8") as f:

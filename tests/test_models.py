@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from locvlm_jax.models import attention, clip_vit, llama, locvlm
-from locvlm_jax.weights import hf
+from locvlm_jax.weights import read
 
 VISION = clip_vit.VisionConfig(
   image_size=16, patch_size=8, width=16,
@@ -86,7 +86,7 @@ def rows(lengths, num_images=1, seed=0, total=32):
 @pytest.mark.parametrize("name", ["clip_quick_gelu", "clip_gelu"])
 def test_clip_matches_transformers(name, tmp_path):
   g = golden(name)
-  params, config = hf.load_clip_vision(make_goldens.write(tmp_path, g))
+  params, config = read.load_clip_vision(make_goldens.write(tmp_path, g))
   assert config.activation == name.removeprefix("clip_")
   run = jax.jit(clip_vit.ClipVit(config).apply)
   ours = run({"params": params}, g["images"])
@@ -101,7 +101,7 @@ def test_the_two_activations_differ():
 @pytest.mark.parametrize("name", ["llama", "llama_tied", "qwen2"])
 def test_llama_matches_transformers(name, tmp_path):
   g = golden(name)
-  params, config = hf.load_llama(make_goldens.write(tmp_path, g))
+  params, config = read.load_llama(make_goldens.write(tmp_path, g))
   assert config.num_kv_heads < config.num_heads
   if name == "llama_tied":
     assert config.theta == 500 and config.head_dim == 16 and config.eps == 1e-5
@@ -118,7 +118,7 @@ def test_llama_matches_transformers(name, tmp_path):
 @pytest.mark.parametrize("remat, unroll", [("none", 1), ("full", 2)])
 def test_llava_matches_transformers(remat, unroll, tmp_path):
   g = golden("llava")
-  params, config = hf.load_llava(make_goldens.write(tmp_path, g))
+  params, config = read.load_llava(make_goldens.write(tmp_path, g))
   config = dataclasses.replace(
     config, dtype="float32", remat=remat, unroll=unroll
   )

@@ -11,10 +11,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+from flax import traverse_util
+from jax.sharding import SingleDeviceSharding
 from test_models import CONFIG, golden, hidden, logits, params_of
 
+from locvlm_jax import sharding
 from locvlm_jax.models import clip_vit, llama, locvlm
-from locvlm_jax.weights import hf
+from locvlm_jax.weights import read, write
 
 BOTH = [dataclasses.replace(CONFIG, adapter=a) for a in ("linear", "mlp")]
 
@@ -31,8 +34,8 @@ def same(a, b):
 @pytest.mark.parametrize("config", BOTH, ids=lambda c: c.adapter)
 def test_llava_round_trip(config, dtype, tmp_path):
   params = params_of(config, dtype)
-  hf.save_llava(str(tmp_path / "out"), params, config)
-  loaded, found = hf.load_llava(str(tmp_path / "out"))
+  write.save_llava(str(tmp_path / "out"), params, config)
+  loaded, found = read.load_llava(str(tmp_path / "out"))
   same(loaded, params)
   wanted = (config.vision, config.adapter, config.llm)
   assert (found.vision, found.adapter, found.llm) == wanted
@@ -43,8 +46,8 @@ def test_llava_round_trip(config, dtype, tmp_path):
 def test_llama_round_trip(changes, tmp_path):
   llm = dataclasses.replace(CONFIG.llm, **changes)
   params = params_of(dataclasses.replace(CONFIG, llm=llm))["llm"]
-  hf.save_llama(str(tmp_path), params, llm)
-  loaded, found = hf.load_llama(str(tmp_path))
+  write.save_llama(str(tmp_path), params, llm)
+  loaded, found = read.load_llama(str(tmp_path))
   same(loaded, params)
   assert found == llm
 
@@ -53,16 +56,16 @@ def test_llama_round_trip(changes, tmp_path):
 def test_clip_round_trip(layer, tmp_path):
   vision = dataclasses.replace(CONFIG.vision, feature_layer=layer)
   params = params_of(dataclasses.replace(CONFIG, vision=vision))["vision"]
-  hf.save_clip_vision(str(tmp_path), params, vision)
-  loaded, found = hf.load_clip_vision(str(tmp_path))
+  write.save_clip_vision(str(tmp_path), params, vision)
+  loaded, found = read.load_clip_vision(str(tmp_path))
   same(loaded, params)
   assert found == vision
 
 
 def test_the_feature_layer_only_regroups_the_layers(tmp_path):
   directory = make_goldens.write(tmp_path, golden("clip_gelu"))
-  all_used, _ = hf.load_clip_vision(directory, feature_layer=-1)
-  params, config = hf.load_clip_vision(directory)
+  all_used, _ = read.load_clip_vision(directory, feature_layer=-1)
+  params, config = read.load_clip_vision(directory)
   assert config.feature_layer == -2
   up = all_used["layers"]["mlp"]["up"]
   np.testing.assert_array_equal(params["layers"]["mlp"]["up"], up[:2])
@@ -70,14 +73,55 @@ def test_the_feature_layer_only_regroups_the_layers(tmp_path):
   np.testing.assert_array_equal(unused, up[2:])
 
 
-@pytest.mark.parametrize("load, part", [(hf.load_clip_vision, "vision"),
-                                        (hf.load_llama, "llm")])  # fmt: skip
+@pytest.mark.parametrize("load, part", [(read.load_clip_vision, "vision"),
+                                        (read.load_llama, "llm")])  # fmt: skip
 def test_a_part_of_a_llava(load, part, tmp_path):
   params = params_of(CONFIG)
-  hf.save_llava(str(tmp_path / "out"), params, CONFIG)
+  write.save_llava(str(tmp_path / "out"), params, CONFIG)
   loaded, found = load(str(tmp_path / "out"))
   same(loaded, params[part])
   assert found == getattr(CONFIG, part)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("config", BOTH, ids=lambda c: c.adapter)
+@pytest.mark.parametrize("shape", [{}, {"fsdp": 2, "tensor": 2}, {"data": 4}])
+def test_tensors_go_to_their_devices(config, dtype, shape, tmp_path):
+  params = params_of(config, np.float32)
+  write.save_llava(str(tmp_path / "out"), params, config)
+  tensors, _ = read.open_llava(str(tmp_path / "out"))
+  wanted = traverse_util.flatten_dict(params, sep="/")
+  assert tensors.keys() == wanted.keys()
+  places = dict.fromkeys(wanted, SingleDeviceSharding(jax.devices()[0]))
+  if shape:
+    mesh = sharding.make_mesh(shape)
+    places = sharding.param_shardings(wanted, mesh)
+  for path, tensor in tensors.items():
+    placed = tensor.place(dtype, places[path])
+    assert placed.sharding == places[path]
+    same(np.asarray(placed), np.asarray(wanted[path]).astype(dtype))
+
+
+def test_a_device_reads_its_own_slice(tmp_path, monkeypatch):
+  params = params_of(CONFIG)
+  write.save_llava(str(tmp_path / "out"), params, CONFIG)
+  tensors, _ = read.open_llava(str(tmp_path / "out"))
+  shapes = []
+  original = read._File.read
+
+  def spy(self, key, index):
+    part = original(self, key, index)
+    shapes.append(part.shape)
+    return part
+
+  monkeypatch.setattr(read._File, "read", spy)
+  mesh = sharding.make_mesh({"fsdp": 2, "tensor": 2})
+  tensor = tensors["llm/layers/mlp/gate"]  # [L, D, F], stored as [F, D]
+  num_layers, width, hidden = tensor.shape
+  tensor.place(np.float32, sharding.param_shardings(
+    {"llm/layers/mlp/gate": tensor}, mesh)["llm/layers/mlp/gate"]
+  )  # fmt: skip
+  assert shapes == [(hidden // 2, width // 2)] * 4 * num_layers
 
 
 def edit(directory, change):
@@ -99,7 +143,7 @@ def test_missing_and_unknown_keys_are_named(llama_dir):
 
   edit(llama_dir, change)
   with pytest.raises(ValueError) as error:
-    hf.load_llama(llama_dir)
+    read.load_llama(llama_dir)
   assert "1 missing, as model.norm.weight" in str(error.value)
   assert "1 unknown, as model.extra.weight" in str(error.value)
   assert llama_dir in str(error.value)
@@ -112,7 +156,7 @@ def test_wrong_shapes_are_named(llama_dir):
 
   edit(llama_dir, change)
   with pytest.raises(ValueError, match=r"layers.1.*k_proj.*\(16, 32\)"):
-    hf.load_llama(llama_dir)
+    read.load_llama(llama_dir)
 
 
 def test_known_leftovers_are_ignored(llama_dir):
@@ -121,9 +165,9 @@ def test_known_leftovers_are_ignored(llama_dir):
       key = f"model.layers.{i}.self_attn.rotary_emb.inv_freq"
       tensors[key] = np.ones(4, np.float32)
 
-  before, _ = hf.load_llama(llama_dir)
+  before, _ = read.load_llama(llama_dir)
   edit(llama_dir, change)
-  same(hf.load_llama(llama_dir)[0], before)
+  same(read.load_llama(llama_dir)[0], before)
 
 
 def split_in_two(directory, overlap):
@@ -142,21 +186,21 @@ def split_in_two(directory, overlap):
 
 
 def test_weights_in_parts(llama_dir):
-  before, _ = hf.load_llama(llama_dir)
+  before, _ = read.load_llama(llama_dir)
   split_in_two(llama_dir, overlap=0)
-  same(hf.load_llama(llama_dir)[0], before)
+  same(read.load_llama(llama_dir)[0], before)
 
 
 def test_duplicate_keys_are_named(llama_dir):
   split_in_two(llama_dir, overlap=1)
   with pytest.raises(ValueError, match="1 duplicate, as model.layers.0"):
-    hf.load_llama(llama_dir)
+    read.load_llama(llama_dir)
 
 
 def test_earlier_spellings_are_read(tmp_path):
   """Those of llava-hf's checkpoints, and of transformers' module names."""
   directory = make_goldens.write(tmp_path / "x", golden("llava"))
-  before, _ = hf.load_llava(directory)
+  before, _ = read.load_llava(directory)
 
   def respell(tensors):
     for key in list(tensors):
@@ -168,7 +212,7 @@ def test_earlier_spellings_are_read(tmp_path):
       tensors[new] = tensors.pop(key)
 
   edit(directory, respell)
-  same(hf.load_llava(directory)[0], before)
+  same(read.load_llava(directory)[0], before)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +225,7 @@ def test_variants_that_we_do_not_have_are_refused(llama_dir, field, value):
   raw = json.loads(path.read_text()) | {field: value}
   path.write_text(json.dumps(raw))
   with pytest.raises(ValueError, match="can be read"):
-    hf.load_llama(llama_dir)
+    read.load_llama(llama_dir)
 
 
 def test_a_linear_projector_that_is_none_is_refused(tmp_path):
@@ -190,35 +234,35 @@ def test_a_linear_projector_that_is_none_is_refused(tmp_path):
   raw = json.loads(path.read_text()) | {"projector_hidden_act": "linear"}
   path.write_text(json.dumps(raw))
   with pytest.raises(ValueError, match="identity as linear_2"):
-    hf.load_llava(directory)
+    read.load_llava(directory)
 
 
 def test_directories_without_weights_are_named(tmp_path):
   with pytest.raises(ValueError, match="config.json"):
-    hf.load_llama(str(tmp_path / "absent"))
+    read.load_llama(str(tmp_path / "absent"))
   (tmp_path / "config.json").write_text("{}")
   with pytest.raises(ValueError, match="model.safetensors"):
-    hf.load_llama(str(tmp_path))
+    read.load_llama(str(tmp_path))
   (tmp_path / "config.json").write_text("{")
   with pytest.raises(ValueError, match="config.json"):
-    hf.load_llama(str(tmp_path))
+    read.load_llama(str(tmp_path))
 
 
 def test_truncated_weights_are_named(llama_dir):
   path = pathlib.Path(llama_dir, "model.safetensors")
   path.write_bytes(path.read_bytes()[:-100])
   with pytest.raises(ValueError, match="model.safetensors"):
-    hf.load_llama(llama_dir)
+    read.load_llama(llama_dir)
 
 
 def test_parameters_that_do_not_fit_are_named(tmp_path):
   params = params_of(CONFIG)["llm"]
   wide = dataclasses.replace(CONFIG.llm, mlp_width=64)
   with pytest.raises(ValueError, match="layers/mlp/gate has shape"):
-    hf.save_llama(str(tmp_path / "out"), params, wide)
+    write.save_llama(str(tmp_path / "out"), params, wide)
   del params["head"]
   with pytest.raises(ValueError, match="head"):
-    hf.save_llama(str(tmp_path / "out"), params, CONFIG.llm)
+    write.save_llama(str(tmp_path / "out"), params, CONFIG.llm)
   assert list(tmp_path.iterdir()) == []
 
 
@@ -228,16 +272,16 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
   def fail(*_, **__):
     raise OSError("disk full")
 
-  monkeypatch.setattr(hf.json, "dump", fail)
+  monkeypatch.setattr(write.json, "dump", fail)
   with pytest.raises(OSError, match="disk full"):
-    hf.save_llama(str(tmp_path / "out"), params, CONFIG.llm)
+    write.save_llama(str(tmp_path / "out"), params, CONFIG.llm)
   assert list(tmp_path.iterdir()) == []
 
 
 def test_other_files_of_a_directory_stay(tmp_path):
   (tmp_path / "notes.txt").write_text("mine")
   for _ in range(2):
-    hf.save_llama(str(tmp_path), params_of(CONFIG)["llm"], CONFIG.llm)
+    write.save_llama(str(tmp_path), params_of(CONFIG)["llm"], CONFIG.llm)
   found = {path.name for path in tmp_path.iterdir()}
   assert found == {"notes.txt", "config.json", "model.safetensors"}
 
@@ -261,13 +305,13 @@ def test_llava_with_its_tokenizer(tokenizer_dir, tmp_path, spare):
   llm = dataclasses.replace(CONFIG.llm, vocab_size=size + spare)
   config = dataclasses.replace(CONFIG, llm=llm)
   params, out = params_of(config), str(tmp_path / "out")
-  hf.save_llava(out, params, config, tokenizer_dir)
+  write.save_llava(out, params, config, tokenizer_dir)
   raw = json.loads(pathlib.Path(out, "config.json").read_text())
   assert raw["image_token_index"] == size
   assert raw["text_config"]["vocab_size"] == size + max(spare, 1)
   text = tokenizers.Tokenizer.from_file(os.path.join(out, "tokenizer.json"))
   assert text.token_to_id("<image>") == size
-  same(hf.load_llava(out)[0], params)
+  same(read.load_llava(out)[0], params)
 
 
 # Live: transformers on PyTorch reads what we write.
@@ -313,7 +357,7 @@ def test_transformers_reads_our_llava(adapter, layer, tmp_path):
   vision = dataclasses.replace(TOY.vision, feature_layer=layer)
   config = dataclasses.replace(TOY, adapter=adapter, vision=vision)
   params, out = params_of(config), str(tmp_path / "out")
-  hf.save_llava(out, params, config)
+  write.save_llava(out, params, config)
   tokens, images = make_goldens.tokens(image=True), make_goldens.images(2)
   kind = transformers.LlavaForConditionalGeneration
   theirs = transformers_logits(kind, out, tokens, images)
@@ -340,7 +384,7 @@ def test_transformers_reads_our_llama(changes, tmp_path):
   llm = dataclasses.replace(TOY.llm, **changes)
   config = dataclasses.replace(TOY, llm=llm)
   params, out = params_of(config), str(tmp_path / "out")
-  hf.save_llama(out, params["llm"], llm)
+  write.save_llama(out, params["llm"], llm)
   family = "Qwen2" if llm.qkv_bias else "Llama"
   kind = getattr(transformers, f"{family}ForCausalLM")
   tokens = make_goldens.tokens(image=False)
@@ -356,7 +400,7 @@ def test_transformers_reads_our_vision_tower(tmp_path):
   import transformers
 
   params, out = params_of(TOY)["vision"], str(tmp_path / "out")
-  hf.save_clip_vision(out, params, TOY.vision)
+  write.save_clip_vision(out, params, TOY.vision)
   model = make_goldens.loaded(transformers.CLIPVisionModel, out)
   images = make_goldens.images(2)
   theirs = make_goldens.run(model, {"images": images})

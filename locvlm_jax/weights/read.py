@@ -1,0 +1,381 @@
+"""A Hugging Face directory -> our parameters, read only where they are used.
+
+A directory holds config.json and model.safetensors (or its parts and their
+index). `open_*` checks every key and shape and reads no tensor; what it
+returns is read by `Tensor.place`, onto a mesh, layer by layer and each device's
+slice alone, or by `Tensor.read`, as numpy. `load_*` do the latter for all.
+"""
+
+import collections
+import dataclasses
+import functools
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import safetensors
+from flax import traverse_util
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
+
+from locvlm_jax.models import clip_vit, llama, locvlm
+from locvlm_jax.weights import config_json, tables
+from locvlm_jax.weights.tables import Leaf
+
+Params = dict[str, Any]
+Flat = dict[str, Any]
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+_DTYPES = {
+  "F64": np.float64, "F32": np.float32, "F16": np.float16,
+  "BF16": ml_dtypes.bfloat16,
+}  # fmt: skip
+
+
+class _File:
+  """One safetensors file."""
+
+  def __init__(self, path: str):
+    try:
+      self._file = safetensors.safe_open(path, framework="numpy")
+    except (OSError, safetensors.SafetensorError) as error:
+      raise ValueError(f"{path}: {error}") from error
+    self.path = path
+
+  def keys(self) -> list[str]:
+    return list(self._file.keys())
+
+  def shape(self, key: str) -> tuple[int, ...]:
+    return tuple(self._file.get_slice(key).get_shape())
+
+  def dtype(self, key: str) -> np.dtype:
+    name = self._file.get_slice(key).get_dtype()
+    if name not in _DTYPES:
+      raise ValueError(f"{self.path}: {key} is {name}; not one of {[*_DTYPES]}")
+    return np.dtype(_DTYPES[name])
+
+  def read(self, key: str, index: tuple[slice, ...]) -> np.ndarray:
+    return self._file.get_slice(key)[index]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+  """A stored tensor: all of a parameter, or one of its layers."""
+
+  leaf: Leaf
+  file: _File
+  name: str  # in the file
+
+  def read(self, index: tuple[slice, ...]) -> np.ndarray:
+    """In the stored layout. The file may have more rows than the leaf."""
+    sizes = self.leaf.stored_shape
+    bounds = (s.indices(n) for s, n in zip(index, sizes, strict=True))
+    return self.file.read(self.name, tuple(slice(a, b) for a, b, _ in bounds))
+
+  def whole(self) -> np.ndarray:
+    """In our layout."""
+    everything = (slice(None),) * len(self.leaf.stored_shape)
+    return self.leaf.ours(self.read(everything))
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+  """One of our parameters, on disk.
+
+  Attributes:
+    parts: one for each layer, or a single one.
+    dtype: as stored.
+  """
+
+  parts: tuple[_Part, ...]
+  dtype: np.dtype
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    leaf = self.parts[0].leaf
+    layers = () if leaf.layer is None else (len(self.parts),)
+    return (*layers, *leaf.shape)
+
+  def cropped(self, shape: tuple[int, ...]) -> "Tensor":
+    """Its first rows (columns, ...) only."""
+    (part,) = self.parts
+    part = dataclasses.replace(part, leaf=part.leaf._replace(shape=shape))
+    return dataclasses.replace(self, parts=(part,))
+
+  def read(self) -> np.ndarray:
+    """All of it, in its stored dtype."""
+    if self.parts[0].leaf.layer is None:
+      return np.ascontiguousarray(self.parts[0].whole())
+    out = np.empty(self.shape, self.dtype)
+    for layer, part in enumerate(self.parts):
+      out[layer] = part.whole()
+    return out
+
+  def place(self, dtype: Any, where: Sharding) -> jax.Array:
+    """All of it, as `dtype`, on one device or on a mesh.
+
+    Every process reads the slices of its own devices, one layer after the
+    other, so that hardly more is in memory at any time than the result.
+    """
+    out = jnp.zeros(self.shape, dtype, device=where)
+    for part in self.parts:
+      leaf = part.leaf
+      stored = jax.make_array_from_callback(
+        leaf.stored_shape, _stored_sharding(leaf, where), part.read
+      )
+      insert = _inserter(leaf.layout, leaf.shape, where)
+      out = insert(out, stored, () if leaf.layer is None else (leaf.layer,))
+    return out
+
+
+def _stored_sharding(leaf: Leaf, ours: Sharding) -> Sharding:
+  """Where the stored tensor's slices go, so that no device needs another's."""
+  if not isinstance(ours, NamedSharding):
+    return ours
+  layer = [] if leaf.layer is None else [None]
+  spec = [*ours.spec, *[None] * len((*layer, *leaf.shape))]
+  spec = spec[len(layer) :][: len(leaf.shape)]
+  return NamedSharding(ours.mesh, PartitionSpec(*leaf.stored_spec(spec)))
+
+
+@functools.cache
+def _inserter(layout: str, shape: tuple[int, ...], sharding: Sharding):
+  """(whole, stored tensor, (layer,) or ()) -> whole with that part set."""
+
+  def insert(whole, stored, layer):
+    part = tables.to_ours(stored, layout, shape).astype(whole.dtype)
+    return whole.at[layer].set(part)
+
+  return jax.jit(insert, donate_argnums=0, out_shardings=sharding)
+
+
+def open_clip_vision(
+  directory: str, feature_layer: int | None = None
+) -> tuple[dict[str, Tensor], clip_vit.VisionConfig]:
+  """A CLIPVisionModel, or the vision tower of a CLIPModel or a Llava.
+
+  Args:
+    directory: with config.json and safetensors.
+    feature_layer: see VisionConfig; None: as stored there, else -2.
+
+  Returns:
+    The parameters by path, still on disk, and the tower's shape.
+
+  Raises:
+    ValueError: the files do not hold exactly such a model.
+  """
+  raw = read_json(directory, "config.json")
+  config = config_json.vision_config(raw.get("vision_config", raw))
+  if feature_layer is not None:
+    raw = raw | {"vision_feature_layer": feature_layer}
+  config = config_json.with_feature_layer(config, raw)
+  leaves = tables.clip_leaves(config)
+  renames, ignored = tables.CLIP_RENAMES, tables.CLIP_IGNORED
+  return _open(directory, leaves, renames, ignored), config
+
+
+def open_llama(
+  directory: str,
+) -> tuple[dict[str, Tensor], llama.LlamaConfig]:
+  """A LlamaForCausalLM, or the LLM of a Llava.
+
+  A Qwen2ForCausalLM is the same with biases, and is read too.
+
+  Args:
+    directory: with config.json and safetensors.
+
+  Returns:
+    The parameters by path, still on disk, and the model's shape.
+
+  Raises:
+    ValueError: the files do not hold exactly such a model.
+  """
+  raw = read_json(directory, "config.json")
+  if "text_config" in raw:
+    flat, whole = open_llava(directory)
+    return _below(flat, "llm/"), whole.llm
+  config = config_json.llama_config(raw, directory)
+  ignored = tables.LLAMA_IGNORED
+  if config.tie_embeddings:
+    ignored += r"|lm_head\.weight"
+  return _open(directory, tables.llama_leaves(config), (), ignored), config
+
+
+def open_llava(
+  directory: str,
+) -> tuple[dict[str, Tensor], locvlm.LocVLMConfig]:
+  """A LlavaForConditionalGeneration.
+
+  Rows of the vocabulary that `write.save_llava` added are dropped again, and
+  so is the identity that stands for the second layer of a linear adapter.
+
+  Args:
+    directory: with config.json and safetensors.
+
+  Returns:
+    The parameters by path, still on disk, and the model's shape.
+
+  Raises:
+    ValueError: the files do not hold exactly such a model.
+  """
+  raw = read_json(directory, "config.json")
+  stored = config_json.llava_config(raw, directory)
+  ignored = rf"{tables.LLAMA_IGNORED}|.*position_ids"
+  if stored.llm.tie_embeddings:
+    ignored += r"|language_model\.lm_head\.weight"
+  leaves = tables.llava_leaves(stored)
+  flat = _open(directory, leaves, tables.LLAVA_RENAMES, ignored)
+  config = _drop_identity(flat, stored, raw, directory)
+  _drop_rows(flat, raw)
+  return flat, config_json.with_vocabulary(config, raw)
+
+
+def load_clip_vision(
+  directory: str, feature_layer: int | None = None
+) -> tuple[Params, clip_vit.VisionConfig]:
+  """`open_clip_vision`, read: nested numpy arrays in their stored dtype."""
+  flat, config = open_clip_vision(directory, feature_layer)
+  return _loaded(flat), config
+
+
+def load_llama(directory: str) -> tuple[Params, llama.LlamaConfig]:
+  """`open_llama`, read: nested numpy arrays in their stored dtype."""
+  flat, config = open_llama(directory)
+  return _loaded(flat), config
+
+
+def load_llava(directory: str) -> tuple[Params, locvlm.LocVLMConfig]:
+  """`open_llava`, read: nested numpy arrays in their stored dtype."""
+  flat, config = open_llava(directory)
+  return _loaded(flat), config
+
+
+def _loaded(flat: Mapping[str, Tensor]) -> Params:
+  arrays = {path: tensor.read() for path, tensor in flat.items()}
+  return traverse_util.unflatten_dict(arrays, sep="/")
+
+
+def _below(flat: Flat, prefix: str) -> Flat:
+  return {
+    path.removeprefix(prefix): tensor
+    for path, tensor in flat.items()
+    if path.startswith(prefix)
+  }
+
+
+def _drop_identity(flat, config, raw, directory) -> locvlm.LocVLMConfig:
+  act = raw.get("projector_hidden_act", "gelu")
+  if act == "gelu":
+    return config
+  kernel = flat.pop("adapter/linear_2").read()
+  bias = flat.pop("adapter/linear_2_bias").read()
+  identity = (kernel == np.eye(len(kernel))).all() and not bias.any()
+  if act != "linear" or not identity:
+    raise ValueError(
+      f"{directory}: projector_hidden_act {act!r}; wanted 'gelu', or 'linear'"
+      " with an identity as linear_2 (which is a linear adapter)"
+    )
+  return dataclasses.replace(config, adapter="linear")
+
+
+def _drop_rows(flat: Flat, raw: Mapping) -> None:
+  size = raw.get("locvlm_vocab_size")
+  if size is None:
+    return
+  table = flat["llm/embedding"]
+  flat["llm/embedding"] = table.cropped((size, table.shape[1]))
+  if "llm/head" in flat:
+    head = flat["llm/head"]
+    flat["llm/head"] = head.cropped((head.shape[0], size))
+
+
+def read_json(directory: str, name: str) -> dict:
+  """A json file of `directory`; ValueError names what is wrong with it."""
+  path = os.path.join(directory, name)
+  try:
+    with open(path, encoding="utf-8") as f:
+      return json.load(f)
+  except (OSError, json.JSONDecodeError) as error:
+    raise ValueError(f"{path}: {error}") from error
+
+
+def _files(directory: str) -> list[str]:
+  """The safetensors files of a directory, in order."""
+  if os.path.exists(os.path.join(directory, INDEX)):
+    names = set(read_json(directory, INDEX)["weight_map"].values())
+    return [os.path.join(directory, name) for name in sorted(names)]
+  path = os.path.join(directory, WEIGHTS)
+  if not os.path.exists(path):
+    raise ValueError(
+      f"{directory}: neither {WEIGHTS} nor {INDEX} there. Convert a checkpoint"
+      " in another format with transformers' save_pretrained first"
+    )
+  return [path]
+
+
+def _rename(key: str, renames: Iterable[tuple[str, str]]) -> str:
+  for pattern, replacement in renames:
+    key = re.sub(pattern, replacement, key)
+  return key
+
+
+def _open(
+  directory: str,
+  leaves: list[Leaf],
+  renames: Iterable[tuple[str, str]],
+  ignored: str,
+) -> dict[str, Tensor]:
+  """All parameters by path, checked against the files."""
+  stored = [
+    (_rename(key, renames), file, key)
+    for file in map(_File, _files(directory))
+    for key in file.keys()  # noqa: SIM118 (not a dict)
+  ]
+  stored = [s for s in stored if not re.fullmatch(ignored, s[0])]
+  _check_keys(directory, leaves, [key for key, _, _ in stored])
+  places = {key: (file, name) for key, file, name in stored}
+  parts = collections.defaultdict(list)
+  for leaf in leaves:
+    part = _Part(leaf, *places[leaf.key])
+    _check_shape(directory, part)
+    parts[leaf.path].append(part)
+  return {path: _tensor(found) for path, found in parts.items()}
+
+
+def _tensor(parts: list[_Part]) -> Tensor:
+  dtypes = [part.file.dtype(part.name) for part in parts]
+  return Tensor(tuple(parts), functools.reduce(np.promote_types, dtypes))
+
+
+def _check_keys(directory: str, leaves: list[Leaf], found: list[str]) -> None:
+  """Exactly the table's keys, each once."""
+  wanted, counts = {leaf.key for leaf in leaves}, collections.Counter(found)
+  problems = {
+    "missing": sorted(wanted - counts.keys()),
+    "unknown": sorted(counts.keys() - wanted),
+    "duplicate": sorted(key for key, n in counts.items() if n > 1),
+  }
+  text = "; ".join(
+    f"{len(keys)} {what}, as {', '.join(keys[:3])}"
+    for what, keys in problems.items()
+    if keys
+  )
+  if text:
+    raise ValueError(
+      f"{directory}: the weights do not match config.json: {text}"
+    )
+
+
+def _check_shape(directory: str, part: _Part) -> None:
+  shape = part.file.shape(part.name)
+  if shape != part.leaf.stored_shape:
+    raise ValueError(
+      f"{directory}: {part.name} has shape {shape}; config.json asks for"
+      f" {part.leaf.stored_shape}"
+    )
