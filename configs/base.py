@@ -34,7 +34,9 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   # What is trained: patterns for the beginning of a parameter's path.
   c.trainable = ("adapter", "llm")
   # Where the parameters come from; empty: random. `checkpoint` (the workdir
-  # of an earlier run) takes precedence over the Hugging Face directories.
+  # of an earlier run) takes precedence over the others, which are directories
+  # in Hugging Face layout; llava may also be one of LLaVA's own, with the
+  # tower of `vision` and, if it has no LLM or a LoRA, the base of `llm`.
   c.init = ml_collections.ConfigDict()
   c.init.vision = ""
   c.init.llm = ""

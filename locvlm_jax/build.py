@@ -25,7 +25,7 @@ from locvlm_jax import (
 )
 from locvlm_jax.data import pipeline, preprocess
 from locvlm_jax.models import clip_vit, llama, locvlm
-from locvlm_jax.weights import read
+from locvlm_jax.weights import original, read
 
 
 def check(config: Mapping) -> None:
@@ -160,12 +160,24 @@ def initial_params(
 
   shardings = sharding.param_shardings(param_shapes(m), mesh)
   key = jax.random.key(config["seed"])
+  stored = _stored(config)
+  _check_frozen(stored, trainable, shardings)
   params = jax.jit(init, out_shardings=shardings)(key)
-  for path, value in _stored(config).items():
+  for path, value in stored.items():
     _check_shape(path, value, params)
     dtype = params.pop(path).dtype  # its memory is free for what comes
     params[path] = _place(value, dtype, shardings[path])
   return params
+
+
+def _check_frozen(stored: Mapping, trainable: Mapping, paths: Mapping) -> None:
+  """Random numbers that never train are a forgotten field."""
+  random = [p for p in paths if p not in trainable and p not in stored]
+  if stored and random:
+    raise ValueError(
+      f"init: {len(random)} parameters, as {random[0]}, are frozen and in none"
+      " of the directories that config.init names: name theirs too."
+    )
 
 
 def _place(value, dtype, where: jax.sharding.Sharding) -> jax.Array:
@@ -192,9 +204,9 @@ def _stored(config: Mapping) -> optim.Flat:
   init = config["init"]
   if init["checkpoint"]:
     return load_params(init["checkpoint"])[0]
-  flat = {}
-  if init["llava"]:
-    flat = read.open_llava(init["llava"])[0]
+  if init["llava"] and not read.is_llava(init["llava"]):
+    return original.open_llava(init["llava"], init["vision"], init["llm"])[0]
+  flat = read.open_llava(init["llava"])[0] if init["llava"] else {}
   for part, open_part in (("vision", read.open_clip_vision),
                           ("llm", read.open_llama)):  # fmt: skip
     if init[part]:

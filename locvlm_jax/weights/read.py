@@ -1,9 +1,10 @@
 """A Hugging Face directory -> our parameters, read only where they are used.
 
-A directory holds config.json and model.safetensors (or its parts and their
-index). `open_*` checks every key and shape and reads no tensor; what it
-returns is read by `Tensor.place`, onto a mesh, layer by layer and each device's
-slice alone, or by `Tensor.read`, as numpy. `load_*` do the latter for all.
+A directory holds config.json and model.safetensors or pytorch_model.bin, or
+the parts of either and their index. `open_*` checks every key and shape and
+reads no tensor; what it returns is read by `Tensor.place`, onto a mesh, layer
+by layer and each device's slice alone, or by `Tensor.read`, as numpy. `load_*`
+do the latter for all.
 """
 
 import collections
@@ -13,7 +14,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -24,21 +25,36 @@ from flax import traverse_util
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from locvlm_jax.models import clip_vit, llama, locvlm
-from locvlm_jax.weights import config_json, tables
+from locvlm_jax.weights import config_json, pickles, tables
 from locvlm_jax.weights.tables import Leaf
 
 Params = dict[str, Any]
 Flat = dict[str, Any]
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
+# In order of preference; each may be in parts, with an index beside them.
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _DTYPES = {
   "F64": np.float64, "F32": np.float32, "F16": np.float16,
   "BF16": ml_dtypes.bfloat16,
 }  # fmt: skip
 
 
-class _File:
+@runtime_checkable
+class File(Protocol):
+  """Tensors by name; nothing is read but what `read` returns."""
+
+  path: str
+
+  def keys(self) -> list[str]: ...
+
+  def shape(self, key: str) -> tuple[int, ...]: ...
+
+  def dtype(self, key: str) -> np.dtype: ...
+
+  def read(self, key: str, index: tuple[slice, ...]) -> np.ndarray: ...
+
+
+class _Safetensors:
   """One safetensors file."""
 
   def __init__(self, path: str):
@@ -65,11 +81,11 @@ class _File:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Part:
+class Part:
   """A stored tensor: all of a parameter, or one of its layers."""
 
   leaf: Leaf
-  file: _File
+  file: File
   name: str  # in the file
 
   def read(self, index: tuple[slice, ...]) -> np.ndarray:
@@ -93,7 +109,7 @@ class Tensor:
     dtype: as stored.
   """
 
-  parts: tuple[_Part, ...]
+  parts: tuple[Part, ...]
   dtype: np.dtype
 
   @property
@@ -161,7 +177,7 @@ def open_clip_vision(
   """A CLIPVisionModel, or the vision tower of a CLIPModel or a Llava.
 
   Args:
-    directory: with config.json and safetensors.
+    directory: with config.json and weights.
     feature_layer: see VisionConfig; None: as stored there, else -2.
 
   Returns:
@@ -177,7 +193,9 @@ def open_clip_vision(
   config = config_json.with_feature_layer(config, raw)
   leaves = tables.clip_leaves(config)
   renames, ignored = tables.CLIP_RENAMES, tables.CLIP_IGNORED
-  return _open(directory, leaves, renames, ignored), config
+  return open_tensors(
+    directory, files(directory), leaves, renames, ignored
+  ), config
 
 
 def open_llama(
@@ -188,7 +206,7 @@ def open_llama(
   A Qwen2ForCausalLM is the same with biases, and is read too.
 
   Args:
-    directory: with config.json and safetensors.
+    directory: with config.json and weights.
 
   Returns:
     The parameters by path, still on disk, and the model's shape.
@@ -197,14 +215,20 @@ def open_llama(
     ValueError: the files do not hold exactly such a model.
   """
   raw = read_json(directory, "config.json")
-  if "text_config" in raw:
+  if is_llava(directory):
     flat, whole = open_llava(directory)
     return _below(flat, "llm/"), whole.llm
   config = config_json.llama_config(raw, directory)
   ignored = tables.LLAMA_IGNORED
   if config.tie_embeddings:
     ignored += r"|lm_head\.weight"
-  return _open(directory, tables.llama_leaves(config), (), ignored), config
+  leaves = tables.llama_leaves(config)
+  return open_tensors(directory, files(directory), leaves, (), ignored), config
+
+
+def is_llava(directory: str) -> bool:
+  """Whether it is a Hugging Face Llava; else perhaps `original`."""
+  return "text_config" in read_json(directory, "config.json")
 
 
 def open_llava(
@@ -216,7 +240,7 @@ def open_llava(
   so is the identity that stands for the second layer of a linear adapter.
 
   Args:
-    directory: with config.json and safetensors.
+    directory: with config.json and weights.
 
   Returns:
     The parameters by path, still on disk, and the model's shape.
@@ -230,7 +254,9 @@ def open_llava(
   if stored.llm.tie_embeddings:
     ignored += r"|language_model\.lm_head\.weight"
   leaves = tables.llava_leaves(stored)
-  flat = _open(directory, leaves, tables.LLAVA_RENAMES, ignored)
+  flat = open_tensors(
+    directory, files(directory), leaves, tables.LLAVA_RENAMES, ignored
+  )
   config = _drop_identity(flat, stored, raw, directory)
   _drop_rows(flat, raw)
   return flat, config_json.with_vocabulary(config, raw)
@@ -305,36 +331,81 @@ def read_json(directory: str, name: str) -> dict:
     raise ValueError(f"{path}: {error}") from error
 
 
-def _files(directory: str) -> list[str]:
-  """The safetensors files of a directory, in order."""
-  if os.path.exists(os.path.join(directory, INDEX)):
-    names = set(read_json(directory, INDEX)["weight_map"].values())
-    return [os.path.join(directory, name) for name in sorted(names)]
-  path = os.path.join(directory, WEIGHTS)
-  if not os.path.exists(path):
+def has_weights(directory: str) -> bool:
+  """Whether `files` finds any."""
+  return bool(_names(directory))
+
+
+def files(directory: str) -> list[File]:
+  """The files of a directory that hold its weights, opened, in order.
+
+  Raises:
+    ValueError: there are none, or one can't be read.
+  """
+  names = _names(directory)
+  if not names:
     raise ValueError(
-      f"{directory}: neither {WEIGHTS} nor {INDEX} there. Convert a checkpoint"
-      " in another format with transformers' save_pretrained first"
+      f"{directory}: no weights there: neither {' nor '.join(WEIGHTS)}, nor an"
+      " index of their parts"
     )
-  return [path]
+  return [open_file(os.path.join(directory, name)) for name in names]
 
 
-def _rename(key: str, renames: Iterable[tuple[str, str]]) -> str:
+def _names(directory: str) -> list[str]:
+  there = set(os.listdir(directory))
+  for name in WEIGHTS:
+    if (index := f"{name}.index.json") in there:
+      return _indexed(directory, index)
+    if name in there:
+      return [name]
+  return []
+
+
+def _indexed(directory: str, index: str) -> list[str]:
+  names = sorted(set(read_json(directory, index)["weight_map"].values()))
+  for name in names:
+    if os.path.basename(name) != name:
+      raise ValueError(f"{directory}: {index} names {name!r}, outside of it")
+  return names
+
+
+def open_file(path: str) -> File:
+  """One file of weights, as its name ends: safetensors or PyTorch's .bin.
+
+  Raises:
+    ValueError: it is missing, truncated or not such a file.
+  """
+  return (pickles.File if path.endswith(".bin") else _Safetensors)(path)
+
+
+def rename(key: str, renames: Iterable[tuple[str, str]]) -> str:
   for pattern, replacement in renames:
     key = re.sub(pattern, replacement, key)
   return key
 
 
-def _open(
+def open_tensors(
   directory: str,
+  files: list[File],
   leaves: list[Leaf],
   renames: Iterable[tuple[str, str]],
   ignored: str,
 ) -> dict[str, Tensor]:
-  """All parameters by path, checked against the files."""
+  """The parameters of a key table by path, checked against the files.
+
+  Args:
+    directory: for messages.
+    files: of `files` or `open_file`.
+    leaves: the key table.
+    renames: patterns and replacements that make a file's keys the table's.
+    ignored: a pattern of (renamed) keys that are no parameters.
+
+  Raises:
+    ValueError: keys that are missing, unknown or there twice; a wrong shape.
+  """
   stored = [
-    (_rename(key, renames), file, key)
-    for file in map(_File, _files(directory))
+    (rename(key, renames), file, key)
+    for file in files
     for key in file.keys()  # noqa: SIM118 (not a dict)
   ]
   stored = [s for s in stored if not re.fullmatch(ignored, s[0])]
@@ -342,13 +413,13 @@ def _open(
   places = {key: (file, name) for key, file, name in stored}
   parts = collections.defaultdict(list)
   for leaf in leaves:
-    part = _Part(leaf, *places[leaf.key])
+    part = Part(leaf, *places[leaf.key])
     _check_shape(directory, part)
     parts[leaf.path].append(part)
   return {path: _tensor(found) for path, found in parts.items()}
 
 
-def _tensor(parts: list[_Part]) -> Tensor:
+def _tensor(parts: list[Part]) -> Tensor:
   dtypes = [part.file.dtype(part.name) for part in parts]
   return Tensor(tuple(parts), functools.reduce(np.promote_types, dtypes))
 
@@ -372,7 +443,7 @@ def _check_keys(directory: str, leaves: list[Leaf], found: list[str]) -> None:
     )
 
 
-def _check_shape(directory: str, part: _Part) -> None:
+def _check_shape(directory: str, part: Part) -> None:
   shape = part.file.shape(part.name)
   if shape != part.leaf.stored_shape:
     raise ValueError(

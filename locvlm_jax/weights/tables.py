@@ -92,6 +92,18 @@ LLAVA_RENAMES = (
   (r"^lm_head\.", "language_model.lm_head."),
   (r"^vision_tower\.vision_model\.", "vision_tower."),
 )
+# Original LLaVA: the LLM's own keys, and the projector among them.
+ORIGINAL_RENAMES = (
+  (r"^base_model\.model\.", ""),
+  (r"^model\.(mm_projector|vision_tower)\.", r"\1."),
+  (
+    r"^mm_projector\.(0\.)?(weight|bias)$",
+    r"multi_modal_projector.linear_1.\2",
+  ),
+  (r"^vision_tower\.vision_tower\.(vision_model\.)?", "vision_tower."),
+  (r"^mm_projector\.2\.", "multi_modal_projector.linear_2."),
+  (r"^(model|lm_head)\.", r"language_model.\1."),
+)
 
 
 class Leaf(NamedTuple):
