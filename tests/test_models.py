@@ -273,6 +273,28 @@ def test_bfloat16_is_near_float32(params):
   assert logits(half, params, a).dtype == jnp.float32
 
 
+def test_stretched_rotary_positions():
+  """Angles at position 1: those that turn often stay, slow ones shrink."""
+
+  def angles(**changes):
+    config = dataclasses.replace(CONFIG.llm, theta=1e4, **changes)
+    rotation = llama.rotation(jnp.ones((1, 1), jnp.int32), config)
+    return np.arctan2(rotation.sin, rotation.cos).ravel()
+
+  plain = angles()  # 1, 0.1, 0.01, 0.001 for a head of 8
+  np.testing.assert_allclose(
+    angles(rope_type="linear", rope_factor=4.0), plain / 4, rtol=1e-5
+  )
+  stretched = angles(
+    rope_type="llama3", rope_factor=8.0, rope_original_positions=128,
+    rope_low_freq_factor=1.0, rope_high_freq_factor=4.0,
+  )  # fmt: skip
+  # In 128 positions they turn 20.4, 2.04, 0.2 and 0.02 times.
+  share = (128 * 0.1 / (2 * np.pi) - 1) / 3
+  wanted = plain * [1, share + (1 - share) / 8, 1 / 8, 1 / 8]
+  np.testing.assert_allclose(stretched, wanted, rtol=1e-4)
+
+
 def test_what_is_unused_has_no_influence(params):
   batch = rows([20])
   changed = jax.tree.map(lambda x: x, params)

@@ -43,8 +43,15 @@ def test_llava_round_trip(config, dtype, tmp_path):
   assert (found.vision, found.adapter, found.llm) == wanted
 
 
+STRETCHED = [
+  {"rope_type": "linear", "rope_factor": 4.0},
+  {"rope_type": "llama3", "rope_factor": 8.0, "rope_original_positions": 16},
+]
+
+
 @pytest.mark.parametrize("changes", [{}, {"tie_embeddings": True},
-                                     {"qkv_bias": True}])  # fmt: skip
+                                     {"qkv_bias": True},
+                                     *STRETCHED])  # fmt: skip
 def test_llama_round_trip(changes, tmp_path):
   llm = dataclasses.replace(CONFIG.llm, **changes)
   params = params_of(dataclasses.replace(CONFIG, llm=llm))["llm"]
@@ -285,7 +292,7 @@ def test_earlier_spellings_are_read(tmp_path):
 @pytest.mark.parametrize(
   "field, value",
   [("hidden_act", "gelu"), ("model_type", "gpt2"), ("attention_bias", True),
-   ("rope_parameters", {"rope_type": "llama3", "rope_theta": 5e5})],
+   ("rope_parameters", {"rope_type": "yarn", "rope_theta": 5e5})],
 )  # fmt: skip
 def test_variants_that_we_do_not_have_are_refused(llama_dir, field, value):
   path = pathlib.Path(llama_dir, "config.json")
@@ -351,6 +358,37 @@ def test_other_files_of_a_directory_stay(tmp_path):
     write.save_llama(str(tmp_path), params_of(CONFIG)["llm"], CONFIG.llm)
   found = {path.name for path in tmp_path.iterdir()}
   assert found == {"notes.txt", "config.json", "model.safetensors"}
+
+
+def test_large_models_are_written_in_parts(tmp_path, monkeypatch):
+  params, out = params_of(CONFIG), str(tmp_path / "out")
+  write.save_llava(out, params, CONFIG)
+  small = 1 << 14
+  monkeypatch.setattr(write, "FILE_BYTES", small)
+  write.save_llava(out, params, CONFIG)
+  same(read.load_llava(out)[0], params)
+  files = sorted(pathlib.Path(out).glob("*.safetensors"))
+  assert len(files) > 3 and files[0].name.startswith("model-00001-of-")
+  for file in files:
+    tensors = safetensors.numpy.load_file(file)
+    assert len(tensors) == 1 or sum(
+      x.nbytes for x in tensors.values()
+    ) <= small  # fmt: skip
+  monkeypatch.undo()
+  write.save_llava(out, params, CONFIG)  # leaves nothing of the parts
+  assert sorted(os.listdir(out)) == ["config.json", "model.safetensors"]
+
+
+def test_tensors_from_disk_are_written_bit_for_bit(tmp_path):
+  for config in BOTH:
+    first, second = (str(tmp_path / config.adapter / x) for x in "ab")
+    write.save_llava(first, params_of(config), config)
+    tensors, _ = read.open_llava(first)
+    nested = traverse_util.unflatten_dict(tensors, sep="/")
+    write.save_llava(second, nested, config)
+    for name in os.listdir(first):
+      assert (pathlib.Path(first, name).read_bytes()
+              == pathlib.Path(second, name).read_bytes())  # fmt: skip
 
 
 @pytest.fixture
@@ -442,6 +480,7 @@ def test_transformers_reads_our_llava(adapter, layer, tmp_path):
     {"tie_embeddings": True},
     {"qkv_bias": True},
     {"theta": 500.0, "eps": 1e-5},
+    *STRETCHED,
   ],
 )
 def test_transformers_reads_our_llama(changes, tmp_path):

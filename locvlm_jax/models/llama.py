@@ -17,6 +17,8 @@ from locvlm_jax.models import attention
 from locvlm_jax.models.layers import CONTEXT, linear, stack
 from locvlm_jax.sharding import BATCH, TENSOR, constrain
 
+ROPE_TYPES = ("default", "linear", "llama3")
+
 
 @dataclasses.dataclass(frozen=True)
 class LlamaConfig:
@@ -38,6 +40,12 @@ class LlamaConfig:
   max_positions: int = 2048
   tie_embeddings: bool = False
   qkv_bias: bool = False
+  # How a model trained on few positions was stretched to more of them.
+  rope_type: str = "default"  # default | linear | llama3
+  rope_factor: float = 1.0
+  rope_low_freq_factor: float = 1.0
+  rope_high_freq_factor: float = 4.0
+  rope_original_positions: int = 8192
 
   def __post_init__(self) -> None:
     if self.num_heads % self.num_kv_heads:
@@ -48,6 +56,10 @@ class LlamaConfig:
     if self.head_dim % 2:
       raise ValueError(
         f"llm.head_dim {self.head_dim} is odd: rotary positions need pairs"
+      )
+    if self.rope_type not in ROPE_TYPES:
+      raise ValueError(
+        f"llm.rope_type {self.rope_type!r}: not one of {ROPE_TYPES}"
       )
 
 
@@ -83,8 +95,29 @@ def rotation(positions: Int[Array, "#B T"], config: LlamaConfig) -> Rotation:
   """The angles position / theta^(2i/K), i < K/2, in float32."""
   half = config.head_dim // 2
   inverse = config.theta ** -(jnp.arange(half, dtype=jnp.float32) / half)
+  inverse = _stretched(inverse, config)
   angles = positions[..., None, None].astype(jnp.float32) * inverse
   return Rotation(jnp.cos(angles), jnp.sin(angles))
+
+
+def _stretched(
+  inverse: Float[Array, " K2"], config: LlamaConfig
+) -> Float[Array, " K2"]:
+  """The angles per position of a model stretched by `rope_factor`.
+
+  linear: all divided by it. llama3 (transformers' name): only those that turn
+  less than `rope_low_freq_factor` times in the original positions; those that
+  turn more than `rope_high_freq_factor` times stay; a line joins the two.
+  """
+  if config.rope_type == "default":
+    return inverse
+  slow = inverse / config.rope_factor
+  if config.rope_type == "linear":
+    return slow
+  low, high = config.rope_low_freq_factor, config.rope_high_freq_factor
+  turns = config.rope_original_positions * inverse / (2 * jnp.pi)
+  share = jnp.clip((turns - low) / (high - low), 0.0, 1.0)
+  return share * inverse + (1 - share) * slow
 
 
 def rotate(

@@ -5,6 +5,14 @@ from collections.abc import Mapping
 
 from locvlm_jax.models import clip_vit, llama, locvlm
 
+# Fields of LlamaConfig -> those of rope_parameters (rope_scaling, earlier).
+_ROPE = {
+  "rope_factor": "factor",
+  "rope_low_freq_factor": "low_freq_factor",
+  "rope_high_freq_factor": "high_freq_factor",
+  "rope_original_positions": "original_max_position_embeddings",
+}
+
 
 def with_feature_layer(
   config: clip_vit.VisionConfig, raw: Mapping
@@ -37,10 +45,11 @@ def llama_config(raw: Mapping, where: str) -> llama.LlamaConfig:
   """
   kind = raw.get("model_type", "llama")
   rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+  rope_type = rope.get("rope_type", rope.get("type", "default"))
   wanted = (
     ("model_type", kind, ("llama", "qwen2")),
     ("hidden_act", raw.get("hidden_act", "silu"), ("silu",)),
-    ("rope_type", rope.get("rope_type", "default"), ("default",)),
+    ("rope_type", rope_type, llama.ROPE_TYPES),
     ("attention_bias", raw.get("attention_bias", False), (False,)),
     ("mlp_bias", raw.get("mlp_bias", False), (False,)),
     ("use_sliding_window", raw.get("use_sliding_window", False), (False,)),
@@ -63,6 +72,8 @@ def llama_config(raw: Mapping, where: str) -> llama.LlamaConfig:
     max_positions=raw.get("max_position_embeddings", 2048),
     tie_embeddings=raw.get("tie_word_embeddings", False),
     qkv_bias=kind == "qwen2",
+    rope_type=rope_type,
+    **{ours: rope[theirs] for ours, theirs in _ROPE.items() if theirs in rope},
   )
 
 
@@ -128,12 +139,21 @@ def llama_json(config: llama.LlamaConfig) -> dict:
     "hidden_act": "silu",
     "rms_norm_eps": config.eps,
     "rope_theta": config.theta,
-    "rope_parameters": {"rope_type": "default", "rope_theta": config.theta},
+    "rope_parameters": _rope_json(config),
     "max_position_embeddings": config.max_positions,
     "tie_word_embeddings": config.tie_embeddings,
     "bos_token_id": 1,
     "eos_token_id": 2,
     "pad_token_id": 0,
+  }
+
+
+def _rope_json(config: llama.LlamaConfig) -> dict:
+  names = {"default": (), "linear": ("rope_factor",), "llama3": tuple(_ROPE)}
+  return {
+    "rope_type": config.rope_type,
+    "rope_theta": config.theta,
+    **{_ROPE[name]: getattr(config, name) for name in names[config.rope_type]},
   }
 
 

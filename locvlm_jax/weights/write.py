@@ -1,11 +1,20 @@
-"""Our parameters -> a Hugging Face directory that transformers loads."""
+"""Our parameters -> a Hugging Face directory that transformers loads.
+
+Parameters are arrays (of numpy or on devices) or `read.Tensor`s. A tensor is
+made when the file that holds it is written, and files are at most 1 GiB, or
+one tensor: more than that is never in memory beside the parameters.
+"""
 
 import contextlib
+import dataclasses
+import functools
 import json
+import math
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,46 +23,67 @@ import tokenizers
 from flax import traverse_util
 
 from locvlm_jax.models import clip_vit, llama, locvlm
-from locvlm_jax.weights import config_json, tables
+from locvlm_jax.weights import config_json, read, tables
 from locvlm_jax.weights.tables import Leaf
 
 Params = dict[str, Any]
 Flat = dict[str, Any]
 
-WEIGHTS = "model.safetensors"
+FILE_BYTES = 1 << 30
+_WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stored:
+  """A tensor of the directory: `make` gives it, in any dtype."""
+
+  shape: tuple[int, ...]
+  dtype: np.dtype
+  make: Callable[[], np.ndarray]
+
+  @property
+  def nbytes(self) -> int:
+    return math.prod(self.shape) * self.dtype.itemsize
+
+  def array(self) -> np.ndarray:
+    return np.ascontiguousarray(self.make(), self.dtype)
 
 
 def save_clip_vision(
-  directory: str, params: Params, config: clip_vit.VisionConfig
-) -> None:
+  directory: str, params: Params, config: clip_vit.VisionConfig,
+  dtype: Any = None,
+) -> None:  # fmt: skip
   """Writes a CLIPVisionModel that transformers loads.
 
   Args:
     directory: made if absent; files of the same names are replaced.
-    params: nested; their dtype is the stored one.
+    params: nested.
     config: the tower's shape.
+    dtype: as stored; None: that of each parameter.
 
   Raises:
     ValueError: params do not fit config.
   """
-  tensors = _tensors(_flat(params), tables.clip_leaves(config))
+  tensors = _tensors(_flat(params), tables.clip_leaves(config), dtype)
   _write(directory, tensors, config_json.vision_json(config))
 
 
 def save_llama(
-  directory: str, params: Params, config: llama.LlamaConfig
-) -> None:
+  directory: str, params: Params, config: llama.LlamaConfig,
+  dtype: Any = None,
+) -> None:  # fmt: skip
   """Writes a LlamaForCausalLM (with biases: a Qwen2ForCausalLM).
 
   Args:
     directory: made if absent; files of the same names are replaced.
-    params: nested; their dtype is the stored one.
+    params: nested.
     config: the model's shape.
+    dtype: as stored; None: that of each parameter.
 
   Raises:
     ValueError: params do not fit config.
   """
-  tensors = _tensors(_flat(params), tables.llama_leaves(config))
+  tensors = _tensors(_flat(params), tables.llama_leaves(config), dtype)
   _write(directory, tensors, config_json.llama_json(config))
 
 
@@ -62,6 +92,7 @@ def save_llava(
   params: Params,
   config: locvlm.LocVLMConfig,
   tokenizer_dir: str | None = None,
+  dtype: Any = None,
 ) -> None:
   """Writes a LlavaForConditionalGeneration that transformers loads.
 
@@ -73,20 +104,18 @@ def save_llava(
 
   Args:
     directory: made if absent; files of the same names are replaced.
-    params: nested; their dtype is the stored one.
+    params: nested.
     config: the model's shape.
     tokenizer_dir: tokenizer.json and its companions, to be copied.
+    dtype: as stored; None: that of each parameter.
 
   Raises:
     ValueError: params do not fit config.
   """
   flat, size = _flat(params), config.llm.vocab_size
-  tensors = _tensors(flat, tables.llava_leaves(config))
+  tensors = _tensors(flat, tables.llava_leaves(config), dtype)
   if config.adapter == "linear":
-    bias = tensors["multi_modal_projector.linear_1.bias"]
-    identity = np.eye(len(bias), dtype=bias.dtype)
-    tensors["multi_modal_projector.linear_2.weight"] = identity
-    tensors["multi_modal_projector.linear_2.bias"] = np.zeros_like(bias)
+    tensors |= _identity(tensors["multi_modal_projector.linear_1.bias"])
   with _tokenizer_files(tokenizer_dir, size) as (extra, image_id):
     rows = max(size, image_id + 1)
     tensors |= _grown(tensors, rows - size)
@@ -94,24 +123,39 @@ def save_llava(
     _write(directory, tensors, raw, extra)
 
 
-def _grown(tensors: Flat, more: int) -> Flat:
+def _identity(bias: _Stored) -> dict[str, _Stored]:
+  """A second linear layer that changes nothing."""
+  (width,) = bias.shape
+  prefix = "multi_modal_projector.linear_2"
+  return {
+    f"{prefix}.weight": dataclasses.replace(
+      bias, shape=(width, width), make=lambda: np.eye(width)
+    ),
+    f"{prefix}.bias": dataclasses.replace(bias, make=lambda: np.zeros(width)),
+  }
+
+
+def _grown(tensors: Mapping[str, _Stored], more: int) -> dict[str, _Stored]:
   """Embedding and head with `more` rows.
 
   A new embedding is never read: visual tokens replace it. A new row of the
   head repeats that of id 0 (<unk>), so that it wins as rarely.
   """
-  if not more:
-    return {}
-  table = tensors["language_model.model.embed_tokens.weight"]
-  zeros = np.zeros((more, table.shape[1]), table.dtype)
-  grown = {
-    "language_model.model.embed_tokens.weight": np.concatenate([table, zeros])
-  }
-  head = tensors.get("language_model.lm_head.weight")
-  if head is not None:
-    copies = np.repeat(head[:1], more, axis=0)
-    grown["language_model.lm_head.weight"] = np.concatenate([head, copies])
-  return grown
+  keys = ("language_model.model.embed_tokens.weight",
+          "language_model.lm_head.weight")  # fmt: skip
+
+  def grow(old: _Stored, factor: int) -> np.ndarray:
+    rows = old.array()
+    return np.concatenate([rows, np.repeat(rows[:1] * factor, more, axis=0)])
+
+  return {
+    key: dataclasses.replace(
+      old, shape=(old.shape[0] + more, *old.shape[1:]),
+      make=functools.partial(grow, old, factor),
+    )
+    for key, factor in zip(keys, (0, 1), strict=True)
+    if more and (old := tensors.get(key))
+  }  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -140,8 +184,8 @@ def _flat(params: Params) -> Flat:
   return traverse_util.flatten_dict(params, sep="/")
 
 
-def _tensors(flat: Flat, leaves: list[Leaf]) -> Flat:
-  """{stored key: array} of all leaves.
+def _tensors(flat: Flat, leaves: list[Leaf], dtype: Any) -> dict[str, _Stored]:
+  """Stored key -> what will be written, for all leaves.
 
   Raises:
     ValueError: a parameter is missing, unknown or of another shape.
@@ -151,45 +195,102 @@ def _tensors(flat: Flat, leaves: list[Leaf]) -> Flat:
     raise ValueError(f"parameters do not match the config: {wrong[:3]}")
   tensors = {}
   for leaf in leaves:
-    value = np.asarray(flat[leaf.path])
-    value = value if leaf.layer is None else value[leaf.layer]
-    if value.shape != leaf.shape:
+    value = flat[leaf.path]
+    shape = value.shape if leaf.layer is None else value.shape[1:]
+    if shape != leaf.shape:
       raise ValueError(
-        f"{leaf.path} has shape {value.shape}; the config asks for {leaf.shape}"
+        f"{leaf.path} has shape {shape}; the config asks for {leaf.shape}"
       )
-    tensors[leaf.key] = np.ascontiguousarray(leaf.stored(value))
+    tensors[leaf.key] = _Stored(
+      leaf.stored_shape, np.dtype(value.dtype if dtype is None else dtype),
+      functools.partial(_made, leaf, value),
+    )  # fmt: skip
   return tensors
 
 
+def _made(leaf: Leaf, value: Any) -> np.ndarray:
+  """One layer of a parameter (or all of it) as it is stored."""
+  if isinstance(value, read.Tensor):
+    return leaf.stored(value.parts[leaf.layer or 0].whole())
+  return leaf.stored(
+    np.asarray(value if leaf.layer is None else value[leaf.layer])
+  )
+
+
 def _write(
-  directory: str, tensors: Flat, config: dict, extra: Iterable[str] = ()
+  directory: str,
+  tensors: Mapping[str, _Stored],
+  config: dict,
+  extra: Iterable[str] = (),
 ) -> None:
   """Writes a directory so that no half-written file is ever seen.
 
   Everything is written beside it and then moved: at once where the directory
-  is new, else file by file, so that other files in it stay.
+  is new, else file by file, config.json last, so that other files in it stay.
   """
   parent = os.path.dirname(os.path.abspath(directory))
   os.makedirs(parent, exist_ok=True)
   temporary = tempfile.mkdtemp(prefix=".partial-", dir=parent)
   try:
-    path = os.path.join(temporary, WEIGHTS)
-    # transformers refuses files that do not name a framework.
-    safetensors.numpy.save_file(tensors, path, metadata={"format": "pt"})
+    _write_weights(temporary, tensors)
     dtype = str(next(iter(tensors.values())).dtype)
-    with open(os.path.join(temporary, "config.json"), "w") as f:
-      json.dump(config | {"dtype": dtype}, f, indent=2, sort_keys=True)
+    _write_json(temporary, "config.json", config | {"dtype": dtype})
     for source in extra:
       shutil.copy(source, temporary)
+    for name in os.listdir(temporary):
+      os.chmod(os.path.join(temporary, name), 0o644)
     os.chmod(temporary, 0o755)
     _move(temporary, directory)
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _write_weights(directory: str, tensors: Mapping[str, _Stored]) -> None:
+  """One file, or several and their index."""
+  files = _grouped(tensors)
+  index = {}
+  for i, keys in enumerate(files, 1):
+    name = f"model-{i:05}-of-{len(files):05}.safetensors"
+    name = name if len(files) > 1 else "model.safetensors"
+    # transformers refuses files that do not name a framework.
+    safetensors.numpy.save_file(
+      {key: tensors[key].array() for key in keys},
+      os.path.join(directory, name), metadata={"format": "pt"},
+    )  # fmt: skip
+    index |= dict.fromkeys(keys, name)
+  if len(files) > 1:
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    content = {"metadata": {"total_size": total}, "weight_map": index}
+    _write_json(directory, "model.safetensors.index.json", content)
+
+
+def _grouped(tensors: Mapping[str, _Stored]) -> list[list[str]]:
+  """The keys of each file."""
+  groups, filled = [[]], 0
+  for key, tensor in tensors.items():
+    if groups[-1] and filled + tensor.nbytes > FILE_BYTES:
+      groups.append([])
+      filled = 0
+    groups[-1].append(key)
+    filled += tensor.nbytes
+  return groups
+
+
+def _write_json(directory: str, name: str, content: dict) -> None:
+  with open(os.path.join(directory, name), "w", encoding="utf-8") as f:
+    json.dump(content, f, indent=2, sort_keys=True)
+
+
 def _move(temporary: str, directory: str) -> None:
   if not os.path.exists(directory):
     os.rename(temporary, directory)
     return
-  for name in sorted(os.listdir(temporary)):
+  # Without its config.json it is no model until all of the new one is there.
+  config = os.path.join(directory, "config.json")
+  if os.path.exists(config):
+    os.remove(config)
+  for name in filter(_WEIGHTS.fullmatch, os.listdir(directory)):
+    os.remove(os.path.join(directory, name))
+  names = sorted(os.listdir(temporary), key=lambda n: (n == "config.json", n))
+  for name in names:
     os.replace(os.path.join(temporary, name), os.path.join(directory, name))
