@@ -30,7 +30,7 @@ _LAYER = r"(vision(/unused)?|llm)/layers"
 # with the same end, so they are found too.
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r"vision/patch", (None, None, None, "fsdp")),
-  (r"vision/(class|position)_embedding", ()),
+  (r"vision/((class|position)_embedding|patch_bias)", ()),
   (r"vision/(pre_layernorm|unused/post_layernorm)/(scale|bias)", ()),
   (rf"{_LAYER}/(attention|mlp)_norm/(scale|bias)", ()),
   (rf"{_LAYER}/attention/[qkv]", (None, "fsdp", "tensor")),  # [L, D, H|G, K]

@@ -31,6 +31,10 @@ LLAMAS = {
   "llama_tied": {"tie_word_embeddings": True, "head_dim": 16,
                  "rms_norm_eps": 1e-5, "rope_theta": 500.0},
   "qwen2": {},
+  "llama3": {"rope_parameters": {
+    "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0,
+    "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16}},
 }  # fmt: skip
 IMAGE_ID = 63  # transformers' stand-in for IMAGE_TOKEN
 
@@ -57,8 +61,7 @@ def write(directory, golden) -> str:
   return str(directory)
 
 
-def images(count: int) -> np.ndarray:
-  size = VISION["image_size"]
+def images(count: int, size: int = VISION["image_size"]) -> np.ndarray:
   rng = np.random.default_rng(0)
   return rng.integers(0, 256, (count, size, size, 3)).astype(np.uint8)
 
@@ -70,12 +73,12 @@ def tokens(image: bool) -> np.ndarray:
   return np.concatenate([text[:, :1], block, text[:, 1:]], axis=1)
 
 
-def pixels(images_: np.ndarray):
-  """What CLIPImageProcessor makes of images of the right size."""
+def pixels(images_: np.ndarray, siglip: bool = False):
+  """What the family's image processor makes of images of the right size."""
   import torch
 
-  mean = np.array([0.48145466, 0.4578275, 0.40821073])
-  std = np.array([0.26862954, 0.26130258, 0.27577711])
+  mean = np.array([0.5] * 3 if siglip else [0.48145466, 0.4578275, 0.40821073])
+  std = np.array([0.5] * 3 if siglip else [0.26862954, 0.26130258, 0.27577711])
   x = (images_ / 255 - mean) / std
   return torch.tensor(x.transpose(0, 3, 1, 2), dtype=torch.float32)
 
@@ -85,15 +88,17 @@ def run(model, golden_inputs) -> np.ndarray:
   import torch
 
   inputs = {}
+  vision = getattr(model.config, "vision_config", model.config)
+  siglip = vision.model_type == "siglip_vision_model"
   if "tokens" in golden_inputs:
     ids = golden_inputs["tokens"]
     inputs["input_ids"] = torch.tensor(np.where(ids < 0, IMAGE_ID, ids)).long()
   if "images" in golden_inputs:
-    inputs["pixel_values"] = pixels(golden_inputs["images"])
+    inputs["pixel_values"] = pixels(golden_inputs["images"], siglip)
   with torch.no_grad():
     if "input_ids" not in inputs:
       states = model(**inputs, output_hidden_states=True).hidden_states
-      return states[-2][:, 1:].numpy()
+      return states[-2][:, 0 if siglip else 1 :].numpy()
     return model(**inputs).logits.numpy()
 
 
@@ -129,6 +134,8 @@ def main() -> None:
     config = transformers.CLIPVisionConfig(**VISION, hidden_act=act)
     model = transformers.CLIPVisionModel(config)
     make(f"clip_{act}", model, {"images": images(2)})
+  config = transformers.SiglipVisionConfig(**VISION, vision_use_head=False)
+  make("siglip", transformers.SiglipVisionModel(config), {"images": images(2)})
   for name, changes in LLAMAS.items():
     family = "Qwen2" if name == "qwen2" else "Llama"
     config = getattr(transformers, f"{family}Config")(**(TEXT | changes))

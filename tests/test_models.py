@@ -83,11 +83,13 @@ def rows(lengths, num_images=1, seed=0, total=32):
   return tokens, images, np.array(lengths, np.int32)
 
 
-@pytest.mark.parametrize("name", ["clip_quick_gelu", "clip_gelu"])
-def test_clip_matches_transformers(name, tmp_path):
+@pytest.mark.parametrize("name", ["clip_quick_gelu", "clip_gelu", "siglip"])
+def test_vision_towers_match_transformers(name, tmp_path):
   g = golden(name)
   params, config = read.load_clip_vision(make_goldens.write(tmp_path, g))
-  assert config.activation == name.removeprefix("clip_")
+  family, _, activation = name.partition("_")
+  assert config.family == family
+  assert config.activation == (activation or "gelu_pytorch_tanh")
   run = jax.jit(clip_vit.ClipVit(config).apply)
   ours = run({"params": params}, g["images"])
   np.testing.assert_allclose(ours, g["output"], atol=1e-4)
@@ -98,7 +100,7 @@ def test_the_two_activations_differ():
   assert abs(a - b).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["llama", "llama_tied", "qwen2"])
+@pytest.mark.parametrize("name", ["llama", "llama_tied", "llama3", "qwen2"])
 def test_llama_matches_transformers(name, tmp_path):
   g = golden(name)
   params, config = read.load_llama(make_goldens.write(tmp_path, g))

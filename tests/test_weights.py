@@ -24,6 +24,29 @@ from locvlm_jax.weights import pickles, read, write
 BOTH = [dataclasses.replace(CONFIG, adapter=a) for a in ("linear", "mlp")]
 
 
+def siglip(config):
+  """With SigLIP's tower, two pixels of whose images are left out."""
+  vision = dataclasses.replace(
+    config.vision, family="siglip", activation="gelu_pytorch_tanh",
+    image_size=config.vision.image_size + 2, eps=1e-6,
+  )  # fmt: skip
+  return dataclasses.replace(config, vision=vision)
+
+
+ALL = [*BOTH, siglip(CONFIG)]
+TOY = locvlm.LocVLMConfig(
+  clip_vit.VisionConfig(image_size=32, patch_size=8, width=32, num_layers=3,
+                        num_heads=4, mlp_width=64),
+  llm=llama.LlamaConfig(vocab_size=64, width=32, num_layers=2, num_heads=4,
+                        num_kv_heads=2, head_dim=8, mlp_width=48),
+  dtype="float32",
+)  # fmt: skip
+
+
+def name_of(config):
+  return f"{config.vision.family}-{config.adapter}"
+
+
 def same(a, b):
   def check(x, y):
     assert x.dtype == y.dtype
@@ -33,7 +56,7 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
-@pytest.mark.parametrize("config", BOTH, ids=lambda c: c.adapter)
+@pytest.mark.parametrize("config", ALL, ids=name_of)
 def test_llava_round_trip(config, dtype, tmp_path):
   params = params_of(config, dtype)
   write.save_llava(str(tmp_path / "out"), params, config)
@@ -93,7 +116,7 @@ def test_a_part_of_a_llava(load, part, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
-@pytest.mark.parametrize("config", BOTH, ids=lambda c: c.adapter)
+@pytest.mark.parametrize("config", ALL[1:], ids=name_of)
 @pytest.mark.parametrize("shape", [{}, {"fsdp": 2, "tensor": 2}, {"data": 4}])
 def test_tensors_go_to_their_devices(config, dtype, shape, tmp_path):
   params = params_of(config, np.float32)
@@ -380,8 +403,8 @@ def test_large_models_are_written_in_parts(tmp_path, monkeypatch):
 
 
 def test_tensors_from_disk_are_written_bit_for_bit(tmp_path):
-  for config in BOTH:
-    first, second = (str(tmp_path / config.adapter / x) for x in "ab")
+  for config in ALL:
+    first, second = (str(tmp_path / name_of(config) / x) for x in "ab")
     write.save_llava(first, params_of(config), config)
     tensors, _ = read.open_llava(first)
     nested = traverse_util.unflatten_dict(tensors, sep="/")
@@ -430,7 +453,8 @@ def transformers_logits(kind, directory, tokens, images=None):
   ids = np.where(tokens < 0, image_id, tokens)
   inputs = {"input_ids": torch.tensor(ids).long()}
   if images is not None:
-    inputs["pixel_values"] = make_goldens.pixels(images)
+    kind = model.config.vision_config.model_type
+    inputs["pixel_values"] = make_goldens.pixels(images, "siglip" in kind)
   with torch.no_grad():
     return model(**inputs).logits.numpy()
 
@@ -442,28 +466,21 @@ def our_logits(config, params, tokens, images):
   return logits(config, params, h)
 
 
-TOY = locvlm.LocVLMConfig(
-  clip_vit.VisionConfig(image_size=32, patch_size=8, width=32, num_layers=3,
-                        num_heads=4, mlp_width=64),
-  llm=llama.LlamaConfig(vocab_size=64, width=32, num_layers=2, num_heads=4,
-                        num_kv_heads=2, head_dim=8, mlp_width=48),
-  dtype="float32",
-)  # fmt: skip
-
-
 @pytest.mark.parity
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("adapter", ["linear", "mlp"])
 @pytest.mark.parametrize("layer", [-1, -2])
-def test_transformers_reads_our_llava(adapter, layer, tmp_path):
+@pytest.mark.parametrize("tower", [TOY, siglip(TOY)], ids=name_of)
+def test_transformers_reads_our_llava(tower, adapter, layer, tmp_path):
   pytest.importorskip("torch")
   import transformers
 
-  vision = dataclasses.replace(TOY.vision, feature_layer=layer)
+  vision = dataclasses.replace(tower.vision, feature_layer=layer)
   config = dataclasses.replace(TOY, adapter=adapter, vision=vision)
   params, out = params_of(config), str(tmp_path / "out")
   write.save_llava(out, params, config)
-  tokens, images = make_goldens.tokens(image=True), make_goldens.images(2)
+  tokens = make_goldens.tokens(image=True)
+  images = make_goldens.images(2, config.vision.image_size)
   kind = transformers.LlavaForConditionalGeneration
   theirs = transformers_logits(kind, out, tokens, images)
   size = config.llm.vocab_size

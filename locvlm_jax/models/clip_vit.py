@@ -1,7 +1,10 @@
 """CLIP's vision transformer, as LLaVA uses it: patch features, no CLS.
 
-Letters: B images, H and W pixels, P patch side, N patches, T = N + 1 tokens
-(CLS first), D width, L layers.
+SigLIP's is the same but for what comes before the layers: no CLS token, no
+normalisation, a bias on the patches, other pixel statistics.
+
+Letters: B images, H and W pixels, P patch side, N patches, T tokens (N + 1, CLS
+first; SigLIP: N), D width, L layers.
 """
 
 import dataclasses
@@ -15,10 +18,17 @@ from locvlm_jax.models import attention
 from locvlm_jax.models.layers import linear, stack
 from locvlm_jax.sharding import BATCH, constrain
 
-# Per channel, of RGB in [0, 1] (openai/CLIP:clip/clip.py).
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
-ACTIVATIONS = ("quick_gelu", "gelu")
+# Per channel, of RGB in [0, 1] (openai/CLIP:clip/clip.py; SigLIP: to [-1, 1]).
+MEAN = {
+  "clip": (0.48145466, 0.4578275, 0.40821073),
+  "siglip": (0.5, 0.5, 0.5),
+}
+STD = {
+  "clip": (0.26862954, 0.26130258, 0.27577711),
+  "siglip": (0.5, 0.5, 0.5),
+}
+FAMILIES = tuple(MEAN)
+ACTIVATIONS = ("quick_gelu", "gelu", "gelu_pytorch_tanh")
 kernel_init = nn.initializers.lecun_normal
 
 
@@ -41,9 +51,15 @@ class VisionConfig:
   activation: str = "quick_gelu"
   eps: float = 1e-5
   feature_layer: int = -2
+  family: str = "clip"  # clip | siglip
 
   def __post_init__(self) -> None:
-    if self.image_size % self.patch_size:
+    if self.family not in FAMILIES:
+      raise ValueError(
+        f"vision.family {self.family!r} is not one of {FAMILIES}"
+      )
+    # SigLIP's at 384 px leaves six pixels of each side out.
+    if self.family == "clip" and self.image_size % self.patch_size:
       raise ValueError(
         f"vision.image_size {self.image_size} is not a multiple of"
         f" vision.patch_size {self.patch_size}"
@@ -83,6 +99,7 @@ def _init_positions(key: Array, cfg: VisionConfig) -> Float[Array, "T D"]:
   """
   del key
   grid, quarter = cfg.image_size // cfg.patch_size, cfg.width // 4
+  first = int(cfg.family == "clip")  # CLS
   waves = (10.0 * grid) ** -(jnp.arange(quarter) / max(quarter - 1, 1))
   angles = jnp.arange(grid)[:, None] * waves
   line = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
@@ -90,20 +107,22 @@ def _init_positions(key: Array, cfg: VisionConfig) -> Float[Array, "T D"]:
   row = jnp.tile(line[:, None], (1, grid, 1))
   table = jnp.concatenate([column, row], axis=2).reshape(grid * grid, -1)
   rest = cfg.width - table.shape[1]
-  return jnp.pad(table, ((1, 0), (0, rest)))
+  return jnp.pad(table, ((first, 0), (0, rest)))
 
 
-def normalize(images: UInt8[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
-  """CLIP's normalisation of uint8 RGB, in float32."""
-  scale = 1 / (255 * jnp.array(STD, jnp.float32))
-  shift = jnp.array(MEAN, jnp.float32) / jnp.array(STD, jnp.float32)
+def normalize(
+  images: UInt8[Array, "B H W 3"], family: str = "clip"
+) -> Float[Array, "B H W 3"]:
+  """The family's normalisation of uint8 RGB, in float32."""
+  mean, std = (jnp.array(x[family], jnp.float32) for x in (MEAN, STD))
+  scale, shift = 1 / (255 * std), mean / std
   return images.astype(jnp.float32) * scale - shift
 
 
 def activate(x: Float[Array, "*S"], name: str) -> Float[Array, "*S"]:
   if name == "quick_gelu":
     return x * jax.nn.sigmoid(1.702 * x)
-  return jax.nn.gelu(x, approximate=False)
+  return jax.nn.gelu(x, approximate=name == "gelu_pytorch_tanh")
 
 
 class LayerNorm(nn.Module):
@@ -229,7 +248,8 @@ class ClipVit(nn.Module):
         f" {size}: resize them, or change vision.image_size"
       )
     x = self._embed(images)
-    x = LayerNorm(cfg.eps, name="pre_layernorm")(x)
+    if cfg.family == "clip":
+      x = LayerNorm(cfg.eps, name="pre_layernorm")(x)
     layers = stack(
       Block,
       cfg.num_used_layers,
@@ -240,23 +260,27 @@ class ClipVit(nn.Module):
     y, _ = layers(cfg, self.implementation, name="layers")(x, None)
     if self.is_initializing():
       Unused(cfg, name="unused")(x)
-    return y[:, 1:]
+    return y[:, 1:] if cfg.family == "clip" else y
 
   def _embed(self, images: UInt8[Array, "B H W 3"]) -> Float[Array, "B T D"]:
-    """Patches through the (bias-free) patch kernel, CLS, positions."""
+    """Patches through the patch kernel, CLS before them, positions."""
     cfg = self.config
     side, grid = cfg.patch_size, cfg.image_size // cfg.patch_size
     rows = images.shape[0]
     init = kernel_init(in_axis=(0, 1, 2))
     patch = self.param("patch", init, (side, side, 3, cfg.width))
-    small = nn.initializers.normal(0.02)
-    first = self.param("class_embedding", small, (cfg.width,))
-    positions = self.param("position_embedding", _init_positions, cfg)
-    pixels = normalize(images).astype(self.dtype)
+    pixels = images[:, : grid * side, : grid * side]
+    pixels = normalize(pixels, cfg.family).astype(self.dtype)
     pixels = pixels.reshape(rows, grid, side, grid, side, 3)
     pixels = pixels.swapaxes(2, 3)
     x = linear(pixels, patch, num_contracted=3)
     x = x.reshape(rows, cfg.num_patches, cfg.width)
-    first = jnp.broadcast_to(first.astype(x.dtype), (rows, 1, cfg.width))
-    x = jnp.concatenate([first, x], axis=1)
+    small, zeros = nn.initializers.normal(0.02), nn.initializers.zeros
+    if cfg.family == "clip":
+      first = self.param("class_embedding", small, (cfg.width,))
+      first = jnp.broadcast_to(first.astype(x.dtype), (rows, 1, cfg.width))
+      x = jnp.concatenate([first, x], axis=1)
+    else:
+      x = x + self.param("patch_bias", zeros, (cfg.width,)).astype(x.dtype)
+    positions = self.param("position_embedding", _init_positions, cfg)
     return x + positions.astype(x.dtype)

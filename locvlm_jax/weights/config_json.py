@@ -24,16 +24,23 @@ def with_feature_layer(
 
 
 def vision_config(raw: Mapping) -> clip_vit.VisionConfig:
-  """VisionConfig of a CLIPVisionConfig, whose defaults are CLIP-B/32's."""
+  """VisionConfig of a CLIPVisionConfig or a SiglipVisionConfig.
+
+  Where they differ, their defaults are CLIP-B/32's and SigLIP-B/16's.
+  """
+  siglip = raw.get("model_type") == "siglip_vision_model"
   return clip_vit.VisionConfig(
     image_size=raw.get("image_size", 224),
-    patch_size=raw.get("patch_size", 32),
+    patch_size=raw.get("patch_size", 16 if siglip else 32),
     width=raw.get("hidden_size", 768),
     num_layers=raw.get("num_hidden_layers", 12),
     num_heads=raw.get("num_attention_heads", 12),
     mlp_width=raw.get("intermediate_size", 3072),
-    activation=raw.get("hidden_act", "quick_gelu"),
-    eps=raw.get("layer_norm_eps", 1e-5),
+    activation=raw.get(
+      "hidden_act", "gelu_pytorch_tanh" if siglip else "quick_gelu"
+    ),
+    eps=raw.get("layer_norm_eps", 1e-6 if siglip else 1e-5),
+    family="siglip" if siglip else "clip",
   )
 
 
@@ -83,16 +90,23 @@ def llava_config(raw: Mapping, where: str) -> locvlm.LocVLMConfig:
   Raises:
     ValueError: a variant that the model does not have.
   """
-  if raw.get("vision_feature_select_strategy", "default") != "default":
+  vision = vision_config(raw["vision_config"])
+  found = raw.get("vision_feature_select_strategy", "default")
+  if found != (wanted := _strategy(vision)):
     raise ValueError(
-      f"{where}: vision_feature_select_strategy"
-      f" {raw['vision_feature_select_strategy']!r}; only 'default' (no CLS)"
+      f"{where}: vision_feature_select_strategy {found!r}; only {wanted!r}"
+      f" (all patches, no CLS) for {vision.family}"
     )
   return locvlm.LocVLMConfig(
-    vision=with_feature_layer(vision_config(raw["vision_config"]), raw),
+    vision=with_feature_layer(vision, raw),
     adapter="mlp",
     llm=llama_config(raw["text_config"], where),
   )
+
+
+def _strategy(vision: clip_vit.VisionConfig) -> str:
+  """transformers' word for "all but CLS", which SigLIP does not have."""
+  return "default" if vision.family == "clip" else "full"
 
 
 def with_vocabulary(
@@ -105,10 +119,14 @@ def with_vocabulary(
 
 
 def vision_json(config: clip_vit.VisionConfig) -> dict:
-  """As transformers writes it for a CLIPVisionModel."""
-  return {
-    "architectures": ["CLIPVisionModel"],
-    "model_type": "clip_vision_model",
+  """As transformers writes it for a CLIPVisionModel or a SiglipVisionModel."""
+  clip = config.family == "clip"
+  kind = (
+    {"projection_dim": config.width} if clip else {"vision_use_head": False}
+  )
+  return kind | {
+    "architectures": ["CLIPVisionModel" if clip else "SiglipVisionModel"],
+    "model_type": f"{config.family}_vision_model",
     "image_size": config.image_size,
     "patch_size": config.patch_size,
     "num_channels": 3,
@@ -116,7 +134,6 @@ def vision_json(config: clip_vit.VisionConfig) -> dict:
     "num_hidden_layers": config.num_layers,
     "num_attention_heads": config.num_heads,
     "intermediate_size": config.mlp_width,
-    "projection_dim": config.width,
     "hidden_act": config.activation,
     "layer_norm_eps": config.eps,
     "vision_feature_layer": config.feature_layer,
@@ -172,7 +189,7 @@ def llava_json(
     "projector_hidden_act": "linear" if config.adapter == "linear" else "gelu",
     "multimodal_projector_bias": True,
     "vision_feature_layer": config.vision.feature_layer,
-    "vision_feature_select_strategy": "default",
+    "vision_feature_select_strategy": _strategy(config.vision),
     "tie_word_embeddings": config.llm.tie_embeddings,
     "pad_token_id": 0,
     "locvlm_vocab_size": config.llm.vocab_size,

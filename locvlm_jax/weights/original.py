@@ -93,7 +93,7 @@ def _whole(
   keys = itertools.chain.from_iterable(file.keys() for file in files)
   tower = any("vision_tower" in key for key in keys)
   parts = ["llm/"] + ["adapter/"] * projector + ["vision/"] * tower
-  ignored = rf"{tables.LLAMA_IGNORED}|.*position_ids"
+  ignored = tables.LLAVA_IGNORED
   if not projector:
     ignored += r"|multi_modal_projector\..*"
   if config.llm.tie_embeddings:

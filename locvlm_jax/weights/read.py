@@ -250,7 +250,7 @@ def open_llava(
   """
   raw = read_json(directory, "config.json")
   stored = config_json.llava_config(raw, directory)
-  ignored = rf"{tables.LLAMA_IGNORED}|.*position_ids"
+  ignored = tables.LLAVA_IGNORED
   if stored.llm.tie_embeddings:
     ignored += r"|language_model\.lm_head\.weight"
   leaves = tables.llava_leaves(stored)

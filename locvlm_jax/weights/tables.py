@@ -47,6 +47,7 @@ CLIP_LAYER = {
 CLIP_REST = {
   "class_embedding": ("embeddings.class_embedding", "plain"),
   "patch": ("embeddings.patch_embedding.weight", "patch"),
+  "patch_bias": ("embeddings.patch_embedding.bias", "plain"),
   "position_embedding": ("embeddings.position_embedding.weight", "plain"),
   "pre_layernorm/scale": ("pre_layrnorm.weight", "plain"),
   "pre_layernorm/bias": ("pre_layrnorm.bias", "plain"),
@@ -80,10 +81,11 @@ ADAPTER = {
 }
 # Stored, but not parameters of ours.
 CLIP_IGNORED = (
-  r"text_model\..*|.*_projection\.weight|logit_scale|.*position_ids"
+  r"text_model\..*|head\..*|logit_bias|.*_projection\.weight|logit_scale|.*position_ids"
   r"|(model\.)?(language_model|multi_modal_projector|lm_head)\..*"
 )
 LLAMA_IGNORED = r".*rotary_emb\.inv_freq"
+LLAVA_IGNORED = rf"{LLAMA_IGNORED}|.*position_ids|vision_tower\.head\..*"
 # Today's and earlier spellings of a key -> the tables' one.
 CLIP_RENAMES = ((r"^((model\.)?vision_tower\.)?(vision_model\.)?", ""),)
 LLAVA_RENAMES = (
