@@ -94,6 +94,10 @@ def model() -> ml_collections.ConfigDict:
   m.vision.num_layers = 24
   m.vision.num_heads = 16
   m.vision.mlp_width = 4096
+  m.vision.family = "clip"  # clip | siglip
+  m.vision.activation = "quick_gelu"  # quick_gelu | gelu | gelu_pytorch_tanh
+  m.vision.eps = 1e-5
+  m.vision.feature_layer = -2  # -1: the last layer's output
   m.adapter = "linear"  # linear | mlp
   m.llm = ml_collections.ConfigDict()
   m.llm.vocab_size = 32_000
@@ -106,6 +110,14 @@ def model() -> ml_collections.ConfigDict:
   m.llm.eps = 1e-6
   m.llm.theta = 10_000.0
   m.llm.max_positions = 2048
+  m.llm.tie_embeddings = False  # the head is the embedding
+  m.llm.qkv_bias = False  # Qwen2's
+  # How positions were stretched: default | linear | llama3.
+  m.llm.rope_type = "default"
+  m.llm.rope_factor = 1.0
+  m.llm.rope_low_freq_factor = 1.0
+  m.llm.rope_high_freq_factor = 4.0
+  m.llm.rope_original_positions = 8192
   m.dtype = "bfloat16"  # of the computation
   m.remat = "dots"  # none | dots | full
   m.unroll = 1  # layers per iteration of the scan

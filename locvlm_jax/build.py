@@ -1,5 +1,6 @@
 """From a config to its parts: model, parameters, rows. Commands begin here."""
 
+import dataclasses
 import functools
 import json
 import math
@@ -204,15 +205,42 @@ def _stored(config: Mapping) -> optim.Flat:
   init = config["init"]
   if init["checkpoint"]:
     return load_params(init["checkpoint"])[0]
-  if init["llava"] and not read.is_llava(init["llava"]):
-    return original.open_llava(init["llava"], init["vision"], init["llm"])[0]
-  flat = read.open_llava(init["llava"])[0] if init["llava"] else {}
-  for part, open_part in (("vision", read.open_clip_vision),
-                          ("llm", read.open_llama)):  # fmt: skip
-    if init[part]:
-      tensors = open_part(init[part])[0]
-      flat |= {f"{part}/{path}": t for path, t in tensors.items()}
+  wanted = model(config).config
+  flat = {}
+  if init["llava"]:
+    flat, found = _open_llava(init)
+    _check_agree(found.vision, wanted.vision, "vision", init["llava"])
+    _check_agree(found.llm, wanted.llm, "llm", init["llava"])
+    if not read.is_llava(init["llava"]):
+      return flat
+  if init["vision"]:
+    layer = wanted.vision.feature_layer
+    tensors, found = read.open_clip_vision(init["vision"], layer)
+    _check_agree(found, wanted.vision, "vision", init["vision"])
+    flat |= {f"vision/{path}": t for path, t in tensors.items()}
+  if init["llm"]:
+    tensors, found = read.open_llama(init["llm"])
+    _check_agree(found, wanted.llm, "llm", init["llm"])
+    flat |= {f"llm/{path}": t for path, t in tensors.items()}
   return flat
+
+
+def _open_llava(init: Mapping):
+  """Of Hugging Face, or LLaVA's own with the tower and base it rests on."""
+  if read.is_llava(init["llava"]):
+    return read.open_llava(init["llava"])
+  return original.open_llava(init["llava"], init["vision"], init["llm"])
+
+
+def _check_agree(found, wanted, part: str, where: str) -> None:
+  """An epsilon that differs fits in every shape, and spoils every result."""
+  for field in dataclasses.fields(wanted):
+    theirs, ours = getattr(found, field.name), getattr(wanted, field.name)
+    if theirs != ours and field.name != "max_positions":
+      raise ValueError(
+        f"{where} has {field.name} {theirs!r}, the config"
+        f" model.{part}.{field.name}={ours!r}: set it to the former."
+      )
 
 
 def load_params(workdir: str) -> tuple[optim.Flat, dict]:
