@@ -1,8 +1,8 @@
-"""Weights from one layout to another.
+"""Weights from one layout to another: `python -m locvlm_jax.convert`.
 
-  convert --input WORKDIR --output DIR            a run -> Hugging Face Llava
-  convert --input LLAVA --output DIR              a Llava -> Hugging Face Llava
-  convert --to ours --config=C --config.init.llava=LLAVA --output WORKDIR
+  --input WORKDIR --output DIR                  a run -> Hugging Face Llava
+  --input LLAVA --output DIR                    a Llava -> Hugging Face Llava
+  --to ours --config=C --config.init.llava=LLAVA --output WORKDIR
 
 LLAVA is a Hugging Face Llava directory, or one of LLaVA's own: whole, a
 projector or a LoRA, with --vision CLIP and, without an LLM of its own, --base

@@ -13,8 +13,8 @@ import pytest
 from locvlm_jax.data import microworld
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-COMMANDS = ("train", "evaluate", "reproduce", "report", "convert",
-            "train_tokenizer", "data.microworld")  # fmt: skip
+COMMANDS = ("train", "evaluate", "generate", "reproduce", "report",
+            "convert", "train_tokenizer", "data.microworld")  # fmt: skip
 
 
 def run(command: str, *arguments: str) -> subprocess.CompletedProcess:

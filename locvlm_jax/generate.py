@@ -1,0 +1,148 @@
+"""Asks a model about a picture.
+
+  python -m locvlm_jax.generate --image photo.jpg --prompt "Where is the cup?"
+
+The model is a run's workdir or a directory that `convert` wrote; by default
+the micro model that comes with the package, which knows the micro-world alone
+(`python -m locvlm_jax.data.microworld` draws some). Boxes and points in the
+answer are read, given in pixels of the picture, and drawn with --draw.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+
+from absl import flags
+
+from locvlm_jax import command
+
+_ASSETS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "assets")
+_CHECKPOINT = flags.DEFINE_string(
+  "checkpoint", "", "A run's workdir, or a directory of `convert`."
+)
+_IMAGE = flags.DEFINE_string("image", None, "The picture.")
+_PROMPT = flags.DEFINE_string("prompt", None, "The question.")
+_TEMPERATURE = flags.DEFINE_float("temperature", 0.0, "0: greedy.", 0.0)
+_TOKENS = flags.DEFINE_integer("max_new_tokens", 64, "At most so many.", 1)
+_SEED = flags.DEFINE_integer("seed", 0, "Of the sampling.")
+_DRAW = flags.DEFINE_string("draw", "", "Write the picture with the location.")
+_JSON = flags.DEFINE_bool("json", False, "Print one line of json.")
+flags.mark_flags_as_required(["image", "prompt"])
+
+
+def main(argv: list[str]) -> None:
+  """A picture and a question -> the answer, and where it points."""
+  del argv
+  checkpoint = _CHECKPOINT.value or _default()
+  config = _config(checkpoint)
+  image = _image(_IMAGE.value)
+  answer = _answer(config, checkpoint)
+  location, reason = _location(config, image, answer)
+  if _DRAW.value:
+    _draw(image, location).save(_DRAW.value)
+  if _JSON.value:
+    print(json.dumps({"answer": answer, "location": location,
+                      "reason": reason}))  # fmt: skip
+  else:
+    print(answer)
+    print(f"in pixels: {location}" if location else f"nowhere: {reason}")
+
+
+def _default() -> str:
+  """The best of the models that come with the package."""
+  paths = [os.path.join(_ASSETS, f"micro_{n}") for n in ("reference", "base")]
+  return next(p for p in paths if os.path.exists(f"{p}/config.json"))
+
+
+def _config(checkpoint: str) -> dict:
+  """The config that the model was trained with, set to this question.
+
+  Raises:
+    ValueError: the directory does not say, and there is no --config.
+  """
+  config = command.config() if command.CONFIG.value else _stored(checkpoint)
+  if os.path.exists(os.path.join(checkpoint, "tokenizer.json")):
+    config["tokenizer"] = checkpoint
+  config["eval"].update(
+    temperature=_TEMPERATURE.value, max_new_tokens=_TOKENS.value,
+    seed=_SEED.value,
+  )  # fmt: skip
+  return config
+
+
+def _stored(checkpoint: str) -> dict:
+  # A run's workdir has its config itself; config.json of a directory in
+  # Hugging Face layout is the model's, and the run's is in origin.json.
+  for name in ("origin.json", "config.json"):
+    path = os.path.join(checkpoint, name)
+    if os.path.exists(path):
+      with open(path, encoding="utf-8") as f:
+        content = json.load(f)
+      content = content.get("config", content)
+      if "prompt_format" in content:
+        return content
+  raise ValueError(
+    f"{checkpoint}: nothing there says how it was trained: give --config."
+  )
+
+
+def _image(path: str):
+  from locvlm_jax.data import batch, preprocess
+
+  try:
+    return preprocess.load_image(path)
+  except preprocess.BadImage as error:
+    raise batch.DataError(f"{path}: {error}") from None
+
+
+def _answer(config: Mapping, checkpoint: str) -> str:
+  import jax
+
+  from locvlm_jax import build, sharding
+  from locvlm_jax.evals.example import Example
+
+  is_run = os.path.isdir(build.checkpoint_dir(checkpoint))
+  mesh = sharding.make_mesh({"data": 1, "fsdp": 1, "tensor": -1})
+  with jax.set_mesh(mesh):
+    answer, _ = build.answerer(
+      config, mesh, checkpoint, "" if is_run else checkpoint
+    )
+    (text,) = answer([Example(str(_SEED.value), _IMAGE.value, _PROMPT.value)])
+  return text
+
+
+def _location(config: Mapping, image, answer: str):
+  """(the first location in pixels of the image or None, why there is none)."""
+  from locvlm_jax import coords, geometry
+
+  form = coords.Coords(**config["coords"])
+  value, reason = form.parse(answer)
+  if value is None:
+    return None, reason
+  size = config["model"]["vision"]["image_size"]
+  transform = geometry.make(config["geometry"], *image.size, size)
+  box = value if len(value) == 4 else (*value, *value)
+  pixels = [round(v, 1) for v in transform.invert_box(box)]
+  return pixels[: len(value)], ""
+
+
+def _draw(image, location):
+  """The picture with a frame or a ring."""
+  from PIL import ImageDraw
+
+  image = image.copy()
+  if location is None:
+    return image
+  width = max(2, min(image.size) // 100)
+  pen = ImageDraw.Draw(image)
+  if len(location) == 4:
+    x1, y1, x2, y2 = location
+    pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline="red",
+                  width=width)  # fmt: skip
+  else:
+    pen.circle(location, 3 * width, outline="red", width=width)
+  return image
+
+
+if __name__ == "__main__":
+  command.run(main)

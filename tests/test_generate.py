@@ -1,0 +1,38 @@
+"""`generate`: a picture and a question from the command line."""
+
+import json
+
+import pytest
+from PIL import Image
+from test_commands import run
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+  path = tmp_path_factory.mktemp("image") / "x.png"
+  Image.new("RGB", (120, 100), (200, 30, 30)).save(path)
+  return path
+
+
+def test_an_answer_and_a_picture(image, tmp_path):
+  drawn = tmp_path / "drawn.png"
+  done = run(
+    "generate", f"--image={image}", "--prompt=Where is the ball?", "--json",
+    f"--draw={drawn}", "--max_new_tokens=24",
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  said = json.loads(done.stdout.splitlines()[-1])
+  assert said["answer"] and (said["location"] is None) == bool(said["reason"])
+  if said["location"]:
+    x1, y1, x2, y2 = said["location"]
+    assert 0 <= x1 <= x2 <= 120 and 0 <= y1 <= y2 <= 100
+  with Image.open(drawn) as picture:
+    assert picture.size == (120, 100)
+
+
+def test_mistakes_are_one_line(image, tmp_path):
+  done = run("generate", "--image=absent.png", "--prompt=What is this?")
+  assert done.returncode == 70 and "absent.png" in done.stderr
+  done = run("generate", f"--image={image}", "--prompt=What is this?",
+             f"--checkpoint={tmp_path}")  # fmt: skip
+  assert done.returncode == 78 and "give --config" in done.stderr
