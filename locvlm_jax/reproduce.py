@@ -26,10 +26,11 @@ def main() -> None:
   for word in overrides:
     if not word.startswith("--config."):
       _parser().error(f"{word!r}: no flag of this command, no --config.x")
-  workdir = os.path.abspath(flags.workdir)
+  # As it was given: an absolute path would stay in every config below it.
+  workdir = flags.workdir
   os.makedirs(workdir, exist_ok=True)
   # What one command has compiled, the next ones need not.
-  cache = os.path.join(workdir, "compiled")
+  cache = os.path.abspath(os.path.join(workdir, "compiled"))
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
   stages, first = {}, None
   for stage in flags.stages.split(","):
