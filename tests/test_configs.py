@@ -92,7 +92,7 @@ def test_the_committed_base_is_the_micro_model():
 
   config = micro.get_config("stage1").to_dict()
   shapes = build.param_shapes(build.model(config))
-  found = {path: value.shape for path, value in build._loaded(config).items()}
+  found = {path: value.shape for path, value in build._stored(config).items()}
   assert found == {path: value.shape for path, value in shapes.items()}
   text = build.load_tokenizer(config)
   assert text.vocab_size <= config["model"]["llm"]["vocab_size"]
@@ -118,7 +118,9 @@ def test_the_committed_base_tells_where_its_patches_are():
 
   config = micro.get_config("stage1").to_dict()
   model = build.model(config)
-  params = optim.unflatten(build._loaded(config))
+  params = optim.unflatten(
+    {path: value.read() for path, value in build._stored(config).items()}
+  )
   size, num = config["model"]["vision"]["image_size"], 60
   pictures = [_square(scenes, i, size) for i in range(num)]
   features = jax.jit(model.apply, static_argnames="method")(
