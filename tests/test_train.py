@@ -162,7 +162,9 @@ def parts(root):
     root,
     "stage2,tiny",
     **{"optim.name": "adamw", "data.text_length": 64,
-       "data.objectives.loc_pred": 1.0},
+       "data.objectives.loc_pred": 1.0, "data.per_object": False,
+       "data.mixture.instances": 0.8, "data.mixture.conversations": 0.15,
+       "data.mixture.text": 0.05},
   )  # fmt: skip
   text = build.load_tokenizer(config)
   sources = pipeline.open_sources(config["data"])
