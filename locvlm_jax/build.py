@@ -24,7 +24,7 @@ from locvlm_jax import (
   sharding,
   tokenizer,
 )
-from locvlm_jax.data import pipeline, preprocess
+from locvlm_jax.data import objectives, pipeline, preprocess
 from locvlm_jax.models import clip_vit, llama, locvlm
 from locvlm_jax.weights import original, read
 
@@ -94,7 +94,7 @@ def row_spec(
   """What a row holds; objectives name the categories of the instances."""
   instances = sources.get("instances")
   vision = config["model"]["vision"]
-  objectives = config["data"]["objectives"]
+  weights = config["data"]["objectives"]
   return preprocess.RowSpec(
     tokenizer=text,
     format=prompts.FORMATS[config["prompt_format"]],
@@ -104,9 +104,8 @@ def row_spec(
     num_visual=(vision["image_size"] // vision["patch_size"]) ** 2,
     text_length=config["data"]["text_length"],
     max_pairs=config["data"]["max_pairs"],
-    weights=tuple(
-      objectives[o] for o in ("loc_pred", "neg_pred", "rev_loc")
-    ),
+    # A stored config may be older than a kind.
+    weights=tuple(weights.get(kind, 0.0) for kind in objectives.KINDS),
     vocabulary=instances.categories if instances else (),
   )  # fmt: skip
 
@@ -412,9 +411,9 @@ def _answers(config, m, params, mesh, spec, examples) -> list[str]:
   ids = decode.generate(
     m, params, sharding.put_batch(batch, mesh, len(examples)),
     max_new_tokens=e["max_new_tokens"], temperature=e["temperature"],
-    eos_id=spec.tokenizer.stop_id(spec.format), rng=jax.random.key(e["seed"]),
+    stop=spec.tokenizer.stop_ids(spec.format), rng=jax.random.key(e["seed"]),
   )  # fmt: skip
-  return [spec.tokenizer.decode(row).strip() for row in np.asarray(ids)]
+  return [spec.tokenizer.answer(row, spec.format) for row in np.asarray(ids)]
 
 
 def _prompt(spec: preprocess.RowSpec, example) -> np.ndarray:

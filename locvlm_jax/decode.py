@@ -1,11 +1,11 @@
 """Generation: prefill, a static cache, and a while loop with early exit.
 
-Letters: B rows, S prompt positions, K images in a row, G generated tokens, V
-vocabulary.
+Letters: B rows, S prompt positions, K images in a row, G generated tokens, E
+ids of a stop, V vocabulary.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -20,7 +20,7 @@ class State(NamedTuple):
   """What one decoding step reads and writes."""
 
   step: Int[Array, ""]
-  token: Int[Array, " B"]  # the newest, not yet in the cache
+  newest: Int[Array, "B E"]  # the last is not yet in the cache
   done: Bool[Array, " B"]
   output: Int[Array, "B G"]
   cache: llama.Cache
@@ -32,7 +32,7 @@ def generate(
   batch: Mapping[str, ArrayLike | None],
   *,
   max_new_tokens: int,
-  eos_id: int,
+  stop: Sequence[int],
   pad_id: int = 0,
   temperature: float = 0.0,
   rng: Key[Array, ""] | None = None,
@@ -50,7 +50,7 @@ def generate(
       lengths [B]; optionally example [B], and valid [B] (rows where it is
       False yield only padding and delay no one).
     max_new_tokens: G.
-    eos_id: ends a row; it is part of the output.
+    stop: E ids that, one after the other, end a row; part of the output.
     pad_id: fills a row after its end.
     temperature: 0 is greedy; above 0 samples from softmax(logits / T).
     rng: a typed key (jax.random.key); needed where temperature > 0.
@@ -59,7 +59,8 @@ def generate(
     The generated ids, [B, G].
 
   Raises:
-    ValueError: a temperature below 0 or max_new_tokens below 1, or no rng.
+    ValueError: a temperature below 0, max_new_tokens below 1, no rng or no
+      stop.
   """
   if temperature < 0:
     raise ValueError(f"temperature {temperature} is negative")
@@ -67,6 +68,8 @@ def generate(
     raise ValueError(f"max_new_tokens {max_new_tokens} is below 1")
   if temperature > 0 and rng is None:
     raise ValueError("temperature > 0 samples: give rng=jax.random.key(seed)")
+  if not len(stop):
+    raise ValueError("stop is empty: name at least one id, such as EOS")
   rows = batch["tokens"].shape[0]
   example = batch.get("example", jnp.arange(rows))
   valid = batch.get("valid", jnp.ones(rows, bool))
@@ -78,7 +81,8 @@ def generate(
     (batch["tokens"], batch.get("images"), batch["lengths"]),
     example,
     valid,
-    jnp.array([eos_id, pad_id], jnp.int32),
+    jnp.array(stop, jnp.int32),
+    jnp.int32(pad_id),
     jnp.float32(temperature),
     jax.random.key(0) if rng is None else rng,
   )
@@ -95,13 +99,13 @@ def _generate(
   ],
   example: Int[Array, " B"],
   valid: Bool[Array, " B"],
-  special: Int[Array, "2"],
+  stop: Int[Array, " E"],
+  pad: Int[Array, ""],
   temperature: Float[Array, ""],
   rng: Key[Array, ""],
 ) -> Int[Array, "B G"]:
   tokens, _, lengths = prompt
   rows, slots = tokens.shape[0], tokens.shape[1] + max_new_tokens
-  eos, pad = special
   keys = jax.vmap(functools.partial(jax.random.fold_in, rng))(example)
   run = functools.partial(model.apply, {"params": params})
 
@@ -116,14 +120,15 @@ def _generate(
     output = jax.lax.dynamic_update_slice(
       state.output, token[:, None], (0, state.step)
     )
-    done = state.done | (token == eos)
-    return State(state.step + 1, token, done, output, cache)
+    newest = jnp.concatenate([state.newest[:, 1:], token[:, None]], axis=1)
+    done = state.done | (newest == stop).all(axis=1)
+    return State(state.step + 1, newest, done, output, cache)
 
   def advance(state: State) -> State:
     # step tokens exist and the last is not in the cache yet: its position.
     positions = lengths + state.step - 1
     hidden, cache = run(
-      state.token, state.cache, positions, method="decode_step"
+      state.newest[:, -1], state.cache, positions, method="decode_step"
     )
     return emit(state, hidden, cache)
 
@@ -131,8 +136,8 @@ def _generate(
   cache = llama.empty_cache(cfg.llm, rows, slots, cfg.dtype)
   hidden, cache = run(*prompt, cache, method="prefill")
   output = jnp.full((rows, max_new_tokens), pad, jnp.int32)
-  token = jnp.full(rows, pad, jnp.int32)
-  start = State(jnp.int32(0), token, ~valid, output, cache)
+  newest = jnp.full((rows, len(stop)), -1, jnp.int32)  # nobody's id
+  start = State(jnp.int32(0), newest, ~valid, output, cache)
   state = jax.lax.while_loop(
     lambda s: (s.step < max_new_tokens) & ~s.done.all(),
     advance,

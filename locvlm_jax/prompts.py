@@ -15,9 +15,15 @@ alone: no training text may match `is_held_out`.
 import dataclasses
 import re
 
-TEMPLATE_VERSION = "1"  # goes into every result; raise it with any change
+TEMPLATE_VERSION = "2"  # goes into every result; raise it with any change
 
 Turn = tuple[str, str]  # (question, answer)
+
+
+def choice(template: str, first: str, second: str) -> str:
+  """Puts the two words that are offered into a template."""
+  return template.replace("<>", first).replace("><", second)
+
 
 # LocPred and NegPred ask the same questions (paper section 3.3).
 
@@ -66,6 +72,24 @@ LOC_PRED = {
 # Short, and few: a wording that the question does not determine costs tokens
 # and teaches nothing about where things are.
 LOC_PRED_ANSWERS = ("It is at {loc}.", "At {loc}.")
+
+# How {a} compares with {b} in size; <> and >< are the two words offered. The
+# order of the two things and of the two words says nothing of the answer.
+COMPARE = (
+  "Is the {a} <> or >< than the {b}?",
+  "Is the {a} <> than the {b} or is it ><?",
+  "Compared with the {b}, is the {a} <> or ><?",
+  "Next to the {b}, is the {a} <> or ><?",
+  "Beside the {b}, does the {a} look <> or ><?",
+  "How does the {a} compare with the {b}: <> or ><?",
+  "Against the {b}, how is the {a}, <> or ><?",
+  "What is the {a}, <> or >< than the {b}?",
+  "Take the {b}: is the {a} <> or >< than that?",
+  "The {a} and the {b}: is the {a} <> or ><?",
+  "The {b} and the {a}: is the {a} <> or ><?",
+  "Which is it for the {a}, <> or >< than the {b}?",
+)
+SIZES = (("larger", "smaller"), ("wider", "narrower"), ("taller", "shorter"))
 
 # Every one holds "no" or "not" before its first full stop, which is what
 # POPE's scorer looks for (RUCAIBox/POPE:evaluate.py).
@@ -155,7 +179,7 @@ def _spatial(axis: str, keywords: tuple[str, str]) -> tuple[Spatial, ...]:
   """Each template with its choices in either order."""
   orders = (keywords, keywords[::-1])
   return tuple(
-    Spatial(axis, t.replace("<>", one).replace("><", two), keywords)
+    Spatial(axis, choice(t, one, two), keywords)
     for t in _SPATIAL_TEMPLATES
     for one, two in orders
   )
@@ -251,6 +275,17 @@ def fill(
   return _SLOT.sub(lambda m: slots[m[1]], template)
 
 
+def worked(places: list[tuple[str, str]], conclusion: str = "") -> str:
+  """Where things are, then what follows from it.
+
+  >>> worked([("dog", "[1,2]"), ("ball", "[3,4]")], "left")
+  'The dog is at [1,2] and the ball is at [3,4]: left.'
+  """
+  said = " and ".join(f"the {bare(thing)} is at {loc}" for thing, loc in places)
+  said = f"{said}: {conclusion}" if conclusion else said
+  return f"{said[0].upper()}{said[1:]}."
+
+
 def _pattern(template: str) -> re.Pattern:
   words = re.split(_SLOT.pattern, template.lower())[::2]
   return re.compile(".+?".join(map(re.escape, words)))
@@ -267,45 +302,72 @@ def is_held_out(text: str) -> bool:
 
 # ------------------------------------------------------ conversation formats
 
+EOS = "</s>"  # stands for the tokenizer's own, whatever its name
+
 
 @dataclasses.dataclass(frozen=True)
 class Format:
   """How a conversation becomes text; <img> is where the image goes.
 
-    {system}{sep}{user}<img>\\n{question}{assistant} {answer}{end}{user}...
+    {start}<img>\\n{question}{assistant} {answer}{end}{user}{question}...
 
   Attributes:
     name: the key in FORMATS; LLaVA's `--version`.
-    system: the text before the first turn, or "".
-    user: the text before a question.
+    start: the text before the first question and its image.
+    user: the text before a later question.
     assistant: the text after a question.
-    sep: between the system text and the first turn.
-    end: what stops an answer: "eos" (LLaVA's sep2, "</s>") or "newline".
+    end: what follows an answer, is trained with it and stops generation;
+      EOS in it is the token.
+    bos: whether a later question has a token of its own that starts it.
     questions: False where an image stands alone and its caption follows.
   """
 
   name: str
-  system: str = ""
+  start: str = ""
   user: str = "USER: "
   assistant: str = " ASSISTANT:"
-  sep: str = " "
-  end: str = "eos"
+  end: str = EOS
+  bos: bool = False
   questions: bool = True
 
 
-# Facts from LLaVA:llava/conversation.py and, for the stop of `plain`,
-# LLaVA:llava/train/train.py (no end-of-text token is appended).
+def _chat(who: str) -> str:
+  return (
+    f"A chat between a curious {who} and an artificial intelligence assistant."
+    " The assistant gives helpful, detailed, and polite answers to the"
+    f" {who}'s questions."
+  )
+
+
+_LLAMA_2 = (
+  "You are a helpful language and vision assistant. You are able to understand"
+  " the visual content that the user provides, and assist the user with a"
+  " variety of tasks using natural language."
+)
+
+# Facts from LLaVA:llava/conversation.py and llava/train/train.py. There,
+# "plain" appends no end-of-text token, and "v0" is rendered with line breaks
+# for training and without them for evaluation: here always as in training.
 FORMATS = {
-  "plain": Format(
-    "plain", user="", assistant="", sep="", end="newline", questions=False
-  ),
-  "v1": Format(
-    "v1",
-    system=(
-      "A chat between a curious user and an artificial intelligence assistant."
-      " The assistant gives helpful, detailed, and polite answers to the"
-      " user's questions."
+  f.name: f
+  for f in (
+    Format("plain", user="", assistant="", end="\n", questions=False),
+    Format(
+      "v0",
+      start=_chat("human") + "\n\n### Human: ",
+      user="Human: ",
+      assistant="\n### Assistant:",
+      end="\n###",
     ),
-  ),
-  "bare": Format("bare", sep=""),  # ours: v1 without the system text
+    Format("v1", start=_chat("user") + " USER: "),
+    Format(
+      "llama_2",
+      start=f"[INST] <<SYS>>\n{_LLAMA_2}\n<</SYS>>\n\n",
+      user="[INST] ",
+      assistant=" [/INST]",
+      end=" " + EOS,
+      bos=True,
+    ),
+    Format("bare", start="USER: "),  # ours: v1 without the system text
+  )
 }

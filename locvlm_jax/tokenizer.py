@@ -82,21 +82,42 @@ class Tokenizer:
   def load(cls, directory: str | pathlib.Path) -> "Tokenizer":
     """Reads a directory in Hugging Face layout.
 
+    Where there is no tokenizer.json, SentencePiece's tokenizer.model of the
+    LLaMA family is read, which LLaMA's own and Vicuna's directories have.
+
     Raises:
       ValueError: a file is missing, malformed, or names no bos or eos token.
     """
     directory = pathlib.Path(directory)
     path = directory / "tokenizer.json"
     if not path.is_file():
-      raise ValueError(
-        f"{path} is missing; a directory that only has tokenizer.model has to"
-        " be saved once by transformers' fast LLaMA tokenizer"
-      )
+      return cls._load_sentencepiece(directory)
     try:
       backend = tokenizers.Tokenizer.from_file(str(path))
     except Exception as e:  # the library raises bare Exception
       raise ValueError(f"{path} is not a tokenizer: {e}") from None
     return cls(backend, _read_specials(directory))
+
+  @classmethod
+  def _load_sentencepiece(cls, directory: pathlib.Path) -> "Tokenizer":
+    path = directory / "tokenizer.model"
+    if not path.is_file():
+      raise ValueError(
+        f"{directory}: neither tokenizer.json nor tokenizer.model is there;"
+        " copy one from the model that the weights were trained from"
+      )
+    try:
+      import sentencepiece  # noqa: F401  transformers needs it
+      import transformers
+
+      # Not AutoTokenizer, which leaves out the space that starts a text.
+      fast = transformers.LlamaTokenizerFast.from_pretrained(str(directory))
+    except ImportError as e:
+      raise ValueError(f"{path}: {e}; pip install {e.name}") from None
+    except Exception as e:  # whatever those libraries raise
+      raise ValueError(f"{path} is not a SentencePiece model: {e}") from None
+    roles = {r: getattr(fast, r) for r in _ROLES if getattr(fast, r)}
+    return cls(fast.backend_tokenizer, roles)
 
   def save(self, directory: str | pathlib.Path) -> None:
     """Writes tokenizer.json and what transformers needs to load it."""
@@ -151,9 +172,26 @@ class Tokenizer:
     ]
     return self._backend.decode(known, skip_special_tokens=False)
 
-  def stop_id(self, fmt: prompts.Format) -> int:
-    """The id that ends an answer in the format `fmt`."""
-    return self.eos_id if fmt.end == "eos" else self.encode("\n")[-1]
+  def ending(self, fmt: prompts.Format) -> list[int]:
+    """The ids that follow an answer in the format `fmt`."""
+    text = fmt.end.removesuffix(prompts.EOS)
+    # As it goes on after a word: without the space that starts a text.
+    ids = self.encode("a" + text)[len(self.encode("a")) :]
+    return [*ids, self.eos_id] if text != fmt.end else ids
+
+  def stop_ids(self, fmt: prompts.Format) -> list[int]:
+    """The ids that, generated one after the other, end an answer."""
+    ids = self.ending(fmt)
+    return ids[-1:] if ids[-1] == self.eos_id else ids
+
+  def answer(
+    self, ids: Sequence[int] | Integer[np.ndarray, " n"], fmt: prompts.Format
+  ) -> str:
+    """The text of a generated answer, without what stopped it."""
+    ids, stop = [int(i) for i in ids], self.stop_ids(fmt)
+    starts = range(len(ids) - len(stop) + 1)
+    ends = (i for i in starts if ids[i : i + len(stop)] == stop)
+    return self.decode(ids[: next(ends, len(ids))]).strip()
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -348,29 +386,25 @@ def _head(tokenizer, fmt, num_image_tokens) -> list[int]:
   """From BOS to the image, if there is one, else BOS alone."""
   if not num_image_tokens:
     return [tokenizer.bos_id]
-  before = fmt.system + fmt.sep + fmt.user
   image = [IMAGE_TOKEN] * num_image_tokens
-  return [tokenizer.bos_id, *tokenizer.encode(before), *image]
+  return [tokenizer.bos_id, *tokenizer.encode(fmt.start), *image]
 
 
 def _question(tokenizer, fmt, question, index, num_image_tokens) -> list[int]:
   """A question up to its answer; the first one follows the image."""
   if not fmt.questions:
     return []
-  if index == 0 and num_image_tokens:
-    before = "\n"
-  elif index == 0:
-    before = fmt.system + fmt.sep + fmt.user
-  else:
-    before = fmt.user
-  return tokenizer.encode(before + question.strip() + fmt.assistant)
+  bos = [tokenizer.bos_id] if fmt.bos and index else []
+  first = "\n" if num_image_tokens else fmt.start
+  before = fmt.user if index else first
+  return bos + tokenizer.encode(before + question.strip() + fmt.assistant)
 
 
 def _answer(tokenizer, fmt, answer: str) -> list[int]:
   """An answer and its stop; its first word brings the space before it."""
   if not answer.strip():
     raise ValueError("a turn has an empty answer; leave the turn out")
-  return [*tokenizer.encode(answer.strip()), tokenizer.stop_id(fmt)]
+  return [*tokenizer.encode(answer.strip()), *tokenizer.ending(fmt)]
 
 
 def _too_long(turn: prompts.Turn, length: int, limit: int) -> str:

@@ -52,7 +52,7 @@ def _wordings(prompts) -> list[str]:
   ]  # fmt: skip
   lines = [prompts.fill(t, obj="ball", a="ball", b="cup") for t in templates]
   bare = prompts.FORMATS["bare"]
-  return [f"{bare.user}{x}{bare.assistant} [ At" for x in lines] * 200
+  return [f"{bare.start}{x}{bare.assistant} [ At" for x in lines] * 200
 
 
 if __name__ == "__main__":

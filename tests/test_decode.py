@@ -31,7 +31,7 @@ def take(batch, index):
 
 
 def generate(params, batch, **changes):
-  options = {"max_new_tokens": 6, "eos_id": NEVER} | changes
+  options = {"max_new_tokens": 6, "stop": [NEVER]} | changes
   return np.asarray(decode.generate(MODEL, params, batch, **options))
 
 
@@ -133,7 +133,7 @@ def test_rows_end_at_eos_and_are_padded(params):
   batch = batch_of(LENGTHS)
   free = generate(params, batch)
   eos = int(free[1, 2])
-  ended = generate(params, batch, eos_id=eos, pad_id=0)
+  ended = generate(params, batch, stop=[eos], pad_id=0)
   for before, after in zip(free, ended, strict=True):
     at = np.flatnonzero(before == eos)
     end = at[0] + 1 if at.size else len(before)
@@ -163,7 +163,7 @@ def test_text_only_prompts(params):
 def test_the_same_shapes_are_compiled_once(params):
   generate(params, batch_of([9, 20]))
   before = decode._generate._cache_size()
-  generate(params, batch_of([30, 12]), eos_id=5)
+  generate(params, batch_of([30, 12]), stop=[5])
   assert decode._generate._cache_size() == before
 
 

@@ -107,6 +107,6 @@ def test_fill_never_fills_what_it_filled_in():
 
 
 def test_formats_are_under_their_names():
-  assert {"plain", "v1", "bare"} <= set(prompts.FORMATS)
+  assert set(prompts.FORMATS) == {"plain", "v0", "v1", "llama_2", "bare"}
   for name, fmt in prompts.FORMATS.items():
-    assert fmt.name == name and fmt.end in ("eos", "newline")
+    assert fmt.name == name and fmt.end

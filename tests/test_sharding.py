@@ -48,7 +48,7 @@ def step(params, batch):
 
 def answers(params, batch):
   return np.asarray(
-    decode.generate(MODEL, params, batch, max_new_tokens=4, eos_id=99)
+    decode.generate(MODEL, params, batch, max_new_tokens=4, stop=[99])
   )
 
 

@@ -101,7 +101,7 @@ def test_the_documented_story():
   batch = {"tokens": np.full((1, 8), BOS, np.int32),
            "lengths": np.array([1], np.int32)}  # fmt: skip
   ids = decode.generate(
-    locvlm.LocVLM(config), whole, batch, max_new_tokens=256, eos_id=BOS
+    locvlm.LocVLM(config), whole, batch, max_new_tokens=256, stop=[BOS]
   )
   text = _text(np.asarray(ids)[0], _pieces(FOLDER / "tok512.bin"))
   documented = (FOLDER / "stories260K.md").read_text()

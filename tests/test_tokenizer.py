@@ -1,10 +1,14 @@
 import json
+import os
+import pathlib
 import pickle
+import shutil
 
+import make_token_goldens
 import numpy as np
 import pytest
 import tokenizers
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from locvlm_jax import prompts
@@ -162,7 +166,7 @@ def test_merges_that_spell_a_special_are_undone():
 @pytest.mark.parametrize(
   "files, named",
   [
-    ({}, "tokenizer.json is missing"),
+    ({}, "neither tokenizer.json nor tokenizer.model"),
     ({"tokenizer.json": "{"}, "tokenizer.json is not a tokenizer"),
     ({"tokenizer.json": None}, "names no bos_token"),
     (
@@ -215,11 +219,12 @@ def test_a_prompt_is_the_beginning_of_its_conversation(fmt, num_image_tokens):
   assert prompt.dtype == row.tokens.dtype == np.int32
   assert row.turns_used == len(turns)
   np.testing.assert_array_equal(row.tokens[: len(prompt)], prompt)
-  rest = [*TOKENIZER.encode(answer), TOKENIZER.stop_id(fmt)]
+  rest = [*TOKENIZER.encode(answer), *TOKENIZER.ending(fmt)]
   assert row.tokens[len(prompt) :].tolist() == rest
   assert row.loss_mask[len(prompt) :].all()
   assert (row.tokens == IMAGE_TOKEN).sum() == num_image_tokens
-  assert row.tokens[0] == 1 and (row.tokens == 1).sum() == 1
+  assert row.tokens[0] == 1
+  assert (row.tokens == 1).sum() == (len(turns) if fmt.bos else 1)
 
 
 def test_plain_is_a_caption_that_a_newline_ends():
@@ -274,6 +279,91 @@ def test_nothing_to_train_on_is_refused():
     encode_conversation(TOKENIZER, BARE, [], 3, 100)
   with pytest.raises(ValueError, match="empty answer"):
     encode_conversation(TOKENIZER, BARE, [("Where?", " ")], 3, 100)
+
+
+needs_llama = pytest.mark.skipif(
+  "LOCVLM_TEST_DATA" not in os.environ,
+  reason="LOCVLM_TEST_DATA names no folder with tokenizers/",
+)
+CONVERSATIONS = json.loads(make_token_goldens.PATH.read_text())
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+  """The tokenizer of LLaMA-2, from a directory that has tokenizer.model."""
+  pytest.importorskip("sentencepiece")
+  folder = pathlib.Path(os.environ["LOCVLM_TEST_DATA"], "tokenizers")
+  directory = tmp_path_factory.mktemp("llama")
+  shutil.copy(folder / "llama2_tokenizer.model", directory / "tokenizer.model")
+  return Tokenizer.load(directory)
+
+
+@pytest.fixture(scope="module")
+def reference():
+  sentencepiece = pytest.importorskip("sentencepiece")
+  path = pathlib.Path(
+    os.environ["LOCVLM_TEST_DATA"], "tokenizers", "llama2_tokenizer.model"
+  )
+  return sentencepiece.SentencePieceProcessor(str(path))
+
+
+@needs_llama
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_conversations_are_llavas(llama, name):
+  """Ids and targets as LLaVA's slow tokenizer has them."""
+  assert len(CONVERSATIONS[name]) >= 1
+  for case, golden in CONVERSATIONS[name].items():
+    turns, image = make_token_goldens.CASES[case]
+    visual = make_token_goldens.NUM_VISUAL * image
+    row = encode_conversation(
+      llama, prompts.FORMATS[name], turns, visual, 1000
+    )
+    assert row.tokens.tolist() == golden["tokens"], case
+    assert np.flatnonzero(row.loss_mask).tolist() == golden["targets"], case
+
+
+@needs_llama
+def test_llama_splits_digits(llama):
+  ids = llama.encode("12.34")
+  shown = [llama._backend.id_to_token(i) for i in ids]
+  assert shown == ["\u2581", "1", "2", ".", "3", "4"]
+  assert (llama.bos_id, llama.eos_id, llama.pad_id) == (1, 2, 0)
+  assert llama.vocab_size == 32_000
+
+
+@needs_llama
+@settings(max_examples=50, suppress_health_check=[*HealthCheck])
+@given(text=st.one_of(TEXT, FORGED))
+def test_llama_encodes_as_sentencepiece_does(llama, reference, text):
+  ids = llama.encode(text)
+  assert ids == reference.encode(text)
+  assert llama.decode(ids) == text
+
+
+@needs_llama
+def test_a_saved_sentencepiece_tokenizer_is_the_same(llama, tmp_path):
+  llama.save(tmp_path)
+  again = Tokenizer.load(tmp_path)
+  for text in (*CORPUS, "</s><s> \u00e9\n 12", " \u4e2d"):
+    assert again.encode(text) == llama.encode(text)
+  assert again.pad_id == llama.pad_id
+
+
+def test_a_broken_sentencepiece_model_is_named(tmp_path):
+  (tmp_path / "tokenizer.model").write_bytes(b"nonsense")
+  with pytest.raises(ValueError, match="tokenizer.model is not a Sent"):
+    Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f.name)
+def test_an_answer_is_what_comes_before_its_stop(fmt):
+  text = "It is at [1,2].\nNo ## more" if fmt.end != "\n" else "A ## dog."
+  ids = [*TOKENIZER.encode(text), *TOKENIZER.ending(fmt)]
+  assert TOKENIZER.answer(ids, fmt) == text
+  assert TOKENIZER.answer([*ids, 0, *TOKENIZER.encode("x")], fmt) == text
+  assert ids[-len(TOKENIZER.stop_ids(fmt)) :] == TOKENIZER.stop_ids(fmt)
+  cut = ids[: len(TOKENIZER.encode(text))]
+  assert TOKENIZER.answer(cut, fmt) == text
 
 
 def test_v1_is_llavas_text():

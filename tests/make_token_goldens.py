@@ -1,0 +1,108 @@
+"""Makes tests/golden/conversations.json with Google's SentencePiece.
+
+  LOCVLM_TEST_DATA=DIR python tests/make_token_goldens.py
+
+Renders whole conversations as LLaVA does (LLaVA:llava/conversation.py and, for
+v0, llava/train/train.py), cuts them at the image and at <s> and </s> as its
+slow tokenizer does, and encodes each part. The package goes another way, piece
+by piece, so that the two can only agree if both are right. An answer is what
+lies behind the last text of its question, found by encoding that much alone.
+"""
+
+import json
+import os
+import pathlib
+import re
+
+IMAGE = "<image>"
+NUM_VISUAL = 2
+TURNS = (
+  ("Where is the cat?", "It is at [12,34,150,98]."),
+  ("And the dog?", "There is no dog."),
+  ("What is at (0.5012, 12.34)?", "a cup\nand its saucer"),
+)
+CASES = {
+  "one turn, image": (TURNS[:1], True),
+  "three turns, image": (TURNS, True),
+  "two turns, text": (TURNS[:2], False),
+}
+PATH = pathlib.Path(__file__).parent / "golden" / "conversations.json"
+_V1 = (
+  "A chat between a curious user and an artificial intelligence assistant. The"
+  " assistant gives helpful, detailed, and polite answers to the user's"
+  " questions."
+)
+_LLAMA_2 = (
+  "You are a helpful language and vision assistant. You are able to understand"
+  " the visual content that the user provides, and assist the user with a"
+  " variety of tasks using natural language."
+)
+
+
+def plain(turns):
+  yield IMAGE, turns[0][1] + "\n"
+
+
+def v0(turns):
+  start = _V1.replace("user", "human") + "\n\n###"
+  for question, answer in turns:
+    yield f"{start} Human: {question}\n### Assistant:", f" {answer}\n###"
+    start = ""
+
+
+def v1(turns):
+  start = _V1 + " "
+  for question, answer in turns:
+    yield f"{start}USER: {question} ASSISTANT:", f" {answer}</s>"
+    start = ""
+
+
+def llama_2(turns):
+  start = f"[INST] <<SYS>>\n{_LLAMA_2}\n<</SYS>>\n\n"
+  for question, answer in turns:
+    yield f"{start}{question} [/INST]", f" {answer} </s>"
+    start = "<s>[INST] "
+
+
+def encode(model, text: str) -> list[int]:
+  """The ids of a whole text; it is cut at the image and at special tokens."""
+  ids = [1]
+  specials = {"<s>": [1], "</s>": [2], IMAGE: [-1] * NUM_VISUAL}
+  for part in re.split("(<image>|</?s>)", text):
+    ids += specials.get(part) or model.encode(part)
+  return ids
+
+
+def conversation(model, render, turns, image) -> dict[str, list[int]]:
+  """tokens, and targets: the positions that are trained."""
+  if image and render is not plain:
+    turns = [(f"{IMAGE}\n{turns[0][0]}", turns[0][1]), *turns[1:]]
+  parts = list(render(turns))
+  tokens, targets, text = encode(model, "".join(map("".join, parts))), [], ""
+  for asked, answered in parts:
+    start, text = len(encode(model, text + asked)), text + asked + answered
+    end = len(encode(model, text))
+    targets += range(start, end)
+  return {"tokens": tokens, "targets": targets}
+
+
+def main():
+  import sentencepiece
+
+  folder = pathlib.Path(os.environ["LOCVLM_TEST_DATA"], "tokenizers")
+  model = sentencepiece.SentencePieceProcessor(
+    str(folder / "llama2_tokenizer.model")
+  )
+  golden = {
+    render.__name__: {
+      name: conversation(model, render, turns, image)
+      for name, (turns, image) in CASES.items()
+      if render is not plain or (image and len(turns) == 1)
+    }
+    for render in (plain, v0, v1, llama_2)
+  }
+  PATH.write_text(json.dumps(golden) + "\n")
+
+
+if __name__ == "__main__":
+  main()
