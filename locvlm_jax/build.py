@@ -166,7 +166,7 @@ def initial_params(
   for path, value in stored.items():
     _check_shape(path, value, params)
     dtype = params.pop(path).dtype  # its memory is free for what comes
-    params[path] = _place(value, dtype, shardings[path])
+    params[path] = value.place(dtype, shardings[path])
   return params
 
 
@@ -178,13 +178,6 @@ def _check_frozen(stored: Mapping, trainable: Mapping, paths: Mapping) -> None:
       f"init: {len(random)} parameters, as {random[0]}, are frozen and in none"
       " of the directories that config.init names: name theirs too."
     )
-
-
-def _place(value, dtype, where: jax.sharding.Sharding) -> jax.Array:
-  """A `read.Tensor` or an array, onto the devices."""
-  if isinstance(value, read.Tensor):
-    return value.place(dtype, where)
-  return jax.device_put(np.asarray(value).astype(dtype), where)
 
 
 def _cast(value, trains: bool, frozen_dtype):
@@ -199,11 +192,13 @@ def _check_shape(path, value, params) -> None:
     )
 
 
-def _stored(config: Mapping) -> optim.Flat:
-  """What `config.init` names: `read.Tensor`s, or a workdir's arrays."""
+def _stored(
+  config: Mapping,
+) -> Mapping[str, read.Tensor | checkpoint.Saved]:
+  """What `config.init` names, still on disk."""
   init = config["init"]
   if init["checkpoint"]:
-    return load_params(init["checkpoint"])[0]
+    return open_params(init["checkpoint"])[0]
   wanted = model(config).config
   flat = {}
   if init["llava"]:
@@ -242,8 +237,10 @@ def _check_agree(found, wanted, part: str, where: str) -> None:
       )
 
 
-def load_params(workdir: str) -> tuple[optim.Flat, dict]:
-  """({path: numpy array}, info) of the newest checkpoint of a run.
+def open_params(
+  workdir: str,
+) -> tuple[dict[str, checkpoint.Saved], dict]:
+  """({path: parameter, on disk}, info) of the newest checkpoint of a run.
 
   Raises:
     ValueError: the directory holds no checkpoint.
@@ -255,11 +252,9 @@ def load_params(workdir: str) -> tuple[optim.Flat, dict]:
   step = saved.latest
   if step is None:
     raise ValueError(f"{workdir}: no finished checkpoint. Train first.")
-  here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  like = saved.shapes(step, "params", here)
-  params, info = saved.restore(step, "params", like), saved.info(step)
+  params, info = saved.open(step, "params"), saved.info(step)
   saved.close()
-  return {**params["frozen"], **params["trainable"]}, info
+  return params, info
 
 
 def checkpoint_dir(workdir: str) -> str:
@@ -373,7 +368,7 @@ def answerer(config: Mapping, mesh, workdir: str, llava: str = ""):
   if llava:
     flat, origin = read.open_llava(llava)[0], {"llava": llava}
   else:
-    flat, info = load_params(workdir)
+    flat, info = open_params(workdir)
     origin = {"workdir": workdir, "step": info["next_step"]}
   m, text = model(config), load_tokenizer(config)
   wanted = param_shapes(m)
@@ -382,7 +377,7 @@ def answerer(config: Mapping, mesh, workdir: str, llava: str = ""):
   where = sharding.param_shardings(wanted, mesh)
   dtype = jnp.dtype(config["model"]["dtype"])
   params = optim.unflatten(
-    {p: _place(v, dtype, where[p]) for p, v in flat.items()}
+    {p: v.place(dtype, where[p]) for p, v in flat.items()}
   )
   spec = question_spec(config, text)
   return functools.partial(_answers, config, m, params, mesh, spec), origin

@@ -8,12 +8,52 @@ Each step directory is committed by a file that is written last, so that a
 save cut short never counts as a checkpoint.
 """
 
+import dataclasses
+import functools
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import options as ocp_options
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+  """An array of a checkpoint, still on disk.
+
+  Attributes:
+    directory: of the item.
+    keys: where in the item's tree.
+    shape: of the array.
+    dtype: as saved.
+  """
+
+  directory: str
+  keys: tuple[str, ...]
+  shape: tuple[int, ...]
+  dtype: np.dtype
+
+  def read(self) -> np.ndarray:
+    """All of it, in host memory."""
+    return self._restore(ocp.RestoreArgs(restore_type=np.ndarray))
+
+  def place(self, dtype: Any, where: jax.sharding.Sharding) -> jax.Array:
+    """All of it, as `dtype`; each process reads its own devices' slices."""
+    return self._restore(ocp.ArrayRestoreArgs(sharding=where, dtype=dtype))
+
+  def _restore(self, how: ocp.RestoreArgs):
+    def nested(leaf):
+      return functools.reduce(lambda x, key: {key: x}, self.keys[::-1], leaf)
+
+    args = ocp.args.PyTreeRestore(
+      item=nested(0), restore_args=nested(how), partial_restore=True
+    )
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+      tree = reader.restore(self.directory, args=args)
+    return functools.reduce(lambda x, key: x[key], self.keys, tree)
 
 
 class Checkpoints:
@@ -89,6 +129,17 @@ class Checkpoints:
     self._check(step, name, like)
     args = ocp.args.Composite(**{name: ocp.args.StandardRestore(like)})
     return self._manager.restore(step, args=args)[name]
+
+  def open(self, step: int, name: str) -> dict[str, Saved]:
+    """The arrays of the item `name` by their last key, none read yet."""
+    directory = os.path.join(self.directory, str(step), name)
+    tree = self.shapes(step, name, None)
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    keys = [tuple(map(_name, path)) for path, _ in leaves]
+    return {
+      k[-1]: Saved(directory, k, tuple(leaf.shape), np.dtype(leaf.dtype))
+      for k, (_, leaf) in zip(keys, leaves, strict=True)
+    }
 
   def shapes(self, step: int, name: str, sharding) -> Any:
     """What was saved, as `jax.ShapeDtypeStruct` placed by `sharding`."""

@@ -29,8 +29,9 @@ _DTYPE = flags.DEFINE_enum(
 _VISION = flags.DEFINE_string("vision", "", "CLIP's directory; see above.")
 _BASE = flags.DEFINE_string("base", "", "The LLM's directory; see above.")
 _TOKENIZER = flags.DEFINE_string(
-  "tokenizer", None, "Directory of tokenizer.json; default: the input's own."
-)
+  "tokenizer", None,
+  "Directory of tokenizer.json or tokenizer.model; default: the input's own.",
+)  # fmt: skip
 flags.mark_flags_as_required(["output"])
 
 
@@ -65,7 +66,7 @@ def _run():
   """(parameters, model's shape, tokenizer, origin) of the newest checkpoint."""
   from locvlm_jax import build
 
-  flat, info = build.load_params(_INPUT.value)
+  flat, info = build.open_params(_INPUT.value)
   config = info["config"]
   origin = {"stage": config["stage"], "step": info["next_step"],
             "config": config, "versions": build.versions()}  # fmt: skip
@@ -74,6 +75,7 @@ def _run():
 
 def _llava():
   """The same of a Llava, nothing of which is read yet."""
+  from locvlm_jax import tokenizer
   from locvlm_jax.weights import original, read
 
   directory = _INPUT.value
@@ -81,8 +83,7 @@ def _llava():
     flat, config = read.open_llava(directory)
   else:
     flat, config = original.open_llava(directory, _VISION.value, _BASE.value)
-  places = [p for p in (directory, _BASE.value) if p and os.path.exists(
-    os.path.join(p, "tokenizer.json"))]  # fmt: skip
+  places = [p for p in (directory, _BASE.value) if p and tokenizer.exists(p)]
   origin = {"input": directory, "vision": _VISION.value, "base": _BASE.value}
   return flat, config, places[0] if places else None, origin
 

@@ -73,8 +73,9 @@ LOC_PRED = {
 # and teaches nothing about where things are.
 LOC_PRED_ANSWERS = ("It is at {loc}.", "At {loc}.")
 
-# How {a} compares with {b} in size; <> and >< are the two words offered. The
-# order of the two things and of the two words says nothing of the answer.
+# How {a} compares with {b} in size; <> and >< are the two words offered, and a
+# template with <> alone is answered by yes or no. The order of the things and
+# of the words says nothing of the answer.
 COMPARE = (
   "Is the {a} <> or >< than the {b}?",
   "Is the {a} <> than the {b} or is it ><?",
@@ -88,8 +89,15 @@ COMPARE = (
   "The {a} and the {b}: is the {a} <> or ><?",
   "The {b} and the {a}: is the {a} <> or ><?",
   "Which is it for the {a}, <> or >< than the {b}?",
+  "Is the {a} <> than the {b}?",
+  "Does the {a} look <> than the {b}?",
 )
-SIZES = (("larger", "smaller"), ("wider", "narrower"), ("taller", "shorter"))
+# Of area, width and height: words for more and for less.
+SIZES = (
+  (("larger", "smaller"), ("bigger", "smaller")),
+  (("wider", "narrower"), ("broader", "slimmer")),
+  (("taller", "shorter"), ("longer", "shorter")),
+)
 
 # Every one holds "no" or "not" before its first full stop, which is what
 # POPE's scorer looks for (RUCAIBox/POPE:evaluate.py).
@@ -273,6 +281,24 @@ def fill(
   slots = {"loc": loc, "obj": bare(obj), "a": bare(a), "b": bare(b)}
   slots["a_obj"] = with_article(obj)
   return _SLOT.sub(lambda m: slots[m[1]], template)
+
+
+def comparison(
+  template: str, words: tuple[str, str], is_first: bool, swap: bool
+) -> tuple[str, str]:
+  """A template with the words filled in, and the answer's conclusion.
+
+  Args:
+    template: with <>, and >< unless it is answered by yes or no.
+    words: the two that are possible.
+    is_first: whether the first of them is true.
+    swap: whether the second is offered first.
+  """
+  first, second = words[::-1] if swap else words
+  question = choice(template, first, second)
+  if "><" in template:
+    return question, words[not is_first]
+  return question, "yes" if is_first != swap else "no"
 
 
 def worked(places: list[tuple[str, str]], conclusion: str = "") -> str:

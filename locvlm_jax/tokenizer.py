@@ -33,6 +33,7 @@ _SPECIALS = ("<unk>", "<s>", "</s>")  # ids 0, 1, 2, as in LLaMA
 _BYTES = tuple(f"<0x{i:02X}>" for i in range(256))
 _PRINTABLE = [chr(i) for i in range(33, 127)]
 _ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
+_JSON, _MODEL = "tokenizer.json", "tokenizer.model"
 _SPACE = "\u2581"  # SentencePiece's mark for a space
 
 
@@ -80,64 +81,12 @@ class Tokenizer:
 
   @classmethod
   def load(cls, directory: str | pathlib.Path) -> "Tokenizer":
-    """Reads a directory in Hugging Face layout.
-
-    Where there is no tokenizer.json, SentencePiece's tokenizer.model of the
-    LLaMA family is read, which LLaMA's own and Vicuna's directories have.
-
-    Raises:
-      ValueError: a file is missing, malformed, or names no bos or eos token.
-    """
-    directory = pathlib.Path(directory)
-    path = directory / "tokenizer.json"
-    if not path.is_file():
-      return cls._load_sentencepiece(directory)
-    try:
-      backend = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as e:  # the library raises bare Exception
-      raise ValueError(f"{path} is not a tokenizer: {e}") from None
-    return cls(backend, _read_specials(directory))
-
-  @classmethod
-  def _load_sentencepiece(cls, directory: pathlib.Path) -> "Tokenizer":
-    path = directory / "tokenizer.model"
-    if not path.is_file():
-      raise ValueError(
-        f"{directory}: neither tokenizer.json nor tokenizer.model is there;"
-        " copy one from the model that the weights were trained from"
-      )
-    try:
-      import sentencepiece  # noqa: F401  transformers needs it
-      import transformers
-
-      # Not AutoTokenizer, which leaves out the space that starts a text.
-      fast = transformers.LlamaTokenizerFast.from_pretrained(str(directory))
-    except ImportError as e:
-      raise ValueError(f"{path}: {e}; pip install {e.name}") from None
-    except Exception as e:  # whatever those libraries raise
-      raise ValueError(f"{path} is not a SentencePiece model: {e}") from None
-    roles = {r: getattr(fast, r) for r in _ROLES if getattr(fast, r)}
-    return cls(fast.backend_tokenizer, roles)
+    """Reads a directory; see `open_files`."""
+    return cls(*open_files(directory))
 
   def save(self, directory: str | pathlib.Path) -> None:
     """Writes tokenizer.json and what transformers needs to load it."""
-    directory = pathlib.Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    config = {
-      "tokenizer_class": "PreTrainedTokenizerFast",
-      "clean_up_tokenization_spaces": False,
-      "padding_side": "right",
-      "model_max_length": 2048,
-      **self._specials,
-    }
-    path = directory / "tokenizer.json"
-    path.write_text(self._backend.to_str(pretty=False), encoding="utf-8")
-    for name, content in (
-      ("tokenizer_config.json", config),
-      ("special_tokens_map.json", self._specials),
-    ):
-      text = json.dumps(content, indent=2, sort_keys=True) + "\n"
-      (directory / name).write_text(text, encoding="utf-8")
+    write_files(directory, self._backend, self._specials)
 
   def encode(self, text: str) -> list[int]:
     """The ids of `text`, with no special id, whatever the text says."""
@@ -192,6 +141,79 @@ class Tokenizer:
     starts = range(len(ids) - len(stop) + 1)
     ends = (i for i in starts if ids[i : i + len(stop)] == stop)
     return self.decode(ids[: next(ends, len(ids))]).strip()
+
+
+def exists(directory: str | pathlib.Path) -> bool:
+  """Whether `open_files` finds a tokenizer there."""
+  return any((pathlib.Path(directory) / n).is_file() for n in (_JSON, _MODEL))
+
+
+def open_files(
+  directory: str | pathlib.Path,
+) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
+  """(the library's tokenizer, {role: text of a special token}) of a directory.
+
+  Where there is no tokenizer.json, SentencePiece's tokenizer.model of the
+  LLaMA family is read, which LLaMA's own and Vicuna's directories have.
+
+  Raises:
+    ValueError: a file is missing, malformed, or names no bos or eos token.
+  """
+  directory = pathlib.Path(directory)
+  if not exists(directory):
+    raise ValueError(
+      f"{directory}: neither {_JSON} nor {_MODEL} is there; copy one from the"
+      " model that the weights were trained from"
+    )
+  path = directory / _JSON
+  if not path.is_file():
+    return _open_sentencepiece(directory)
+  try:
+    backend = tokenizers.Tokenizer.from_file(str(path))
+  except Exception as e:  # the library raises bare Exception
+    raise ValueError(f"{path} is not a tokenizer: {e}") from None
+  return backend, _read_specials(directory)
+
+
+def _open_sentencepiece(directory: pathlib.Path):
+  path = directory / _MODEL
+  try:
+    import sentencepiece  # noqa: F401  transformers needs it
+    import transformers
+
+    # Not AutoTokenizer, which leaves out the space that starts a text.
+    fast = transformers.LlamaTokenizerFast.from_pretrained(str(directory))
+  except ImportError as e:
+    raise ValueError(f"{path}: {e}; pip install {e.name}") from None
+  except Exception as e:  # whatever those libraries raise
+    raise ValueError(f"{path} is not a SentencePiece model: {e}") from None
+  roles = {r: getattr(fast, r) for r in _ROLES if getattr(fast, r)}
+  return fast.backend_tokenizer, roles
+
+
+def write_files(
+  directory: str | pathlib.Path,
+  backend: tokenizers.Tokenizer,
+  specials: dict[str, str],
+) -> None:
+  """The opposite of `open_files`; transformers loads the directory too."""
+  directory = pathlib.Path(directory)
+  directory.mkdir(parents=True, exist_ok=True)
+  config = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "clean_up_tokenization_spaces": False,
+    "padding_side": "right",
+    "model_max_length": 2048,
+    **specials,
+  }
+  text = backend.to_str(pretty=False)
+  (directory / _JSON).write_text(text, encoding="utf-8")
+  for name, content in (
+    ("tokenizer_config.json", config),
+    ("special_tokens_map.json", specials),
+  ):
+    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+    (directory / name).write_text(text, encoding="utf-8")
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:

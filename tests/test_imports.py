@@ -21,7 +21,9 @@ LAYERS = {
   "train": 9, "evaluate": 9, "reproduce": 9, "report": 9, "convert": 9,
   "train_tokenizer": 9, "generate": 9,
 }  # fmt: skip
-OWN_LAYER = {("tokenizer", "prompts"), ("build", "command")}
+OWN_LAYER = {
+  ("tokenizer", "prompts"), ("build", "command"), ("weights", "checkpoint"),
+}  # fmt: skip
 # What each layer may not import from outside, anywhere in the file.
 FORBIDDEN = {
   1: {"jax", "flax", "optax", "grain", "ml_collections", "tensorflow"},

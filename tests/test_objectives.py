@@ -157,7 +157,9 @@ def test_points_have_their_own_words():
 
 
 def test_two_objects_in_one_answer():
-  pairs = {t for s in range(300) for t in ask(seed=s, weights=(0.0, 0.0, 0.0, 1.0))}
+  pairs = {
+    t for s in range(300) for t in ask(seed=s, weights=(0.0, 0.0, 0.0, 1.0))
+  }
   dog, cup = "dog is at [40,30,60,70]", "cup is at [0,40,9,60]"
   assert {a for _, a in pairs} == {
     f"The {dog} and the {cup}.",

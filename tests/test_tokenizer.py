@@ -315,9 +315,7 @@ def test_conversations_are_llavas(llama, name):
   for case, golden in CONVERSATIONS[name].items():
     turns, image = make_token_goldens.CASES[case]
     visual = make_token_goldens.NUM_VISUAL * image
-    row = encode_conversation(
-      llama, prompts.FORMATS[name], turns, visual, 1000
-    )
+    row = encode_conversation(llama, prompts.FORMATS[name], turns, visual, 1000)
     assert row.tokens.tolist() == golden["tokens"], case
     assert np.flatnonzero(row.loss_mask).tolist() == golden["targets"], case
 

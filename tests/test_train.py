@@ -44,8 +44,8 @@ def _curve(workdir) -> list[tuple[int, float, float]]:
 
 
 def _params(workdir) -> dict[str, np.ndarray]:
-  flat = build.load_params(str(workdir))[0]
-  return {path: np.asarray(v) for path, v in flat.items()}
+  flat = build.open_params(str(workdir))[0]
+  return {path: v.read() for path, v in flat.items()}
 
 
 def _same(a, b) -> bool:

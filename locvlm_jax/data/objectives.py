@@ -29,6 +29,7 @@ from locvlm_jax.data.batch import Object, Record, Turn
 from locvlm_jax.geometry import Transform
 
 KINDS = ("loc_pred", "neg_pred", "rev_loc", "compare")
+_CLEARLY = 1.25  # times as wide, say
 WEIGHTS = (1.0, 1.0, 1.0, 0.0)  # of KINDS; the paper's three alike
 
 
@@ -85,24 +86,31 @@ def compare(
 ) -> Turn:
   """Asks how the sizes of two compare, answers with their places first.
 
-  It is about the measure in which they differ most, as the model sees them.
+  It is about a measure in which they clearly differ, as the model sees them,
+  or else about the one in which they differ most.
   """
-  ratios = [a / b for a, b in zip(_sizes(one[1]), _sizes(two[1]), strict=True)]
-  i = int(np.argmax(np.abs(np.log(ratios))))
-  words = prompts.SIZES[i]
-  first, second = words if rng.random() < 0.5 else words[::-1]
-  question = prompts.choice(_pick(prompts.COMPARE, rng), first, second)
+  words, is_more = _measure(one[1], two[1], rng)
   places = [(category, coords.encode(box)) for category, box in (one, two)]
+  question, conclusion = prompts.comparison(
+    _pick(prompts.COMPARE, rng), words, is_more, rng.random() < 0.5
+  )
   return (
     prompts.fill(question, a=one[0], b=two[0]),
-    prompts.worked(places, words[int(ratios[i] < 1)]),
+    prompts.worked(places, conclusion),
   )
 
 
-def _sizes(box: Box) -> tuple[float, float, float]:
-  """Area, width and height, in the order of prompts.SIZES."""
-  width, height = box[2] - box[0], box[3] - box[1]
-  return width * height, width, height
+def _measure(one: Box, two: Box, rng) -> tuple[tuple[str, str], bool]:
+  """Words for more and for less of some size; whether `one` has more."""
+  (w, h), (v, g) = _extent(one), _extent(two)
+  logs = np.log([w * h / (v * g), w / v, h / g])
+  clear = np.flatnonzero(np.abs(logs) > np.log(_CLEARLY))
+  i = int(_pick(clear, rng) if len(clear) else np.argmax(np.abs(logs)))
+  return _pick(prompts.SIZES[i], rng), bool(logs[i] > 0)
+
+
+def _extent(box: Box) -> tuple[float, float]:
+  return box[2] - box[0], box[3] - box[1]
 
 
 def neg_pred(category: str, coords: Coords, rng: np.random.Generator) -> Turn:

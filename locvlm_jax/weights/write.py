@@ -1,8 +1,9 @@
 """Our parameters -> a Hugging Face directory that transformers loads.
 
-Parameters are arrays (of numpy or on devices) or `read.Tensor`s. A tensor is
-made when the file that holds it is written, and files are at most 1 GiB, or
-one tensor: more than that is never in memory beside the parameters.
+Parameters are arrays (of numpy or on devices), `read.Tensor`s or a run's
+`checkpoint.Saved`. A tensor is made when the file that holds it is written,
+files are at most 1 GiB, or one tensor, and all layers of a parameter follow
+each other: more than one file and one parameter is never in memory.
 """
 
 import contextlib
@@ -19,9 +20,9 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
-import tokenizers
 from flax import traverse_util
 
+from locvlm_jax import checkpoint, tokenizer
 from locvlm_jax.models import clip_vit, llama, locvlm
 from locvlm_jax.weights import config_json, read, tables
 from locvlm_jax.weights.tables import Leaf
@@ -106,7 +107,7 @@ def save_llava(
     directory: made if absent; files of the same names are replaced.
     params: nested.
     config: the model's shape.
-    tokenizer_dir: tokenizer.json and its companions, to be copied.
+    tokenizer_dir: of a tokenizer (`tokenizer.open_files`), to be copied.
     dtype: as stored; None: that of each parameter.
 
   Raises:
@@ -167,17 +168,17 @@ def _tokenizer_files(
     yield [], vocab_size
     return
   with tempfile.TemporaryDirectory() as temporary:
-    text = tokenizers.Tokenizer.from_file(
-      os.path.join(directory, "tokenizer.json")
-    )
-    text.add_special_tokens(["<image>"])
-    text.save(os.path.join(temporary, "tokenizer.json"))
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-      if os.path.exists(path := os.path.join(directory, name)):
-        shutil.copy(path, temporary)
+    backend, specials = tokenizer.open_files(directory)
+    backend.add_special_tokens(["<image>"])
+    tokenizer.write_files(temporary, backend, specials)
+    # What a directory says itself about its tokenizer.json stays.
+    if os.path.exists(os.path.join(directory, "tokenizer.json")):
+      for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if os.path.exists(path := os.path.join(directory, name)):
+          shutil.copy(path, temporary)
     names = sorted(os.listdir(temporary))
     paths = [os.path.join(temporary, name) for name in names]
-    yield paths, text.token_to_id("<image>")
+    yield paths, backend.token_to_id("<image>")
 
 
 def _flat(params: Params) -> Flat:
@@ -190,26 +191,38 @@ def _tensors(flat: Flat, leaves: list[Leaf], dtype: Any) -> dict[str, _Stored]:
   Raises:
     ValueError: a parameter is missing, unknown or of another shape.
   """
+  _check(flat, leaves)
+  newest = functools.lru_cache(1)(lambda path: _read(flat[path]))
+  return {
+    leaf.key: _Stored(
+      leaf.stored_shape, np.dtype(dtype or flat[leaf.path].dtype),
+      functools.partial(_made, leaf, newest),
+    )
+    for leaf in sorted(leaves, key=lambda leaf: leaf.path)  # layers in order
+  }  # fmt: skip
+
+
+def _check(flat: Flat, leaves: list[Leaf]) -> None:
   paths = {leaf.path for leaf in leaves}
   if wrong := sorted(paths ^ flat.keys()):
     raise ValueError(f"parameters do not match the config: {wrong[:3]}")
-  tensors = {}
   for leaf in leaves:
-    value = flat[leaf.path]
-    shape = value.shape if leaf.layer is None else value.shape[1:]
+    shape = flat[leaf.path].shape
+    shape = shape if leaf.layer is None else shape[1:]
     if shape != leaf.shape:
       raise ValueError(
         f"{leaf.path} has shape {shape}; the config asks for {leaf.shape}"
       )
-    tensors[leaf.key] = _Stored(
-      leaf.stored_shape, np.dtype(value.dtype if dtype is None else dtype),
-      functools.partial(_made, leaf, value),
-    )  # fmt: skip
-  return tensors
 
 
-def _made(leaf: Leaf, value: Any) -> np.ndarray:
+def _read(value: Any) -> Any:
+  """A run's parameter into memory; the others are there, or read in parts."""
+  return value.read() if isinstance(value, checkpoint.Saved) else value
+
+
+def _made(leaf: Leaf, newest: Callable[[str], Any]) -> np.ndarray:
   """One layer of a parameter (or all of it) as it is stored."""
+  value = newest(leaf.path)
   if isinstance(value, read.Tensor):
     return leaf.stored(value.parts[leaf.layer or 0].whole())
   return leaf.stored(
