@@ -36,6 +36,7 @@ LLAMAS = {
     "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16}},
 }  # fmt: skip
+ODD_SIZE = 40  # 5 x 5 patches
 IMAGE_ID = 63  # transformers' stand-in for IMAGE_TOKEN
 
 
@@ -66,11 +67,14 @@ def images(count: int, size: int = VISION["image_size"]) -> np.ndarray:
   return rng.integers(0, 256, (count, size, size, 3)).astype(np.uint8)
 
 
-def tokens(image: bool) -> np.ndarray:
-  """Two rows; with an image, 16 visual tokens after the first."""
+def tokens(
+  image: bool, num_images: int = 1, num_visual: int = 16
+) -> np.ndarray:
+  """Two rows; with images, their visual tokens after the first tokens."""
   text = np.random.default_rng(1).integers(3, 63, (2, 12)).astype(np.int32)
-  block = np.full((2, 16 if image else 0), IMAGE_TOKEN, np.int32)
-  return np.concatenate([text[:, :1], block, text[:, 1:]], axis=1)
+  block = np.full((2, num_visual if image else 0), IMAGE_TOKEN, np.int32)
+  parts = [x for i in range(num_images) for x in (text[:, i : i + 1], block)]
+  return np.concatenate([*parts, text[:, num_images:]], axis=1)
 
 
 def pixels(images_: np.ndarray, siglip: bool = False):
@@ -94,12 +98,35 @@ def run(model, golden_inputs) -> np.ndarray:
     ids = golden_inputs["tokens"]
     inputs["input_ids"] = torch.tensor(np.where(ids < 0, IMAGE_ID, ids)).long()
   if "images" in golden_inputs:
-    inputs["pixel_values"] = pixels(golden_inputs["images"], siglip)
+    flat = golden_inputs["images"].reshape(
+      -1, *golden_inputs["images"].shape[-3:]
+    )
+    inputs["pixel_values"] = pixels(flat, siglip)
   with torch.no_grad():
     if "input_ids" not in inputs:
       states = model(**inputs, output_hidden_states=True).hidden_states
       return states[-2][:, 0 if siglip else 1 :].numpy()
     return model(**inputs).logits.numpy()
+
+
+def _flat(images_: np.ndarray) -> np.ndarray:
+  """[B, K, H, W, 3] as transformers has it: the images of all rows."""
+  return images_.reshape(-1, *images_.shape[-3:])
+
+
+def greedy(model, golden_inputs, num: int) -> np.ndarray:
+  """The next `num` tokens [B, num], whatever they are."""
+  import torch
+
+  ids = golden_inputs["tokens"]
+  inputs = {"input_ids": torch.tensor(np.where(ids < 0, IMAGE_ID, ids)).long()}
+  inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+  inputs["pixel_values"] = pixels(_flat(golden_inputs["images"]))
+  out = model.generate(
+    **inputs, do_sample=False, max_new_tokens=num, min_new_tokens=num,
+    eos_token_id=None, pad_token_id=0, bad_words_ids=[[IMAGE_ID]],
+  )  # fmt: skip
+  return out[:, ids.shape[1] :].numpy().astype(np.int32)
 
 
 def loaded(kind, directory: str):
@@ -110,7 +137,9 @@ def loaded(kind, directory: str):
   return model.float().eval()
 
 
-def make(name: str, model, inputs: dict[str, np.ndarray]) -> None:
+def make(
+  name: str, model, inputs: dict[str, np.ndarray], num_greedy: int = 0
+) -> None:
   """Gives `model` our weights, runs it and stores what came out."""
   with tempfile.TemporaryDirectory() as directory:
     model.save_pretrained(directory)
@@ -121,7 +150,10 @@ def make(name: str, model, inputs: dict[str, np.ndarray]) -> None:
       "shapes": json.dumps({k: v.shape for k, v in sorted(stored.items())}),
     }
     write(directory, golden)
-    output = run(loaded(type(model), directory), inputs)
+    again = loaded(type(model), directory)
+    output = run(again, inputs)
+    if num_greedy:
+      inputs = inputs | {"greedy": greedy(again, inputs, num_greedy)}
   np.savez_compressed(GOLDEN / f"{name}.npz", **golden, **inputs, output=output)
   print(f"{name}: {output.shape}, rms {np.sqrt((output**2).mean()):.3f}")
 
@@ -141,14 +173,22 @@ def main() -> None:
     config = getattr(transformers, f"{family}Config")(**(TEXT | changes))
     model = getattr(transformers, f"{family}ForCausalLM")(config)
     make(name, model, {"tokens": tokens(image=False)})
-  config = transformers.LlavaConfig(
-    vision_config=transformers.CLIPVisionConfig(**VISION),
-    text_config=transformers.LlamaConfig(**TEXT),
-    image_token_index=IMAGE_ID,
-    vision_feature_layer=-2,
-  )
-  model = transformers.LlavaForConditionalGeneration(config)
-  make("llava", model, {"tokens": tokens(image=True), "images": images(2)})
+  for name, changes, num in (
+    ("llava", {}, 1),
+    ("llava_images", {"image_size": ODD_SIZE}, 2),
+  ):
+    config = transformers.LlavaConfig(
+      vision_config=transformers.CLIPVisionConfig(**(VISION | changes)),
+      text_config=transformers.LlamaConfig(**TEXT),
+      image_token_index=IMAGE_ID,
+      vision_feature_layer=-2,
+    )
+    model = transformers.LlavaForConditionalGeneration(config)
+    size = config.vision_config.image_size
+    pictures = images(2 * num, size).reshape(2, num, size, size, 3)
+    visual = (size // VISION["patch_size"]) ** 2
+    inputs = {"tokens": tokens(True, num, visual), "images": pictures}
+    make(name, model, inputs, 64)
 
 
 if __name__ == "__main__":

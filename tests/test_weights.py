@@ -15,7 +15,7 @@ import safetensors.numpy
 import torch_files
 from flax import traverse_util
 from jax.sharding import SingleDeviceSharding
-from test_models import CONFIG, golden, hidden, logits, params_of
+from test_models import CONFIG, close, golden, hidden, logits, params_of
 
 from locvlm_jax import sharding
 from locvlm_jax.models import clip_vit, llama, locvlm
@@ -485,7 +485,7 @@ def test_transformers_reads_our_llava(tower, adapter, layer, tmp_path):
   theirs = transformers_logits(kind, out, tokens, images)
   size = config.llm.vocab_size
   ours = our_logits(config, params, tokens, images)
-  np.testing.assert_allclose(ours, theirs[..., :size], atol=1e-4)
+  close(ours, theirs[..., :size])
 
 
 @pytest.mark.parity
@@ -513,7 +513,7 @@ def test_transformers_reads_our_llama(changes, tmp_path):
   tokens = make_goldens.tokens(image=False)
   theirs = transformers_logits(kind, out, tokens)
   ours = our_logits(config, params, tokens, None)
-  np.testing.assert_allclose(ours, theirs, atol=1e-4)
+  close(ours, theirs)
 
 
 @pytest.mark.parity
@@ -529,20 +529,20 @@ def test_transformers_reads_our_vision_tower(tmp_path):
   theirs = make_goldens.run(model, {"images": images})
   run = jax.jit(clip_vit.ClipVit(TOY.vision).apply)
   ours = run({"params": params}, images)
-  np.testing.assert_allclose(ours, theirs, atol=1e-4)
+  close(ours, theirs)
 
 
 @pytest.mark.parity
 @pytest.mark.filterwarnings("ignore")
-def test_goldens_are_what_transformers_computes_here():
+@pytest.mark.parametrize("name", ["llava", "llava_images"])
+def test_goldens_are_what_transformers_computes_here(name, tmp_path):
   pytest.importorskip("torch")
-  import tempfile
-
   import transformers
 
-  g = golden("llava")
-  with tempfile.TemporaryDirectory() as directory:
-    make_goldens.write(directory, g)
-    kind = transformers.LlavaForConditionalGeneration
-    theirs = make_goldens.run(make_goldens.loaded(kind, directory), g)
-  np.testing.assert_allclose(theirs, g["output"], atol=1e-4)
+  g = golden(name)
+  make_goldens.write(tmp_path, g)
+  kind = transformers.LlavaForConditionalGeneration
+  model = make_goldens.loaded(kind, str(tmp_path))
+  close(make_goldens.run(model, g), g["output"])
+  ours = make_goldens.greedy(model, g, 64)
+  np.testing.assert_array_equal(ours, g["greedy"])
