@@ -147,7 +147,6 @@ def data() -> ml_collections.ConfigDict:
   d.objectives.loc_pred = 1.0
   d.objectives.neg_pred = 1.0
   d.objectives.rev_loc = 1.0
-  d.objectives.compare = 0.0  # ours: the sizes of two, with their places
   d.threads = 4
   d.max_bad_share = 0.001  # of rows; more stops the run
   return d

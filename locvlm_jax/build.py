@@ -24,7 +24,7 @@ from locvlm_jax import (
   sharding,
   tokenizer,
 )
-from locvlm_jax.data import objectives, pipeline, preprocess
+from locvlm_jax.data import pipeline, preprocess
 from locvlm_jax.models import clip_vit, llama, locvlm
 from locvlm_jax.weights import original, read
 
@@ -94,7 +94,7 @@ def row_spec(
   """What a row holds; objectives name the categories of the instances."""
   instances = sources.get("instances")
   vision = config["model"]["vision"]
-  weights = config["data"]["objectives"]
+  objectives = config["data"]["objectives"]
   return preprocess.RowSpec(
     tokenizer=text,
     format=prompts.FORMATS[config["prompt_format"]],
@@ -104,8 +104,9 @@ def row_spec(
     num_visual=(vision["image_size"] // vision["patch_size"]) ** 2,
     text_length=config["data"]["text_length"],
     max_pairs=config["data"]["max_pairs"],
-    # A stored config may be older than a kind.
-    weights=tuple(weights.get(kind, 0.0) for kind in objectives.KINDS),
+    weights=tuple(
+      objectives[o] for o in ("loc_pred", "neg_pred", "rev_loc")
+    ),
     vocabulary=instances.categories if instances else (),
   )  # fmt: skip
 

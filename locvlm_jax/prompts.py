@@ -15,15 +15,9 @@ alone: no training text may match `is_held_out`.
 import dataclasses
 import re
 
-TEMPLATE_VERSION = "2"  # goes into every result; raise it with any change
+TEMPLATE_VERSION = "1"  # goes into every result; raise it with any change
 
 Turn = tuple[str, str]  # (question, answer)
-
-
-def choice(template: str, first: str, second: str) -> str:
-  """Puts the two words that are offered into a template."""
-  return template.replace("<>", first).replace("><", second)
-
 
 # LocPred and NegPred ask the same questions (paper section 3.3).
 
@@ -72,32 +66,6 @@ LOC_PRED = {
 # Short, and few: a wording that the question does not determine costs tokens
 # and teaches nothing about where things are.
 LOC_PRED_ANSWERS = ("It is at {loc}.", "At {loc}.")
-
-# How {a} compares with {b} in size; <> and >< are the two words offered, and a
-# template with <> alone is answered by yes or no. The order of the things and
-# of the words says nothing of the answer.
-COMPARE = (
-  "Is the {a} <> or >< than the {b}?",
-  "Is the {a} <> than the {b} or is it ><?",
-  "Compared with the {b}, is the {a} <> or ><?",
-  "Next to the {b}, is the {a} <> or ><?",
-  "Beside the {b}, does the {a} look <> or ><?",
-  "How does the {a} compare with the {b}: <> or ><?",
-  "Against the {b}, how is the {a}, <> or ><?",
-  "What is the {a}, <> or >< than the {b}?",
-  "Take the {b}: is the {a} <> or >< than that?",
-  "The {a} and the {b}: is the {a} <> or ><?",
-  "The {b} and the {a}: is the {a} <> or ><?",
-  "Which is it for the {a}, <> or >< than the {b}?",
-  "Is the {a} <> than the {b}?",
-  "Does the {a} look <> than the {b}?",
-)
-# Of area, width and height: words for more and for less.
-SIZES = (
-  (("larger", "smaller"), ("bigger", "smaller")),
-  (("wider", "narrower"), ("broader", "slimmer")),
-  (("taller", "shorter"), ("longer", "shorter")),
-)
 
 # Every one holds "no" or "not" before its first full stop, which is what
 # POPE's scorer looks for (RUCAIBox/POPE:evaluate.py).
@@ -187,7 +155,7 @@ def _spatial(axis: str, keywords: tuple[str, str]) -> tuple[Spatial, ...]:
   """Each template with its choices in either order."""
   orders = (keywords, keywords[::-1])
   return tuple(
-    Spatial(axis, choice(t, one, two), keywords)
+    Spatial(axis, t.replace("<>", one).replace("><", two), keywords)
     for t in _SPATIAL_TEMPLATES
     for one, two in orders
   )
@@ -281,35 +249,6 @@ def fill(
   slots = {"loc": loc, "obj": bare(obj), "a": bare(a), "b": bare(b)}
   slots["a_obj"] = with_article(obj)
   return _SLOT.sub(lambda m: slots[m[1]], template)
-
-
-def comparison(
-  template: str, words: tuple[str, str], is_first: bool, swap: bool
-) -> tuple[str, str]:
-  """A template with the words filled in, and the answer's conclusion.
-
-  Args:
-    template: with <>, and >< unless it is answered by yes or no.
-    words: the two that are possible.
-    is_first: whether the first of them is true.
-    swap: whether the second is offered first.
-  """
-  first, second = words[::-1] if swap else words
-  question = choice(template, first, second)
-  if "><" in template:
-    return question, words[not is_first]
-  return question, "yes" if is_first != swap else "no"
-
-
-def worked(places: list[tuple[str, str]], conclusion: str = "") -> str:
-  """Where things are, then what follows from it.
-
-  >>> worked([("dog", "[1,2]"), ("ball", "[3,4]")], "left")
-  'The dog is at [1,2] and the ball is at [3,4]: left.'
-  """
-  said = " and ".join(f"the {bare(thing)} is at {loc}" for thing, loc in places)
-  said = f"{said}: {conclusion}" if conclusion else said
-  return f"{said[0].upper()}{said[1:]}."
 
 
 def _pattern(template: str) -> re.Pattern:

@@ -1,14 +1,9 @@
 """LocPred, NegPred and RevLoc from an image's annotations (section 3.3).
 
-  objective  question                    answer
-  loc_pred   Where is the dog?           It is at [12,34,45,60].
-  neg_pred   Where is the cat?           There is no cat in the image.
-  rev_loc    What is at [12,34,45,60]?   a dog
-  compare    Is the dog wider than the   The dog is at [12,34,45,60] and the
-             ball?                       ball is at [70,3,82,15]: wider.
-
-The last is ours, and off (weight 0) unless a config asks for it: two objects
-are located, then compared in size; never in position.
+  objective  question                 answer
+  loc_pred   Where is the dog?        It is at [12,34,45,60].
+  neg_pred   Where is the cat?        There is no cat in the image.
+  rev_loc    What is at [12,34,45,60]?  a dog
 
 The paper's filters: a category is asked for (LocPred, RevLoc) only where it
 is annotated exactly once in the image, since "the dog" has to mean one dog; a
@@ -28,9 +23,7 @@ from locvlm_jax.coords import Box, Coords
 from locvlm_jax.data.batch import Object, Record, Turn
 from locvlm_jax.geometry import Transform
 
-KINDS = ("loc_pred", "neg_pred", "rev_loc", "compare")
-_CLEARLY = 1.25  # times as wide, say
-WEIGHTS = (1.0, 1.0, 1.0, 0.0)  # of KINDS; the paper's three alike
+WEIGHTS = (1.0, 1.0, 1.0)  # loc_pred, neg_pred, rev_loc
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,41 +71,6 @@ def loc_pred(
   )
 
 
-def compare(
-  one: tuple[str, Box],
-  two: tuple[str, Box],
-  coords: Coords,
-  rng: np.random.Generator,
-) -> Turn:
-  """Asks how the sizes of two compare, answers with their places first.
-
-  It is about a measure in which they clearly differ, as the model sees them,
-  or else about the one in which they differ most.
-  """
-  words, is_more = _measure(one[1], two[1], rng)
-  places = [(category, coords.encode(box)) for category, box in (one, two)]
-  question, conclusion = prompts.comparison(
-    _pick(prompts.COMPARE, rng), words, is_more, rng.random() < 0.5
-  )
-  return (
-    prompts.fill(question, a=one[0], b=two[0]),
-    prompts.worked(places, conclusion),
-  )
-
-
-def _measure(one: Box, two: Box, rng) -> tuple[tuple[str, str], bool]:
-  """Words for more and for less of some size; whether `one` has more."""
-  (w, h), (v, g) = _extent(one), _extent(two)
-  logs = np.log([w * h / (v * g), w / v, h / g])
-  clear = np.flatnonzero(np.abs(logs) > np.log(_CLEARLY))
-  i = int(_pick(clear, rng) if len(clear) else np.argmax(np.abs(logs)))
-  return _pick(prompts.SIZES[i], rng), bool(logs[i] > 0)
-
-
-def _extent(box: Box) -> tuple[float, float]:
-  return box[2] - box[0], box[3] - box[1]
-
-
 def neg_pred(category: str, coords: Coords, rng: np.random.Generator) -> Turn:
   """Asks for something absent in loc_pred's words, and says so."""
   question = _pick(prompts.LOC_PRED[coords.location], rng)
@@ -142,7 +100,7 @@ def turns(
   vocabulary: Sequence[str],
   rng: np.random.Generator,
   max_pairs: int,
-  weights: Sequence[float] = WEIGHTS,
+  weights: tuple[float, float, float] = WEIGHTS,
 ) -> list[Turn]:
   """Question-answer pairs about one image, in random order.
 
@@ -159,7 +117,7 @@ def turns(
     vocabulary: the categories that neg_pred may deny.
     rng: decides everything that is random here.
     max_pairs: at most; 1 gives single pairs.
-    weights: relative frequency of each of KINDS.
+    weights: relative frequency of loc_pred, neg_pred and rev_loc.
 
   Returns:
     Turns with distinct questions; empty where nothing can be asked.
@@ -174,31 +132,24 @@ def turns(
   absent = _shuffled(absent, rng)
   pairs = {}  # by question: two tiny objects can share a location
   while len(pairs) < max_pairs:
-    kind = _draw_kind(weights, len(objects), absent, bool(pairs), rng)
+    kind = _draw_kind(weights, objects, absent, bool(pairs), rng)
     if kind is None:
       break
-    pairs.setdefault(*_turn(kind, objects, absent, coords, rng))
+    if kind == 1:
+      turn = neg_pred(absent.pop(), coords, rng)
+    else:
+      turn = (loc_pred, None, rev_loc)[kind](*objects.pop(), coords, rng)
+    pairs.setdefault(*turn)
   return _shuffled(pairs.items(), rng)
 
 
-def _turn(kind: str, objects: list, absent: list, coords, rng) -> Turn:
-  """One pair; what it is about is taken from the lists."""
-  if kind == "neg_pred":
-    return neg_pred(absent.pop(), coords, rng)
-  if kind == "compare":
-    return compare(objects.pop(), objects.pop(), coords, rng)
-  ask = loc_pred if kind == "loc_pred" else rev_loc
-  return ask(*objects.pop(), coords, rng)
-
-
-def _draw_kind(weights, objects: int, absent, started, rng) -> str | None:
-  """Draws one of KINDS; None where all is said."""
-  wants_objects = sum(weights) > weights[1]
+def _draw_kind(weights, objects, absent, started, rng) -> int | None:
+  """Draws 0 loc_pred, 1 neg_pred or 2 rev_loc; None where all is said."""
+  wants_objects = weights[0] + weights[2] > 0
   if wants_objects and not objects and started:
     return None
-  can = [objects > 0, bool(absent), objects > 0, objects > 1]
-  p = np.array(weights) * can
-  return KINDS[rng.choice(len(KINDS), p=p / p.sum())] if p.any() else None
+  p = np.array(weights) * [bool(objects), bool(absent), bool(objects)]
+  return int(rng.choice(3, p=p / p.sum())) if p.any() else None
 
 
 def _pick(templates: Sequence[str], rng: np.random.Generator) -> str:
@@ -210,11 +161,11 @@ def _shuffled(items, rng: np.random.Generator) -> list:
   return [items[i] for i in rng.permutation(len(items))]
 
 
-def _check(max_pairs: int, weights: Sequence[float]) -> None:
+def _check(max_pairs: int, weights: tuple[float, float, float]) -> None:
   if max_pairs < 1:
     raise ValueError(f"max_pairs is {max_pairs}; at least 1 pair is needed")
-  if len(weights) != len(KINDS) or min(weights) < 0 or sum(weights) <= 0:
+  if len(weights) != 3 or min(weights) < 0 or sum(weights) <= 0:
     raise ValueError(
-      f"weights {weights} have to be {len(KINDS)} numbers, for"
-      f" {', '.join(KINDS)}; none negative and one positive"
+      f"weights {weights} have to be three numbers for loc_pred, neg_pred and"
+      " rev_loc, none negative and one positive"
     )

@@ -52,7 +52,7 @@ class RowSpec:
     text_length: T, the budget of tokens that are not visual.
     max_pairs: question-answer pairs of one image in one conversation; 1 gives
       single pairs.
-    weights: relative frequency of each of objectives.KINDS.
+    weights: relative frequency of loc_pred, neg_pred and rev_loc.
     vocabulary: the categories that objectives may name.
   """
 
@@ -64,7 +64,7 @@ class RowSpec:
   num_visual: int
   text_length: int
   max_pairs: int
-  weights: tuple[float, ...]
+  weights: tuple[float, float, float]
   vocabulary: tuple[str, ...] = ()
 
   @property
