@@ -1,25 +1,32 @@
 """Weights from one layout to another: `python -m locvlm_jax.convert`.
 
-  --input WORKDIR --output DIR                  a run -> Hugging Face Llava
-  --input LLAVA --output DIR                    a Llava -> Hugging Face Llava
-  --to ours --config=C --config.init.llava=LLAVA --output WORKDIR
+  --input DIR --output DIR                       -> Hugging Face's layout
+  --input DIR --output WORKDIR --to ours --config=C   -> a checkpoint of step 0
 
-LLAVA is a Hugging Face Llava directory, or one of LLaVA's own: whole, a
-projector or a LoRA, with --vision CLIP and, without an LLM of its own, --base
-LLM. `--to hf` writes safetensors, config.json, tokenizer and, in origin.json,
-where they came from; transformers and `config.init.llava` take the directory.
-`--to ours` writes what `config.init` names as a checkpoint of step 0, which
-`config.init.checkpoint` takes: sharded, in the dtypes of the config's stage.
+What --input holds is seen from its files:
+
+  a run's workdir                                    -> a Llava
+  a Hugging Face Llava, or one of LLaVA's own        -> a Llava
+  a LLaMA, Vicuna or Qwen2                           -> the same, safetensors
+  a CLIP or SigLIP (whole, or its vision tower)      -> its vision tower
+
+LLaVA's own are a whole model, a projector or a LoRA; they need --vision CLIP
+and, without an LLM of their own, --base LLM. The output has safetensors,
+config.json, the tokenizer and, in origin.json, where all came from. `--to
+ours` gives what `config.init.checkpoint` takes: sharded, in the dtypes of the
+config's stage.
 """
 
-import json
+import collections
 import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from absl import flags
 
 from locvlm_jax import command
 
-_INPUT = flags.DEFINE_string("input", None, "A run's workdir, or a Llava.")
+_INPUT = flags.DEFINE_string("input", None, "What to convert; see above.")
 _OUTPUT = flags.DEFINE_string("output", None, "The directory to write.")
 _TO = flags.DEFINE_enum("to", "hf", ["hf", "ours"], "The layout to write.")
 _DTYPE = flags.DEFINE_enum(
@@ -29,72 +36,157 @@ _DTYPE = flags.DEFINE_enum(
 _VISION = flags.DEFINE_string("vision", "", "CLIP's directory; see above.")
 _BASE = flags.DEFINE_string("base", "", "The LLM's directory; see above.")
 _TOKENIZER = flags.DEFINE_string(
-  "tokenizer", None,
+  "tokenizer", "",
   "Directory of tokenizer.json or tokenizer.model; default: the input's own.",
 )  # fmt: skip
 flags.mark_flags_as_required(["output"])
 
 
+class Source(NamedTuple):
+  """What an input holds.
+
+  Attributes:
+    params: by path; nothing is read yet.
+    config: the model's shape.
+    tokenizer: the directory of its tokenizer, "" if it has none.
+    origin: what origin.json says.
+  """
+
+  params: Mapping[str, Any]
+  config: Any
+  tokenizer: str
+  origin: dict
+
+
 def main(argv: list[str]) -> None:
-  """The layout of --input, or what the config names -> that of --to."""
+  """The layout of --input -> that of --to."""
   del argv
-  num = _to_ours() if _TO.value == "ours" else _to_hf()
-  print(f"{_OUTPUT.value}: {num / 1e6:.2f} M parameters")
+  params = _to_ours() if _TO.value == "ours" else _to_hf()
+  for line in report(params):
+    print(f"  {line}")
+  print(_OUTPUT.value)
 
 
-def _to_hf() -> int:
+def kind(directory: str) -> str:
+  """What a directory holds: "run", "llava", "original", "vision" or "llm".
+
+  Raises:
+    ValueError: nothing that can be told.
+  """
+  from locvlm_jax import build
+  from locvlm_jax.weights import original, read
+
+  if os.path.isdir(build.checkpoint_dir(directory)):
+    return "run"
+  raw = read.read_json(directory, "config.json")
+  if str(raw.get("model_type")).startswith(("clip", "siglip")):
+    return "vision"
+  if read.is_llava(directory):
+    return "llava"
+  return "original" if original.is_llava(directory) else "llm"
+
+
+def report(params: Mapping[str, Any]) -> list[str]:
+  """A line for each part: tensors, parameters, dtypes."""
   import numpy as np
 
-  from locvlm_jax import build, optim
+  parts = collections.defaultdict(list)
+  for path, x in params.items():
+    parts[path.split("/")[0]].append(x)
+  return [
+    f"{part:8s} {len(xs):3d} tensors"
+    f" {sum(int(np.prod(x.shape)) for x in xs) / 1e6:10.3f} M parameters "
+    f" {' '.join(sorted({str(x.dtype) for x in xs}))}"
+    for part, xs in sorted(parts.items())
+  ]
+
+
+def _to_hf() -> Mapping[str, Any]:
+  import numpy as np
+
+  from locvlm_jax import build, optim, tokenizer
   from locvlm_jax.weights import write
 
   if not _INPUT.value:
-    raise ValueError("--input is missing: a run's workdir, or a Llava.")
-  is_run = os.path.isdir(build.checkpoint_dir(_INPUT.value))
-  flat, config, tokenizer, origin = _run() if is_run else _llava()
-  dtype = _DTYPE.value or ("bfloat16" if is_run else None)
-  write.save_llava(
-    _OUTPUT.value, optim.unflatten(flat), config,
-    _TOKENIZER.value or tokenizer, dtype and np.dtype(dtype),
-  )  # fmt: skip
-  with open(os.path.join(_OUTPUT.value, "origin.json"), "w") as f:
-    json.dump(origin, f, indent=2, sort_keys=True)
-  return sum(int(np.prod(x.shape)) for x in flat.values())
+    raise ValueError("--input is missing: a run's workdir, or a model.")
+  what = kind(_INPUT.value)
+  source = _SOURCES[what](_INPUT.value)
+  words = _TOKENIZER.value or source.tokenizer
+  if what != "vision" and not (words and tokenizer.exists(words)):
+    raise ValueError(
+      f"{words or _INPUT.value}: no tokenizer: name --tokenizer."
+    )
+  name = _DTYPE.value or ("bfloat16" if what == "run" else None)
+  dtype = name and np.dtype(name)
+  params = optim.unflatten(source.params)
+  if what == "vision":
+    write.save_clip_vision(_OUTPUT.value, params, source.config, dtype)
+  elif what == "llm":
+    write.save_llama(_OUTPUT.value, params, source.config, dtype, words)
+  else:
+    write.save_llava(_OUTPUT.value, params, source.config, words, dtype)
+  build.write_json(os.path.join(_OUTPUT.value, "origin.json"), source.origin)
+  prefix = {"vision": "vision/", "llm": "llm/"}.get(what, "")
+  return {prefix + path: x for path, x in source.params.items()}
 
 
-def _run():
-  """(parameters, model's shape, tokenizer, origin) of the newest checkpoint."""
+def _run(workdir: str) -> Source:
   from locvlm_jax import build
 
-  flat, info = build.open_params(_INPUT.value)
+  params, info = build.open_params(workdir)
   config = info["config"]
   origin = {"stage": config["stage"], "step": info["next_step"],
             "config": config, "versions": build.versions()}  # fmt: skip
-  return flat, build.model(config).config, config["tokenizer"], origin
+  shape = build.model(config).config
+  return Source(params, shape, config["tokenizer"], origin)
 
 
-def _llava():
-  """The same of a Llava, nothing of which is read yet."""
+def _llava(directory: str) -> Source:
+  from locvlm_jax.weights import read
+
+  return _with_tokenizer(*read.open_llava(directory), directory)
+
+
+def _original(directory: str) -> Source:
+  from locvlm_jax.weights import original
+
+  opened = original.open_llava(directory, _VISION.value, _BASE.value)
+  return _with_tokenizer(*opened, directory, _BASE.value)
+
+
+def _llm(directory: str) -> Source:
+  from locvlm_jax.weights import read
+
+  return _with_tokenizer(*read.open_llama(directory), directory)
+
+
+def _vision(directory: str) -> Source:
+  from locvlm_jax.weights import read
+
+  return _with_tokenizer(*read.open_clip_vision(directory), directory)
+
+
+def _with_tokenizer(params, config, *directories: str) -> Source:
   from locvlm_jax import tokenizer
-  from locvlm_jax.weights import original, read
 
-  directory = _INPUT.value
-  if read.is_llava(directory):
-    flat, config = read.open_llava(directory)
-  else:
-    flat, config = original.open_llava(directory, _VISION.value, _BASE.value)
-  places = [p for p in (directory, _BASE.value) if p and tokenizer.exists(p)]
-  origin = {"input": directory, "vision": _VISION.value, "base": _BASE.value}
-  return flat, config, places[0] if places else None, origin
+  places = [p for p in directories if p and tokenizer.exists(p)]
+  origin = {"input": directories[0], "vision": _VISION.value,
+            "base": _BASE.value}  # fmt: skip
+  return Source(params, config, places[0] if places else "", origin)
 
 
-def _to_ours() -> int:
+_SOURCES = {"run": _run, "llava": _llava, "original": _original, "llm": _llm,
+            "vision": _vision}  # fmt: skip
+
+
+def _to_ours() -> Mapping[str, Any]:
   from locvlm_jax import build, checkpoint, optim, sharding
 
   config = command.config()
+  config["init"].update(_named())
   build.check(config)
   if not any(config["init"].values()):
-    raise ValueError("config.init names no weights: set init.llava, say.")
+    raise ValueError("--input is missing, and config.init names no weights.")
   params = build.initial_params(
     config, build.model(config), sharding.make_mesh(config["mesh"])
   )
@@ -103,7 +195,17 @@ def _to_ours() -> int:
   items = {"params": {"trainable": trainable, "frozen": frozen}}
   saved.save(0, items, {"next_step": 0, "config": config}, last=True)
   saved.close()
-  return sum(x.size for x in params.values())
+  return params
+
+
+def _named() -> dict[str, str]:
+  """Fields of config.init that the flags name."""
+  named = {"vision": _VISION.value, "llm": _BASE.value}
+  if _INPUT.value:
+    what = kind(_INPUT.value)
+    field = {"run": "checkpoint", "original": "llava"}.get(what, what)
+    named[field] = _INPUT.value
+  return {field: value for field, value in named.items() if value}
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ _BYTES = tuple(f"<0x{i:02X}>" for i in range(256))
 _PRINTABLE = [chr(i) for i in range(33, 127)]
 _ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
 _JSON, _MODEL = "tokenizer.json", "tokenizer.model"
+_COMPANIONS = ("special_tokens_map.json", "tokenizer_config.json")
 _SPACE = "\u2581"  # SentencePiece's mark for a space
 
 
@@ -148,6 +149,13 @@ def exists(directory: str | pathlib.Path) -> bool:
   return any((pathlib.Path(directory) / n).is_file() for n in (_JSON, _MODEL))
 
 
+def files(directory: str | pathlib.Path) -> list[str]:
+  """The paths of a tokenizer's files, whatever it has."""
+  names = (_JSON, _MODEL, *_COMPANIONS, "added_tokens.json")
+  paths = [pathlib.Path(directory) / name for name in names]
+  return [str(path) for path in paths if path.is_file()]
+
+
 def open_files(
   directory: str | pathlib.Path,
 ) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
@@ -208,10 +216,7 @@ def write_files(
   }
   text = backend.to_str(pretty=False)
   (directory / _JSON).write_text(text, encoding="utf-8")
-  for name, content in (
-    ("tokenizer_config.json", config),
-    ("special_tokens_map.json", specials),
-  ):
+  for name, content in zip(_COMPANIONS, (specials, config), strict=True):
     text = json.dumps(content, indent=2, sort_keys=True) + "\n"
     (directory / name).write_text(text, encoding="utf-8")
 
@@ -302,7 +307,7 @@ def _with_all_special(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
 def _read_specials(directory: pathlib.Path) -> dict[str, str]:
   """Roles and token texts from whichever config file names them."""
   found = {}
-  for name in ("special_tokens_map.json", "tokenizer_config.json"):
+  for name in _COMPANIONS:
     path = directory / name
     if not path.is_file():
       continue

@@ -63,6 +63,15 @@ def open_llava(
   return _with_tower(flat, vision, config), config
 
 
+def is_llava(directory: str) -> bool:
+  """Whether `open_llava` is for it: LLaVA's fields, a projector or a LoRA."""
+  files = {"adapter_config.json", *_PROJECTOR_FILES}
+  raw = read.read_json(directory, "config.json")
+  return "mm_projector_type" in raw or "mm_hidden_size" in raw or bool(
+    files & set(os.listdir(directory))
+  )  # fmt: skip
+
+
 def _config(directory: str, vision: str) -> locvlm.LocVLMConfig:
   raw = read.read_json(directory, "config.json")
   kind = raw.get("mm_projector_type", "linear")

@@ -71,7 +71,7 @@ def save_clip_vision(
 
 def save_llama(
   directory: str, params: Params, config: llama.LlamaConfig,
-  dtype: Any = None,
+  dtype: Any = None, tokenizer_dir: str | None = None,
 ) -> None:  # fmt: skip
   """Writes a LlamaForCausalLM (with biases: a Qwen2ForCausalLM).
 
@@ -80,12 +80,14 @@ def save_llama(
     params: nested.
     config: the model's shape.
     dtype: as stored; None: that of each parameter.
+    tokenizer_dir: whose tokenizer is copied as it is.
 
   Raises:
     ValueError: params do not fit config.
   """
   tensors = _tensors(_flat(params), tables.llama_leaves(config), dtype)
-  _write(directory, tensors, config_json.llama_json(config))
+  extra = tokenizer.files(tokenizer_dir) if tokenizer_dir else ()
+  _write(directory, tensors, config_json.llama_json(config), extra)
 
 
 def save_llava(
