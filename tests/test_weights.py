@@ -134,6 +134,25 @@ def test_tensors_go_to_their_devices(config, dtype, shape, tmp_path):
     same(np.asarray(placed), np.asarray(wanted[path]).astype(dtype))
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+def test_layers_go_to_their_devices_in_runs(layers, tmp_path, monkeypatch):
+  """What keeps host memory small where devices have a memory of their own."""
+  params = params_of(CONFIG)
+  write.save_llava(str(tmp_path / "out"), params, CONFIG)
+  tensors, _ = read.open_llava(str(tmp_path / "out"))
+  wanted = traverse_util.flatten_dict(params, sep="/")
+  mesh = sharding.make_mesh({"fsdp": 2, "tensor": 2})
+  places = sharding.param_shardings(wanted, mesh)
+  monkeypatch.setattr(
+    read.Tensor, "_layers_at_a_time",
+    lambda self, *_: min(layers, len(self.parts)),
+  )  # fmt: skip
+  for path in ("llm/layers/mlp/gate", "vision/layers/attention/q", "llm/head"):
+    placed = tensors[path].place(np.float32, places[path])
+    assert placed.sharding == places[path]
+    same(np.asarray(placed), np.asarray(wanted[path]))
+
+
 def test_a_device_reads_its_own_slice(tmp_path, monkeypatch):
   params = params_of(CONFIG)
   write.save_llava(str(tmp_path / "out"), params, CONFIG)

@@ -8,9 +8,11 @@ do the latter for all.
 """
 
 import collections
+import concurrent.futures
 import dataclasses
 import functools
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -22,7 +24,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 from flax import traverse_util
-from jax.sharding import NamedSharding, PartitionSpec, Sharding
+from jax.sharding import Sharding
 
 from locvlm_jax.models import clip_vit, llama, locvlm
 from locvlm_jax.weights import config_json, pickles, tables
@@ -33,6 +35,8 @@ Flat = dict[str, Any]
 
 # In order of preference; each may be in parts, with an index beside them.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+RUN_BYTES = 1 << 30  # of a parameter, in host memory on its way to a device
+_THREADS = concurrent.futures.ThreadPoolExecutor(8, "read")
 _DTYPES = {
   "F64": np.float64, "F32": np.float32, "F16": np.float16,
   "BF16": ml_dtypes.bfloat16,
@@ -99,6 +103,22 @@ class Part:
     everything = (slice(None),) * len(self.leaf.stored_shape)
     return self.leaf.ours(self.read(everything))
 
+  def fill(self, out: np.ndarray, index: tuple[slice, ...]) -> None:
+    """Reads what `index` selects in our layout into `out`, in its dtype."""
+    stored = self.read(self.leaf.stored_index(index))
+    if self.leaf.layout in ("linear", "merge"):
+      _transpose(stored, out.reshape(stored.shape[::-1]))
+    else:
+      out[...] = tables.to_ours(stored, self.leaf.layout, out.shape)
+
+
+def _transpose(stored: np.ndarray, out: np.ndarray) -> None:
+  """out = stored.T, in strips that stay in the cache: 5 times as fast."""
+  if stored.dtype == out.dtype and out.itemsize == 2:
+    stored, out = stored.view(np.uint16), out.view(np.uint16)
+  for i in range(0, len(stored), 16):
+    out[:, i : i + 16] = stored[i : i + 16].T
+
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
@@ -136,39 +156,71 @@ class Tensor:
   def place(self, dtype: Any, where: Sharding) -> jax.Array:
     """All of it, as `dtype`, on one device or on a mesh.
 
-    Every process reads the slices of its own devices, one layer after the
-    other, so that hardly more is in memory at any time than the result.
+    Every process reads the slices of its own devices, each once, as many
+    layers at a time as fit into `RUN_BYTES`.
     """
+    layers = self._layers_at_a_time(dtype, where)
+    pieces = (
+      self._piece(first, layers, dtype, where)
+      for first in range(0, len(self.parts), layers)
+    )
+    if layers == len(self.parts):
+      return next(pieces)
     out = jnp.zeros(self.shape, dtype, device=where)
-    for part in self.parts:
-      leaf = part.leaf
-      stored = jax.make_array_from_callback(
-        leaf.stored_shape, _stored_sharding(leaf, where), part.read
-      )
-      insert = _inserter(leaf.layout, leaf.shape, where)
-      out = insert(out, stored, () if leaf.layer is None else (leaf.layer,))
+    for i, piece in enumerate(pieces):
+      out = _inserter(where)(out, piece, i * layers)
+      out.block_until_ready()  # or else pieces pile up
     return out
 
+  def _layers_at_a_time(self, dtype, where: Sharding) -> int:
+    if all(d.platform == "cpu" for d in where.addressable_devices):
+      return len(self.parts)  # what is read is the result itself
+    local = set(map(str, where.addressable_devices_indices_map(self.shape)))
+    share = math.prod(where.shard_shape(self.shape)) * len(local)
+    one = share * np.dtype(dtype).itemsize // len(self.parts)
+    return min(max(RUN_BYTES // one, 1), len(self.parts))
 
-def _stored_sharding(leaf: Leaf, ours: Sharding) -> Sharding:
-  """Where the stored tensor's slices go, so that no device needs another's."""
-  if not isinstance(ours, NamedSharding):
-    return ours
-  layer = [] if leaf.layer is None else [None]
-  spec = [*ours.spec, *[None] * len((*layer, *leaf.shape))]
-  spec = spec[len(layer) :][: len(leaf.shape)]
-  return NamedSharding(ours.mesh, PartitionSpec(*leaf.stored_spec(spec)))
+  def _piece(self, first: int, layers: int, dtype, where) -> jax.Array:
+    """Some layers of it, or all of a parameter without layers."""
+    parts, dims = self.parts[first : first + layers], self.shape
+    stacked = parts[0].leaf.layer is not None
+    shape = (len(parts), *dims[1:]) if stacked else dims
+    devices = where.addressable_devices_indices_map(shape)
+    shards = {str(index): index for index in devices.values()}
+    buffers = {
+      name: _aligned(_sizes(index, shape), np.dtype(dtype))
+      for name, index in shards.items()
+    }
+    jobs = [
+      (part, buffers[name][i] if stacked else buffers[name], index[stacked:])
+      for i, part in enumerate(parts)
+      for name, index in shards.items()
+    ]
+    list(_THREADS.map(lambda job: job[0].fill(*job[1:]), jobs))
+    return jax.make_array_from_single_device_arrays(
+      shape, where,
+      [jax.device_put(buffers[str(i)], d) for d, i in devices.items()],
+    )  # fmt: skip
+
+
+def _sizes(index: tuple[slice, ...], shape: tuple[int, ...]) -> list[int]:
+  bounds = (s.indices(n) for s, n in zip(index, shape, strict=True))
+  return [b - a for a, b, _ in bounds]
+
+
+def _aligned(shape: list[int], dtype: np.dtype) -> np.ndarray:
+  """An empty array that a CPU device can take as it is, without a copy."""
+  size = math.prod(shape) * dtype.itemsize
+  raw = np.empty(size + 64, np.uint8)
+  start = -raw.ctypes.data % 64
+  return raw[start : start + size].view(dtype).reshape(shape)
 
 
 @functools.cache
-def _inserter(layout: str, shape: tuple[int, ...], sharding: Sharding):
-  """(whole, stored tensor, (layer,) or ()) -> whole with that part set."""
-
-  def insert(whole, stored, layer):
-    part = tables.to_ours(stored, layout, shape).astype(whole.dtype)
-    return whole.at[layer].set(part)
-
-  return jax.jit(insert, donate_argnums=0, out_shardings=sharding)
+def _inserter(where: Sharding):
+  """(whole, some layers, number of the first) -> whole with these set."""
+  insert = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=0)
+  return jax.jit(insert, donate_argnums=0, out_shardings=where)
 
 
 def open_clip_vision(

@@ -139,19 +139,21 @@ class Leaf(NamedTuple):
       return (math.prod(self.shape),)
     return self.shape
 
-  def stored_spec(self, spec: Sequence[str | None]) -> tuple:
-    """The mesh axes of `shape`'s dims -> those of `stored_shape`'s dims.
+  def stored_index(self, index: Sequence[slice]) -> tuple[slice, ...]:
+    """A slice of `shape` -> where it is in `stored_shape`.
 
-    Two dims that are one in the file can be split by the first alone.
+    Of dims that are one in the file, only the first may be cut.
     """
-    first, *rest = spec
+    first, *rest = index
     if self.layout == "linear":
-      return rest[0], first
+      return _folded(rest, self.shape[1:]), first
     if self.layout == "merge":
-      return spec[-1], first
+      return index[-1], _folded(index[:-1], self.shape[:-1])
     if self.layout == "patch":
-      return spec[3], spec[2], *spec[:2]
-    return (first,) if self.path.endswith("bias") else tuple(spec)
+      return index[3], index[2], *index[:2]
+    if self.path.endswith("bias"):
+      return (_folded(index, self.shape),)
+    return tuple(index)
 
   def ours(self, stored: np.ndarray) -> np.ndarray:
     """Stored -> our layout."""
@@ -167,8 +169,17 @@ class Leaf(NamedTuple):
     return ours.reshape(self.stored_shape)
 
 
-def to_ours(stored, layout: str, shape: tuple[int, ...]):
-  """A stored numpy or jax array in our layout, which gives it `shape`."""
+def _folded(index: Sequence[slice], shape: Sequence[int]) -> slice:
+  """A slice of dims as one of the single dim that they make together."""
+  bounds = [s.indices(n) for s, n in zip(index, shape, strict=True)]
+  inner = [(0, n, 1) for n in shape[1:]]
+  assert bounds[1:] == inner, "no rule of sharding.py cuts a head"
+  step = math.prod(shape[1:])
+  return slice(bounds[0][0] * step, bounds[0][1] * step)
+
+
+def to_ours(stored: np.ndarray, layout: str, shape: tuple[int, ...]):
+  """A view of a stored array in our layout, which gives it `shape`."""
   if layout == "patch":
     return stored.transpose(2, 3, 1, 0)
   if layout in ("linear", "merge"):
