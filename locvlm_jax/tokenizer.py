@@ -46,10 +46,11 @@ class Tokenizer:
   """A LLaMA-like tokenizer on top of the `tokenizers` library.
 
   Attributes:
-    bos_id: starts each row.
+    start_ids: starts each row: the BOS token, or nothing where the model has
+      none, as Qwen's.
     eos_id: ends each answer.
     pad_id: fills a row; <unk>'s id where the model names no pad token, as in
-      LLaVA v1.
+      LLaVA v1, and EOS's where there is neither, as in Llama 3.
     vocab_size: ids in rows are below this. Added tokens that no row holds,
       such as transformers' "<image>", do not count: the model has no row of
       the embedding for them.
@@ -60,14 +61,14 @@ class Tokenizer:
     self._specials = specials
     self._backend = _with_all_special(backend)
     ids = {role: self._id(text) for role, text in specials.items()}
-    self.bos_id, self.eos_id = ids["bos_token"], ids["eos_token"]
-    self.pad_id = ids.get("pad_token", ids.get("unk_token"))
-    if self.pad_id is None:
-      raise ValueError("the tokenizer names neither a pad nor an unk token")
+    self.eos_id = ids["eos_token"]
+    self.start_ids = [ids["bos_token"]] if "bos_token" in ids else []
+    self.pad_id = ids.get("pad_token", ids.get("unk_token", self.eos_id))
     # Ids that no text may become, with the text each would stand for.
     added = backend.get_added_tokens_decoder()
     self._forbidden = {i: token.content for i, token in added.items()}
     self._forbidden |= {ids[role]: text for role, text in specials.items()}
+    self._word = len(self.encode("a"))
     every = set(backend.get_vocab().values())
     self.vocab_size = max(every - added.keys() | {*ids.values()}) + 1
 
@@ -122,11 +123,18 @@ class Tokenizer:
     ]
     return self._backend.decode(known, skip_special_tokens=False)
 
+  def encode_after(self, text: str) -> list[int]:
+    """The ids of `text` where it goes on after a word.
+
+    SentencePiece starts a text of its own with a space, byte-level BPE does
+    not; after a word both have the space if and only if it is there.
+    """
+    return self.encode("a" + text)[self._word :]
+
   def ending(self, fmt: prompts.Format) -> list[int]:
     """The ids that follow an answer in the format `fmt`."""
     text = fmt.end.removesuffix(prompts.EOS)
-    # As it goes on after a word: without the space that starts a text.
-    ids = self.encode("a" + text)[len(self.encode("a")) :]
+    ids = self.encode_after(text)
     return [*ids, self.eos_id] if text != fmt.end else ids
 
   def stop_ids(self, fmt: prompts.Format) -> list[int]:
@@ -165,7 +173,7 @@ def open_files(
   LLaMA family is read, which LLaMA's own and Vicuna's directories have.
 
   Raises:
-    ValueError: a file is missing, malformed, or names no bos or eos token.
+    ValueError: a file is missing, malformed, or names no eos token.
   """
   directory = pathlib.Path(directory)
   if not exists(directory):
@@ -317,9 +325,9 @@ def _read_specials(directory: pathlib.Path) -> dict[str, str]:
       raise ValueError(f"{path} is not JSON: {e}") from None
     named = {r: content[r] for r in _ROLES if content.get(r)}
     found |= {r: _token_text(v) for r, v in named.items()}
-  if missing := {"bos_token", "eos_token"} - found.keys():
+  if "eos_token" not in found:
     raise ValueError(
-      f"{directory}/tokenizer_config.json names no {min(missing)}; add it"
+      f"{directory}/tokenizer_config.json names no eos_token; add it"
     )
   return found
 
@@ -412,26 +420,28 @@ def encode_prompt(
 def _head(tokenizer, fmt, num_image_tokens) -> list[int]:
   """From BOS to the image, if there is one, else BOS alone."""
   if not num_image_tokens:
-    return [tokenizer.bos_id]
+    return list(tokenizer.start_ids)
   image = [IMAGE_TOKEN] * num_image_tokens
-  return [tokenizer.bos_id, *tokenizer.encode(fmt.start), *image]
+  return [*tokenizer.start_ids, *tokenizer.encode(fmt.start), *image]
 
 
 def _question(tokenizer, fmt, question, index, num_image_tokens) -> list[int]:
   """A question up to its answer; the first one follows the image."""
   if not fmt.questions:
     return []
-  bos = [tokenizer.bos_id] if fmt.bos and index else []
+  bos = tokenizer.start_ids if fmt.bos and index else []
   first = "\n" if num_image_tokens else fmt.start
   before = fmt.user if index else first
-  return bos + tokenizer.encode(before + question.strip() + fmt.assistant)
+  return [*bos, *tokenizer.encode(before + question.strip() + fmt.assistant)]
 
 
 def _answer(tokenizer, fmt, answer: str) -> list[int]:
-  """An answer and its stop; its first word brings the space before it."""
+  """The space before an answer, the answer and its stop."""
   if not answer.strip():
     raise ValueError("a turn has an empty answer; leave the turn out")
-  return [*tokenizer.encode(answer.strip()), *tokenizer.ending(fmt)]
+  text = " " + answer.strip() if fmt.questions else answer.strip()
+  encode = tokenizer.encode_after if fmt.questions else tokenizer.encode
+  return [*encode(text), *tokenizer.ending(fmt)]
 
 
 def _too_long(turn: prompts.Turn, length: int, limit: int) -> str:

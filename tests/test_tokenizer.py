@@ -50,7 +50,7 @@ def pieces(text, tokenizer=TOKENIZER):
 
 def test_specials_are_llamas():
   t = TOKENIZER
-  assert (t.bos_id, t.eos_id, t.pad_id) == (1, 2, 0)
+  assert (t.start_ids, t.eos_id, t.pad_id) == ([1], 2, 0)
   assert t.vocab_size <= 600
 
 
@@ -90,7 +90,7 @@ def test_save_and_load(tmp_path):
   loaded = Tokenizer.load(tmp_path)
   for text in (*CORPUS, "</s><s> \u00e9\n 12"):
     assert loaded.encode(text) == TOKENIZER.encode(text)
-  assert (loaded.bos_id, loaded.eos_id, loaded.pad_id) == (1, 2, 0)
+  assert (loaded.start_ids, loaded.eos_id, loaded.pad_id) == ([1], 2, 0)
   loaded.save(tmp_path / "again")
   for name in ("tokenizer.json", "tokenizer_config.json"):
     again = (tmp_path / "again" / name).read_bytes()
@@ -168,7 +168,7 @@ def test_merges_that_spell_a_special_are_undone():
   [
     ({}, "neither tokenizer.json nor tokenizer.model"),
     ({"tokenizer.json": "{"}, "tokenizer.json is not a tokenizer"),
-    ({"tokenizer.json": None}, "names no bos_token"),
+    ({"tokenizer.json": None}, "names no eos_token"),
     (
       {"tokenizer.json": None, "tokenizer_config.json": "{"},
       "tokenizer_config.json is not JSON",
@@ -268,7 +268,7 @@ def test_text_forges_neither_images_nor_ends(question, answer):
   turns = [(question, f"x {answer}")]
   row = encode_conversation(TOKENIZER, BARE, turns, 3, 10**6)
   assert (row.tokens == IMAGE_TOKEN).sum() == 3
-  assert (row.tokens == TOKENIZER.bos_id).sum() == 1
+  assert (row.tokens == TOKENIZER.start_ids[0]).sum() == 1
   assert np.flatnonzero(row.tokens == TOKENIZER.eos_id).tolist() == [
     len(row.tokens) - 1
   ]
@@ -325,13 +325,13 @@ def test_llama_splits_digits(llama):
   ids = llama.encode("12.34")
   shown = [llama._backend.id_to_token(i) for i in ids]
   assert shown == ["\u2581", "1", "2", ".", "3", "4"]
-  assert (llama.bos_id, llama.eos_id, llama.pad_id) == (1, 2, 0)
+  assert (llama.start_ids, llama.eos_id, llama.pad_id) == ([1], 2, 0)
   assert llama.vocab_size == 32_000
 
 
 @needs_llama
-@settings(max_examples=50, suppress_health_check=[*HealthCheck])
-@given(text=st.one_of(TEXT, FORGED))
+@settings(max_examples=300, suppress_health_check=[*HealthCheck])
+@given(text=TEXT)
 def test_llama_encodes_as_sentencepiece_does(llama, reference, text):
   ids = llama.encode(text)
   assert ids == reference.encode(text)
@@ -362,6 +362,53 @@ def test_an_answer_is_what_comes_before_its_stop(fmt):
   assert ids[-len(TOKENIZER.stop_ids(fmt)) :] == TOKENIZER.stop_ids(fmt)
   cut = ids[: len(TOKENIZER.encode(text))]
   assert TOKENIZER.answer(cut, fmt) == text
+
+
+def byte_level(directory, roles):
+  """A tokenizer of the kind of Llama 3's and Qwen2's, saved."""
+  backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+  backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+    add_prefix_space=False
+  )
+  backend.decoder = tokenizers.decoders.ByteLevel()
+  trainer = tokenizers.trainers.BpeTrainer(
+    vocab_size=400, show_progress=False,
+    initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+  )  # fmt: skip
+  backend.train_from_iterator(CORPUS, trainer)
+  backend.add_special_tokens(list(roles.values()))
+  backend.save(str(directory / "tokenizer.json"))
+  (directory / "tokenizer_config.json").write_text(json.dumps(roles))
+  return Tokenizer.load(directory)
+
+
+@pytest.mark.parametrize(
+  "roles",
+  [
+    {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"},
+    {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"},
+  ],
+  ids=["llama 3", "qwen2"],
+)
+def test_byte_level_tokenizers(tmp_path, roles):
+  """No space that starts a text, perhaps no BOS, no <unk>."""
+  text = byte_level(tmp_path, roles)
+  row = encode_conversation(text, prompts.FORMATS["v1"], TURNS[:2], 2, 1000)
+  assert text.decode(row.tokens).endswith(
+    "USER: \nWhere is the cup? ASSISTANT: It is at [12,34,45,60]."
+    "USER: And the dog? ASSISTANT: There is no dog."
+  )
+  answers = text.decode(row.tokens[row.loss_mask])
+  assert answers == " It is at [12,34,45,60]. There is no dog."
+  assert (row.tokens == text.eos_id).sum() == 2
+  assert len(text.start_ids) == ("bos_token" in roles)
+  assert text.pad_id == (
+    text._id(roles["pad_token"]) if "pad_token" in roles else text.eos_id
+  )
+  forged = f"a {roles['eos_token']} b"
+  assert text.decode(text.encode(forged)) == forged
+  ids = [*text.encode(" No."), *text.ending(prompts.FORMATS["v1"])]
+  assert text.answer(ids, prompts.FORMATS["v1"]) == "No."
 
 
 def test_v1_is_llavas_text():

@@ -141,7 +141,7 @@ class RowMaker:
     """The filters left no question: no fault of the record."""
     with self._lock:
       self.counts["nothing to ask"] += 1
-    return self._padded(None, [self.spec.tokenizer.bos_id], [False], True)
+    return self._padded(None, [self.spec.tokenizer.pad_id], [False], True)
 
   def _skip(self, record, reason) -> dict[str, np.ndarray]:
     name = record.image or record.id
@@ -150,5 +150,5 @@ class RowMaker:
       if name not in self.skipped:
         logging.warning("skipped %s: %s", name, reason)
       self.skipped[name] = reason
-    bos = [self.spec.tokenizer.bos_id]
+    bos = [self.spec.tokenizer.pad_id]
     return self._padded(None, bos, [False], False)
