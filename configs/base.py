@@ -147,6 +147,9 @@ def data() -> ml_collections.ConfigDict:
   d.objectives.loc_pred = 1.0
   d.objectives.neg_pred = 1.0
   d.objectives.rev_loc = 1.0
+  # Steps whose examples are sorted by length together, and padded to the next
+  # multiple of 64 positions instead of all to the longest; 0: none.
+  d.sort_window = 0
   d.threads = 4
   d.max_bad_share = 0.001  # of rows; more stops the run
   return d

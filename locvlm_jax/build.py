@@ -329,9 +329,13 @@ def forward_flops(m: locvlm.LocVLM, text_length: int) -> dict[str, float]:
 def meter(config, m, spec, trainable) -> metrics.Meter:
   """Rates and MFU of this run on these devices."""
   parts = {path.split("/")[0] for path in trainable}
+
+  def sample_flops(length: int) -> float:
+    forward = forward_flops(m, length - spec.num_visual)
+    return metrics.train_flops(forward, parts)
+
   return metrics.Meter(
-    config["steps"], config["batch_size"], spec.length,
-    metrics.train_flops(forward_flops(m, spec.text_length), parts),
+    config["steps"], config["batch_size"], sample_flops,
     metrics.peak_flops(jax.devices()[0]) * jax.device_count(),
   )  # fmt: skip
 

@@ -1,9 +1,10 @@
 """How fast the run is and how far: FLOPs, MFU, the progress line."""
 
+import functools
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -68,36 +69,47 @@ class Meter:
   Args:
     steps: of the whole run.
     batch_size: global.
-    row_length: tokens of a row, visual ones included.
-    sample_flops: model FLOPs of one sample.
+    sample_flops: length of a row -> model FLOPs of one sample.
     peak: FLOP/s of all devices together.
   """
 
-  def __init__(self, steps: int, batch_size: int, row_length: int,
-               sample_flops: float, peak: float):  # fmt: skip
-    self._steps, self._batch, self._length = steps, batch_size, row_length
-    self._mfu_per_rate = sample_flops / peak
-    self._time, self._step = time.perf_counter(), 0
+  def __init__(self, steps: int, batch_size: int,
+               sample_flops: Callable[[int], float], peak: float):  # fmt: skip
+    self._steps, self._batch, self._peak = steps, batch_size, peak
+    self._sample_flops = functools.cache(sample_flops)
+    self._reset(time.perf_counter(), 0)
 
   def start(self, step: int) -> None:
     """Begins to measure after `step`, when compilation is over."""
-    self._time, self._step = time.perf_counter(), step
+    self._reset(time.perf_counter(), step)
+
+  def _reset(self, now: float, step: int) -> None:
+    self._time, self._step = now, step
+    self._positions = self._real = self._flops = 0.0  # of one sample a step
+
+  def saw(self, length: int, real: float) -> None:
+    """A step with rows of `length` positions, `real` of them on average."""
+    self._positions += length
+    self._real += real
+    self._flops += self._sample_flops(length)
 
   def rates(self, step: int) -> dict[str, float]:
-    """Rates since the last call: samples/s, tokens/s, mfu, seconds left.
+    """Since the last call: samples/s, tokens/s, mfu, share of padding.
 
-    All are 0 where no step lies between.
+    Also the seconds left. All are 0 where no step lies between.
     """
     now, done = time.perf_counter(), step - self._step
     seconds = (now - self._time) / done if done else 0.0
-    self._time, self._step = now, step
-    rate = self._batch / seconds if done else 0.0
-    return {
-      "samples_per_s": rate,
-      "tokens_per_s": rate * self._length,
-      "mfu": rate * self._mfu_per_rate,
+    each = self._batch / (seconds * done) if done else 0.0
+    rates = {
+      "samples_per_s": each * done,
+      "tokens_per_s": each * self._positions,
+      "mfu": each * self._flops / self._peak,
+      "padding": 1 - self._real / max(self._positions, 1) if done else 0.0,
       "seconds_left": seconds * (self._steps - step),
     }
+    self._reset(now, step)
+    return rates
 
   def line(self, step: int, scalars: Mapping[str, float]) -> str:
     """One line of progress."""
@@ -107,6 +119,7 @@ class Meter:
       f"acc {scalars['accuracy']:.3f}  "
       f"{scalars['samples_per_s']:.1f} samples/s  "
       f"{scalars['tokens_per_s']:.0f} tokens/s  "
+      f"padding {scalars['padding']:.0%}  "
       f"MFU {scalars['mfu']:.1%}  left {left}"
     )
 

@@ -258,3 +258,78 @@ def test_mixture_follows_the_weights(world, text):
   )  # fmt: skip
   tokens = next(stream)["tokens"]
   assert (~(tokens == tokenizer.IMAGE_TOKEN).any(1)).sum() == 10
+
+
+def _sorted_stream(world, text, host=0, num_hosts=1, start=0, threads=0):
+  return pipeline.train_iterator(
+    {"instances": _instances(world), "text": _texts(world)},
+    {"instances": 1.0, "text": 1.0},
+    preprocess.RowMaker(_spec(text, text_length=200, num_visual=4)),
+    batch_size=4, seed=3, host=host, num_hosts=num_hosts, start=start,
+    threads=threads, window=4,
+  )  # fmt: skip
+
+
+def _texts(world):
+  path = world[0] / "text.json"
+  rows = [
+    {"conversations": [{"from": "human", "value": "where " * n},
+                       {"from": "gpt", "value": "there " * n}]}
+    for n in range(1, 31)
+  ]  # fmt: skip
+  path.write_text(json.dumps(rows))
+  return conversations.Conversations(str(path), "")
+
+
+def _steps(stream, num):
+  return [next(stream) for _ in range(num)]
+
+
+def test_sorted_rows_are_the_same_examples_with_less_padding(world, text):
+  steps = _steps(_sorted_stream(world, text), 8)
+  for first in (0, 4):  # each window has the examples that it would have
+    window = np.concatenate([s["example"] for s in steps[first : first + 4]])
+    assert sorted(window) == list(range(first * 4, first * 4 + 16))
+  lengths = {s["tokens"].shape[1] for s in steps}
+  assert len(lengths) > 1 and max(lengths) <= 204
+  assert all(n % pipeline.LENGTH_MULTIPLE == 0 or n == 204 for n in lengths)
+  for step in steps:
+    n = step["tokens"].shape[1]
+    assert step["loss_mask"].shape == (4, n) and step["loss_mask"].any(1).all()
+    assert step["lengths"].max() > n - pipeline.LENGTH_MULTIPLE - 4
+
+
+def test_a_row_does_not_depend_on_being_sorted(world, text):
+  make = preprocess.RowMaker(_spec(text, text_length=200))
+  sources = {"instances": _instances(world)}
+  plain = pipeline.train_iterator(
+    sources, {"instances": 1.0}, make, batch_size=4, seed=3, threads=0
+  )
+  rows = {}
+  for step in _steps(plain, 4):
+    rows |= dict(zip(step["example"].tolist(), step["tokens"], strict=True))
+  window = pipeline.train_iterator(
+    sources, {"instances": 1.0}, make, batch_size=4, seed=3, threads=0,
+    window=4,
+  )  # fmt: skip
+  for step in _steps(window, 4):
+    for example, tokens in zip(step["example"], step["tokens"], strict=True):
+      whole = rows[int(example)]
+      np.testing.assert_array_equal(tokens, whole[: len(tokens)])
+      assert (whole[len(tokens) :] == text.pad_id).all()
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_sorted_rows_are_alike_on_hosts_and_after_a_restart(
+  world, text, threads
+):
+  whole = _steps(_sorted_stream(world, text), 7)
+  hosts = [_sorted_stream(world, text, host, 2, 0, threads) for host in (0, 1)]
+  for want, *parts in zip(whole, *(_steps(h, 7) for h in hosts), strict=True):
+    for key in want:
+      np.testing.assert_array_equal(
+        np.concatenate([part[key] for part in parts]), want[key]
+      )
+  again = _sorted_stream(world, text, start=5, threads=threads)
+  for want, got in zip(whole[5:], _steps(again, 2), strict=True):
+    np.testing.assert_array_equal(got["tokens"], want["tokens"])

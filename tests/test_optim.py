@@ -148,11 +148,16 @@ def open_lines(path):
 def test_meter_line_shows_rates_and_time_left(monkeypatch):
   clock = iter([0.0, 10.0, 20.0])
   monkeypatch.setattr(metrics.time, "perf_counter", lambda: next(clock))
-  meter = metrics.Meter(100, batch_size=8, row_length=64, sample_flops=1e9,
-                        peak=1e10)  # fmt: skip
+  meter = metrics.Meter(
+    100, batch_size=8, sample_flops=lambda length: 1e9 * length / 64, peak=1e10
+  )
   meter.start(0)
+  for _ in range(10):
+    meter.saw(64, 32.0)
+    meter.saw(128, 112.0)
   rates = meter.rates(20)
-  assert rates["samples_per_s"] == 16 and rates["tokens_per_s"] == 1024
-  assert rates["mfu"] == pytest.approx(1.6) and rates["seconds_left"] == 40
+  assert rates["samples_per_s"] == 16 and rates["tokens_per_s"] == 16 * 96
+  assert rates["mfu"] == pytest.approx(2.4) and rates["seconds_left"] == 40
+  assert rates["padding"] == 0.25
   line = meter.line(20, rates | {"loss": 1.0, "accuracy": 0.5})
   assert "step 20/100" in line and "left 00:00:40" in line

@@ -9,17 +9,23 @@ weight, each shuffled anew every epoch, and example i draws its randomness from
   of 2 hosts  0 0 0 0 1 1 1 1 | 0 0 ...
 
 so neither the number of hosts nor that of threads changes what is trained on,
-and the position is one integer: the step.
+and the position is one integer: the step. With a window, the examples of that
+many steps are sorted by length among them, alike on all hosts.
 """
 
 import dataclasses
+import functools
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 
 import grain
 import numpy as np
 
 from locvlm_jax.data import batch, coco, conversations, preprocess
+
+# Of the length of a row: few lengths, so that few programs are compiled.
+LENGTH_MULTIPLE = 64
 
 # Name in `config.data.mixture` -> (class, field with its images' folder). The
 # class reads `config.data.<name>`.
@@ -55,14 +61,79 @@ def open_sources(data: Mapping) -> dict[str, batch.Source]:
   return sources
 
 
+class _InOrder:
+  """Step after step takes the next examples, in rows of one length."""
+
+  def __init__(self, batch_size: int, length: int):
+    self._batch, self._length = batch_size, length
+
+  def examples(self, step: int) -> Sequence[int]:
+    """The example of each row of the global batch."""
+    return range(step * self._batch, (step + 1) * self._batch)
+
+  def length(self, step: int) -> int:
+    """The positions of its rows."""
+    del step
+    return self._length
+
+
+class _ByLength:
+  """The examples of some steps, sorted by length, so that little is padding.
+
+    needed positions, 3 steps of 2 rows   5 9 | 2 7 | 3 8
+    sorted, steps in random order         8 9 | 2 3 | 5 7
+    length of the rows, multiples of 4     12    4     8
+
+  Args:
+    needs: example -> positions that it needs.
+    batch_size: rows of the global batch.
+    window: steps whose examples are sorted together.
+    longest: the length of a row at most.
+    seed: of the order of the steps.
+  """
+
+  def __init__(self, needs, batch_size: int, window: int, longest: int,
+               seed: int):  # fmt: skip
+    self._needs, self._batch, self._window = needs, batch_size, window
+    self._longest, self._seed, self._lock = longest, seed, threading.Lock()
+    self._planned = functools.lru_cache(4)(self._plan)
+
+  def examples(self, step: int) -> Sequence[int]:
+    """The example of each row of the global batch."""
+    return self._at(step)[0]
+
+  def length(self, step: int) -> int:
+    """The positions of its rows."""
+    return self._at(step)[1]
+
+  def _at(self, step: int) -> tuple[list[int], int]:
+    number, place = divmod(step, self._window)
+    with self._lock:  # threads wait for the one that plans
+      return self._planned(number)[place]
+
+  def _plan(self, number: int) -> list[tuple[list[int], int]]:
+    first = number * self._window * self._batch
+    examples = first + np.arange(self._window * self._batch)
+    needs = np.array([self._needs[int(i)] for i in examples])
+    order = np.argsort(needs, kind="stable").reshape(self._window, self._batch)
+    rng = np.random.default_rng((self._seed, number))
+    return [
+      (examples[rows].tolist(), self._rounded(int(needs[rows].max())))
+      for rows in order[rng.permutation(self._window)]
+    ]
+
+  def _rounded(self, length: int) -> int:
+    return min(length + -length % LENGTH_MULTIPLE, self._longest)
+
+
 class _HostBlock(grain.MapDataset):
   """This host's contiguous rows of each global batch, from `start` on."""
 
-  def __init__(self, parent, batch_size: int, host: int, num_hosts: int,
+  def __init__(self, parent, plan, batch_size: int, host: int, num_hosts: int,
                start: int):  # fmt: skip
     super().__init__(parent)
     assert batch_size % num_hosts == 0, (batch_size, num_hosts)
-    self._global, self._local = batch_size, batch_size // num_hosts
+    self._plan, self._local = plan, batch_size // num_hosts
     self._host, self._start = host, start
 
   def __len__(self) -> int:
@@ -72,8 +143,8 @@ class _HostBlock(grain.MapDataset):
     if isinstance(index, slice):
       return self.slice(index)
     step, row = divmod(index, self._local)
-    first = (self._start + step) * self._global + self._host * self._local
-    return self._parent[first + row]
+    examples = self._plan.examples(self._start + step)
+    return self._parent[examples[self._host * self._local + row]]
 
   def __str__(self) -> str:
     return "HostBlock"
@@ -92,6 +163,27 @@ class _Examples:
     return {**row, "example": np.int32(index % (1 << 31))}
 
 
+@dataclasses.dataclass
+class _Needs:
+  """The positions that example i needs."""
+
+  make_row: preprocess.RowMaker
+  seed: int
+
+  def __call__(self, index: int, record: batch.Record) -> int:
+    return self.make_row.needs(
+      record, np.random.default_rng((self.seed, index))
+    )
+
+
+def _plan(records, make_row, batch_size: int, window: int, seed: int):
+  longest = make_row.spec.length
+  if not window:
+    return _InOrder(batch_size, longest)
+  needs = records.map_with_index(_Needs(make_row, seed))
+  return _ByLength(needs, batch_size, window, longest, seed)
+
+
 def _mixed(sources, mixture, seed) -> grain.MapDataset:
   parts = [
     grain.MapDataset.source(source).seed(seed + i).shuffle().repeat(None)
@@ -108,6 +200,11 @@ def _stack(rows) -> batch.Batch:
   return {k: np.stack([row[k] for row in rows]) for k in rows[0]}
 
 
+def _cropped(b: batch.Batch, length: int) -> batch.Batch:
+  """Without the padding that no row of the global batch needs."""
+  return b | {k: b[k][:, :length] for k in ("tokens", "loss_mask")}
+
+
 def train_iterator(
   sources: Mapping[str, batch.Source],
   mixture: Mapping[str, float],
@@ -119,6 +216,7 @@ def train_iterator(
   num_hosts: int = 1,
   start: int = 0,
   threads: int = 2,
+  window: int = 0,
 ) -> Iterator[batch.Batch]:
   """Endless batches of this host's rows, from step `start` on.
 
@@ -132,14 +230,17 @@ def train_iterator(
     num_hosts: hosts that share each batch.
     start: the first step.
     threads: reader threads; 0 reads in the caller's.
+    window: steps whose examples are sorted by length together; 0: none, and
+      all rows have the length of `make_row.spec`.
   """
-  examples = _mixed(sources, mixture, seed).map_with_index(
-    _Examples(make_row, seed)
-  )
-  block = _HostBlock(examples, batch_size, host, num_hosts, start)
+  records = _mixed(sources, mixture, seed)
+  examples = records.map_with_index(_Examples(make_row, seed))
+  plan = _plan(records, make_row, batch_size, window, seed)
+  block = _HostBlock(examples, plan, batch_size, host, num_hosts, start)
   rows = block.batch(
     batch_size // num_hosts, drop_remainder=True, batch_fn=_stack
   )
+  rows = rows.map_with_index(lambda i, b: _cropped(b, plan.length(start + i)))
   options = grain.ReadOptions(
     num_threads=threads, prefetch_buffer_size=4 * threads
   )

@@ -95,31 +95,56 @@ class RowMaker:
       image, turns = self._image_and_turns(record, rng)
       if not turns:
         return self._nothing_to_ask()
-      row = self._row(image, turns)
+      row = self._row(image, turns, self._encoded(record, turns))
     except (BadImage, tokenizer.TooLong) as e:
       return self._skip(record, str(e))
     with self._lock:
       self.counts["rows"] += 1
     return row
 
+  def needs(self, record: batch.Record, rng: np.random.Generator) -> int:
+    """The least length of a row that holds `record`; opens no image.
+
+    A row always has room for an image, text alone too: where targets can be
+    follows from its length (train_step.text_targets).
+
+    Args:
+      record: with the size of its image, if it has objects.
+      rng: as it will be given to make the row.
+    """
+    try:
+      turns = self._turns(record, (record.width, record.height), rng)
+      tokens = self._encoded(record, turns).tokens if turns else ()
+    except tokenizer.TooLong:
+      tokens = ()
+    visual = 0 if record.image and len(tokens) else self.spec.num_visual
+    return visual + max(len(tokens), 1)
+
   def _image_and_turns(self, record, rng):
-    spec = self.spec
     if record.image is None:
       return None, list(record.turns)
     image = load_image(record.image, (record.width, record.height))
-    transform = geometry.make(spec.geometry, *image.size, spec.image_size)
-    turns = list(record.turns) or objectives.turns(
-      record, transform, spec.coords, spec.vocabulary, rng,
+    transform = self._transform(image.size)
+    return transform.apply_image(image), self._turns(record, image.size, rng)
+
+  def _turns(self, record, size, rng) -> list[batch.Turn]:
+    spec = self.spec
+    return list(record.turns) or objectives.turns(
+      record, self._transform(size), spec.coords, spec.vocabulary, rng,
       spec.max_pairs, spec.weights,
     )  # fmt: skip
-    return transform.apply_image(image), turns
 
-  def _row(self, image, turns) -> dict[str, np.ndarray]:
+  def _transform(self, size: tuple[int, int]) -> geometry.Transform:
+    return geometry.make(self.spec.geometry, *size, self.spec.image_size)
+
+  def _encoded(self, record, turns) -> tokenizer.Encoded:
     spec = self.spec
-    encoded = tokenizer.encode_conversation(
+    return tokenizer.encode_conversation(
       spec.tokenizer, spec.format, turns,
-      0 if image is None else spec.num_visual, spec.text_length,
+      spec.num_visual if record.image else 0, spec.text_length,
     )  # fmt: skip
+
+  def _row(self, image, turns, encoded) -> dict[str, np.ndarray]:
     with self._lock:
       self.counts["turns"] += encoded.turns_used
       self.counts["turns left out"] += len(turns) - encoded.turns_used
