@@ -138,7 +138,7 @@ def data() -> ml_collections.ConfigDict:
   d.mixture.captions = 0.0
   d.mixture.conversations = 0.0
   d.mixture.text = 0.0
-  d.text_length = 128  # T: text tokens a row
+  d.text_length = 192  # T: text tokens a row; no turn of 4 pairs is left out
   d.max_pairs = 4  # question-answer pairs of an image in a row; 1: single
   # An epoch of `instances` has an image once, or once for each object in it
   # that can be asked about.
@@ -149,7 +149,7 @@ def data() -> ml_collections.ConfigDict:
   d.objectives.rev_loc = 1.0
   # Steps whose examples are sorted by length together, and padded to the next
   # multiple of 64 positions instead of all to the longest; 0: none.
-  d.sort_window = 0
+  d.sort_window = 8
   d.threads = 4
   d.max_bad_share = 0.001  # of rows; more stops the run
   return d
