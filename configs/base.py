@@ -151,6 +151,10 @@ def data() -> ml_collections.ConfigDict:
   # multiple of 64 positions instead of all to the longest; 0: none.
   d.sort_window = 8
   d.threads = 4
+  # Files of evaluation sets (COCO, VQA, POPE, RefCOCO, LLaVA: json or jsonl):
+  # images that they name by COCO's id are not trained on.
+  d.exclude = ()
+  d.exclude_eval = True  # the files of `eval` too
   d.max_bad_share = 0.001  # of rows; more stops the run
   return d
 

@@ -23,4 +23,5 @@ def get_config(argument: str = ""):
     # is then measured on training images. Set --config.eval.* for a number.
     c.eval.instances = c.data.get_ref("instances")
     c.eval.images = c.data.get_ref("images")
+    c.data.exclude_eval = False
   return c

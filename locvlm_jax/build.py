@@ -24,7 +24,7 @@ from locvlm_jax import (
   sharding,
   tokenizer,
 )
-from locvlm_jax.data import pipeline, preprocess
+from locvlm_jax.data import objectives, pipeline, preprocess
 from locvlm_jax.models import clip_vit, llama, locvlm
 from locvlm_jax.weights import original, read
 
@@ -88,13 +88,22 @@ def model(config: Mapping) -> locvlm.LocVLM:
   return locvlm.LocVLM(locvlm.LocVLMConfig(vision=vision, llm=llm, **m))
 
 
+def with_exclusions(config: Mapping) -> dict:
+  """`config` with the files of `eval` among those of `data.exclude`."""
+  data, e = config["data"], config["eval"]
+  files = list(data["exclude"])
+  if data["exclude_eval"]:
+    files += [e[n] for n in ("instances", "novel", "conversations") if e[n]]
+  return {**config, "data": {**data, "exclude": sorted(set(files))}}
+
+
 def row_spec(
   config: Mapping, text: tokenizer.Tokenizer, sources: Mapping[str, object]
 ) -> preprocess.RowSpec:
   """What a row holds; objectives name the categories of the instances."""
   instances = sources.get("instances")
   vision = config["model"]["vision"]
-  objectives = config["data"]["objectives"]
+  weights = config["data"]["objectives"]
   return preprocess.RowSpec(
     tokenizer=text,
     format=prompts.FORMATS[config["prompt_format"]],
@@ -104,9 +113,7 @@ def row_spec(
     num_visual=(vision["image_size"] // vision["patch_size"]) ** 2,
     text_length=config["data"]["text_length"],
     max_pairs=config["data"]["max_pairs"],
-    weights=tuple(
-      objectives[o] for o in ("loc_pred", "neg_pred", "rev_loc")
-    ),
+    weights=tuple(weights[name] for name in objectives.OBJECTIVES),
     vocabulary=instances.categories if instances else (),
   )  # fmt: skip
 

@@ -37,6 +37,7 @@ def train(config: Mapping, workdir: str) -> None:
   from locvlm_jax import build, sharding
 
   build.check(config)
+  config = build.with_exclusions(config)
   mesh = sharding.make_mesh(config["mesh"])
   build.check_mesh(config, mesh)
   os.makedirs(workdir, exist_ok=True)

@@ -14,7 +14,8 @@ from locvlm_jax.data import microworld
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COMMANDS = ("train", "evaluate", "generate", "reproduce", "report",
-            "convert", "train_tokenizer", "data.microworld")  # fmt: skip
+            "convert", "build_data", "overlap", "train_tokenizer",
+            "data.microworld")  # fmt: skip
 
 
 def run(command: str, *arguments: str) -> subprocess.CompletedProcess:

@@ -19,7 +19,7 @@ LAYERS = {
   "evals": 7,
   "build": 8, "command": 8,
   "train": 9, "evaluate": 9, "reproduce": 9, "report": 9, "convert": 9,
-  "train_tokenizer": 9, "generate": 9,
+  "train_tokenizer": 9, "generate": 9, "overlap": 9, "build_data": 9,
 }  # fmt: skip
 OWN_LAYER = {
   ("tokenizer", "prompts"), ("build", "command"), ("weights", "checkpoint"),

@@ -28,6 +28,24 @@ def read_json(path: str) -> object:
     raise batch.DataError(f"{path}: not valid json ({e}).") from None
 
 
+def read_jsonl(path: str) -> list:
+  """The records of a file with one a line; DataError names a bad line."""
+  rows = []
+  try:
+    with open(path, encoding="utf-8") as f:
+      for line in f:
+        rows.append(json.loads(line))
+  except FileNotFoundError:
+    raise batch.DataError(
+      f"{path}: no such file. Check the config's data paths."
+    ) from None
+  except (json.JSONDecodeError, UnicodeDecodeError) as e:
+    raise batch.DataError(
+      f"{path}: line {len(rows) + 1}: not json ({e})."
+    ) from None
+  return rows
+
+
 def image_path(directory: str, file_name: str, origin: str) -> str:
   """`directory/file_name`, refused when it leads out of `directory`."""
   root = os.path.realpath(directory)
@@ -130,6 +148,10 @@ class Instances:
       raise batch.DataError(f"{self.path}: no category is alone in any image.")
     return view
 
+  def image_ids(self) -> list[int]:
+    """The image that each record is about."""
+    return [self._rows[i]["id"] for i in self._order]
+
   def _size(self, row: dict) -> tuple[int, int]:
     origin = f"{self.path}: image {row.get('id')}"
     return _field(row, "width", origin), _field(row, "height", origin)
@@ -200,6 +222,10 @@ class Captions:
 
   def __len__(self) -> int:
     return len(self._rows)
+
+  def image_ids(self) -> list[int]:
+    """The image that each record is about."""
+    return [row["image_id"] for row in self._rows]
 
   def __getitem__(self, index: int) -> batch.Record:
     row = self._rows[index]

@@ -5,7 +5,7 @@ Format: [{"id", "image", "conversations": [{"from": "human" | "gpt",
 conversation is about text alone.
 """
 
-from locvlm_jax.data import batch, coco
+from locvlm_jax.data import batch, coco, leakage
 
 _PLACEHOLDER = "<image>"
 
@@ -28,18 +28,23 @@ class Conversations:
   """One record a conversation.
 
   Args:
-    path: the json file.
+    path: the json file, or jsonl, as `build_data` writes it.
     images: the folder that "image" is relative to; unused for text alone.
   """
 
   def __init__(self, path: str, images: str):
     self.path, self.images = path, images
-    self._rows = coco.read_json(path)
+    read = coco.read_jsonl if path.endswith(".jsonl") else coco.read_json
+    self._rows = read(path)
     if not isinstance(self._rows, list):
       raise batch.DataError(f"{path}: not a list of conversations.")
 
   def __len__(self) -> int:
     return len(self._rows)
+
+  def image_ids(self) -> list[int | None]:
+    """The COCO image that each record is about, if it is about one."""
+    return [leakage.coco_id(row.get("image") or "") for row in self._rows]
 
   def __getitem__(self, index: int) -> batch.Record:
     row = self._rows[index]

@@ -15,6 +15,7 @@ rules look at the whole image: a dog that a crop removed can be neither.
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,7 +24,8 @@ from locvlm_jax.coords import Box, Coords
 from locvlm_jax.data.batch import Object, Record, Turn
 from locvlm_jax.geometry import Transform
 
-WEIGHTS = (1.0, 1.0, 1.0)  # loc_pred, neg_pred, rev_loc
+OBJECTIVES = ("loc_pred", "neg_pred", "rev_loc")
+WEIGHTS = (1.0, 1.0, 1.0)  # of OBJECTIVES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +95,14 @@ def rev_loc(
   )
 
 
+class Pair(NamedTuple):
+  """A question and its answer; `objective` is one of OBJECTIVES."""
+
+  objective: str
+  question: str
+  answer: str
+
+
 def turns(
   record: Record,
   transform: Transform,
@@ -102,6 +112,20 @@ def turns(
   max_pairs: int,
   weights: tuple[float, float, float] = WEIGHTS,
 ) -> list[Turn]:
+  """`pairs` without their objectives: what a conversation is made of."""
+  found = pairs(record, transform, coords, vocabulary, rng, max_pairs, weights)
+  return [(question, answer) for _, question, answer in found]
+
+
+def pairs(
+  record: Record,
+  transform: Transform,
+  coords: Coords,
+  vocabulary: Sequence[str],
+  rng: np.random.Generator,
+  max_pairs: int,
+  weights: tuple[float, float, float] = WEIGHTS,
+) -> list[Pair]:
   """Question-answer pairs about one image, in random order.
 
   An object takes part once, in loc_pred or in rev_loc: after the one, the
@@ -117,10 +141,10 @@ def turns(
     vocabulary: the categories that neg_pred may deny.
     rng: decides everything that is random here.
     max_pairs: at most; 1 gives single pairs.
-    weights: relative frequency of loc_pred, neg_pred and rev_loc.
+    weights: relative frequency of each of OBJECTIVES.
 
   Returns:
-    Turns with distinct questions; empty where nothing can be asked.
+    Pairs with distinct questions; empty where nothing can be asked.
 
   Raises:
     ValueError: weights that are negative or all zero, or max_pairs below 1.
@@ -130,21 +154,21 @@ def turns(
   objects = _shuffled(seen.unique, rng)
   absent = [c for c in dict.fromkeys(vocabulary) if c not in seen.present]
   absent = _shuffled(absent, rng)
-  pairs = {}  # by question: two tiny objects can share a location
-  while len(pairs) < max_pairs:
-    kind = _draw_kind(weights, objects, absent, bool(pairs), rng)
+  found = {}  # by question: two tiny objects can share a location
+  while len(found) < max_pairs:
+    kind = _draw_kind(weights, objects, absent, bool(found), rng)
     if kind is None:
       break
     if kind == 1:
       turn = neg_pred(absent.pop(), coords, rng)
     else:
       turn = (loc_pred, None, rev_loc)[kind](*objects.pop(), coords, rng)
-    pairs.setdefault(*turn)
-  return _shuffled(pairs.items(), rng)
+    found.setdefault(turn[0], Pair(OBJECTIVES[kind], *turn))
+  return _shuffled(found.values(), rng)
 
 
 def _draw_kind(weights, objects, absent, started, rng) -> int | None:
-  """Draws 0 loc_pred, 1 neg_pred or 2 rev_loc; None where all is said."""
+  """Draws an index of OBJECTIVES; None where all is said."""
   wants_objects = weights[0] + weights[2] > 0
   if wants_objects and not objects and started:
     return None

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import grain
 import numpy as np
 
-from locvlm_jax.data import batch, coco, conversations, preprocess
+from locvlm_jax.data import batch, coco, conversations, leakage, preprocess
 
 # Of the length of a row: few lengths, so that few programs are compiled.
 LENGTH_MULTIPLE = 64
@@ -49,8 +49,13 @@ def open_source(name: str, data: Mapping) -> batch.Source:
 def open_sources(data: Mapping) -> dict[str, batch.Source]:
   """Opens each source that `data.mixture` gives a positive weight.
 
+  Records about images of the files in `data.exclude` are left out.
+
   Args:
     data: `config.data`.
+
+  Raises:
+    DataError: a file is missing or malformed, or nothing is left.
   """
   names = [n for n, weight in data["mixture"].items() if weight > 0]
   if not names:
@@ -58,7 +63,7 @@ def open_sources(data: Mapping) -> dict[str, batch.Source]:
   sources = {n: open_source(n, data) for n in names}
   if data["per_object"] and "instances" in sources:
     sources["instances"] = sources["instances"].per_object()
-  return sources
+  return leakage.without(sources, data["exclude"])
 
 
 class _InOrder:

@@ -1,0 +1,182 @@
+"""Training data on disk: `python -m locvlm_jax.build_data --out FILE.jsonl`.
+
+  --dataset localize_instruct   LocPred, NegPred and RevLoc about the images of
+                                a COCO instances file (paper, section 3.3)
+
+Each line is one image's conversation in LLaVA's format, with what it was made
+by; `config.data.conversations` reads the file. The pairs are those that
+training makes on the fly: image i draws from the generator of (seed, i). No
+image is opened. At the end a summary is printed and written beside the file:
+its counts by reason add up to the images and annotations that were given.
+"""
+
+import collections
+import json
+import os
+import time
+from collections.abc import Iterator
+
+from absl import flags
+
+from locvlm_jax import command
+
+_DATASET = flags.DEFINE_enum(
+  "dataset", "localize_instruct", ["localize_instruct"], "What to build."
+)
+_INSTANCES = flags.DEFINE_string("instances", None, "COCO's instances json.")
+_IMAGES = flags.DEFINE_string("images", None, "Folder of its images.")
+_OUT = flags.DEFINE_string("out", None, "The jsonl to write.")
+_COORDS = flags.DEFINE_enum(
+  "coords", "ivb", ["nfp", "ivb", "diga"], "How a location is written."
+)
+_NUM_BINS = flags.DEFINE_integer("num_bins", 224, "n_b of ivb and diga.")
+_LOCATION = flags.DEFINE_enum(
+  "location", "box", ["box", "point"], "What a location is."
+)
+_IMAGE_SIZE = flags.DEFINE_integer(
+  "image_size", 224, "Side of the model's input, in pixels."
+)
+_GEOMETRY = flags.DEFINE_enum(
+  "geometry", "center_crop", ["center_crop", "pad", "square"],
+  "How an image becomes that square.",
+)  # fmt: skip
+_SEED = flags.DEFINE_integer("seed", 0, "Of all that is random.")
+_MAX_PAIRS = flags.DEFINE_integer(
+  "max_pairs", 4, "Question-answer pairs of an image, at most.", lower_bound=1
+)
+_EXCLUDE = flags.DEFINE_multi_string(
+  "exclude", [], "File of an evaluation set, whose images are left out."
+)
+flags.mark_flags_as_required(["instances", "images", "out"])
+
+
+def main(argv: list[str]) -> None:
+  """Flags to files."""
+  del argv
+  summary = build()
+  text = json.dumps(summary, indent=2)
+  with open(_OUT.value + ".summary.json", "w", encoding="utf-8") as f:
+    f.write(text + "\n")
+  print(text)
+
+
+def build() -> dict:
+  """Writes the jsonl, whole or not at all, and returns the summary.
+
+  Raises:
+    DataError: an annotation file that has to be repaired.
+  """
+  from locvlm_jax.data import coco, leakage
+
+  source = coco.Instances(_INSTANCES.value, _IMAGES.value)
+  tested = frozenset().union(*map(leakage.image_ids, _EXCLUDE.value))
+  counts = Counts()
+  partial = _OUT.value + ".partial"
+  try:
+    with open(partial, "w", encoding="utf-8") as out:
+      for i, image in enumerate(_progress(source.image_ids())):
+        record = source[i]
+        if image in tested:
+          counts.leave_out(record, "of an evaluation set")
+        else:
+          out.write(_line(source, i, record, counts))
+    os.replace(partial, _OUT.value)
+  finally:
+    if os.path.exists(partial):
+      os.remove(partial)
+  return {"settings": _settings(), **counts.sorted()}
+
+
+class Counts:
+  """What became of the images and annotations; pairs by objective."""
+
+  def __init__(self):
+    self.images = collections.Counter()
+    self.annotations = collections.Counter()
+    self.pairs = collections.Counter()
+
+  def leave_out(self, record, reason: str) -> None:
+    """Counts an image that isn't looked at."""
+    self.images[reason] += 1
+    self.annotations[reason] += len(record.objects)
+
+  def add(self, record, transform, pairs) -> None:
+    """Counts an image, each of its annotations once, and its pairs."""
+    from locvlm_jax.data import objectives
+
+    crowds = sum(o.crowd for o in record.objects)
+    alone = len(objectives.alone(record.objects))
+    visible = len(objectives.scene(record.objects, transform).unique)
+    asked = sum(p.objective != "neg_pred" for p in pairs)
+    self.images["used" if pairs else "nothing to ask"] += 1
+    self.pairs.update(p.objective for p in pairs)
+    self.annotations.update({
+      "crowd": crowds, "not alone": len(record.objects) - crowds - alone,
+      "cropped": alone - visible, "not drawn": visible - asked,
+      "asked about": asked,
+    })  # fmt: skip
+
+  def sorted(self) -> dict:
+    """As the summary has them."""
+    return {k: dict(sorted(v.items())) for k, v in vars(self).items()}
+
+
+def _progress(items: list) -> Iterator:
+  """`items`, and every five seconds a line about the time left."""
+  shown = began = time.monotonic()
+  for i, item in enumerate(items):
+    if (now := time.monotonic()) - shown > 5:
+      shown, left = now, (now - began) / i * (len(items) - i)
+      print(f"{i:,} of {len(items):,} images, {left:.0f} s left", flush=True)
+    yield item
+
+
+def _settings() -> dict:
+  from locvlm_jax import prompts
+
+  flags_ = (_DATASET, _INSTANCES, _COORDS, _NUM_BINS, _LOCATION, _IMAGE_SIZE,
+            _GEOMETRY, _SEED, _MAX_PAIRS, _EXCLUDE)  # fmt: skip
+  chosen = {flag.name: flag.value for flag in flags_}
+  return chosen | {"templates": prompts.TEMPLATE_VERSION}
+
+
+def _line(source, index: int, record, counts: Counts) -> str:
+  """The conversation about an image; empty where nothing can be asked."""
+  import numpy as np
+
+  from locvlm_jax import coords, geometry
+  from locvlm_jax.data import objectives
+
+  transform = geometry.make(
+    _GEOMETRY.value, record.width, record.height, _IMAGE_SIZE.value
+  )
+  pairs = objectives.pairs(
+    record, transform,
+    coords.Coords(_COORDS.value, _NUM_BINS.value, _LOCATION.value),
+    source.categories, np.random.default_rng((_SEED.value, index)),
+    _MAX_PAIRS.value,
+  )  # fmt: skip
+  counts.add(record, transform, pairs)
+  folder = os.path.realpath(source.images)
+  row = {
+    "id": record.id,
+    "image": os.path.relpath(record.image, folder),
+    "conversations": _messages(pairs),
+    "provenance": {"objectives": [p.objective for p in pairs],
+                   "seed": _SEED.value, "index": index},
+  }  # fmt: skip
+  return json.dumps(row, ensure_ascii=False) + "\n" if pairs else ""
+
+
+def _messages(pairs) -> list[dict]:
+  """LLaVA's form; the image stands before the first question."""
+  messages = []
+  for k, pair in enumerate(pairs):
+    start = "<image>\n" if k == 0 else ""
+    messages += [{"from": "human", "value": start + pair.question},
+                 {"from": "gpt", "value": pair.answer}]  # fmt: skip
+  return messages
+
+
+if __name__ == "__main__":
+  command.run(main)

@@ -1,0 +1,148 @@
+"""Which COCO images a data file is about, so that no test image is trained on.
+
+The same photograph has many names: train2017 holds most of val2014, and
+RefCOCO's test images are in train2014. What stays the same is the id:
+
+  COCO_val2014_000000000042.jpg      42      POPE, LLaVA
+  coco/train2017/000000000042.jpg    42      LLaVA mix665k
+  COCO_train2014_000000000042_7      42      RefCOCO's img_id
+  {"image_id": 42}                   42      COCO, VQA
+
+Files may be json, jsonl, or either compressed by gzip.
+"""
+
+import gzip
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from locvlm_jax.data import batch
+
+_NAME = re.compile(r"(?:^|[/_])(\d{12})(?:_\d+)?(?:\.[A-Za-z]+)?$")
+_NAMES = ("image", "file_name", "img_id", "image_source")
+
+
+def coco_id(name: str) -> int | None:
+  """The id in an image's name, None where the name isn't COCO's.
+
+  >>> coco_id("COCO_val2014_000000000042.jpg")
+  42
+  """
+  match = _NAME.search(name)
+  return int(match[1]) if match else None
+
+
+def image_ids(path: str) -> frozenset[int]:
+  """The ids of all COCO images that the records of a file name.
+
+  Raises:
+    DataError: the file is missing or malformed.
+  """
+  return frozenset(i for row in _rows(path) if (i := _id(row)) is not None)
+
+
+def _id(row: object) -> int | None:
+  if not isinstance(row, Mapping):
+    return None
+  if isinstance(row.get("image_id"), int):
+    return row["image_id"]
+  for key in _NAMES:
+    if isinstance(row.get(key), str):
+      return coco_id(row[key])
+  return None
+
+
+def _rows(path: str) -> Iterator[object]:
+  """Every record of a file, whichever lists it keeps them in."""
+  content = _read(path)
+  if isinstance(content, list):
+    yield from content
+  elif isinstance(content, Mapping):
+    for key in ("images", "questions", "annotations"):
+      rows = content.get(key)
+      yield from rows if isinstance(rows, list) else ()
+
+
+def _read(path: str) -> object:
+  opened = gzip.open if path.endswith(".gz") else open
+  try:
+    with opened(path, "rt", encoding="utf-8") as f:
+      text = f.read()
+  except FileNotFoundError:
+    raise batch.DataError(
+      f"{path}: no such file. Check data.exclude and the eval paths."
+    ) from None
+  except (OSError, UnicodeDecodeError, EOFError) as e:
+    raise batch.DataError(f"{path}: {e}.") from None
+  try:
+    return json.loads(text)
+  except json.JSONDecodeError:
+    pass
+  try:
+    return [json.loads(line) for line in text.splitlines() if line.strip()]
+  except json.JSONDecodeError as e:
+    raise batch.DataError(f"{path}: neither json nor jsonl ({e}).") from None
+
+
+class Clean:
+  """The records of a source that are not about the images of `ids`."""
+
+  def __init__(self, source: batch.Source, ids: frozenset[int]):
+    self._source = source
+    self._kept = [i for i, k in enumerate(source.image_ids()) if k not in ids]
+    self.categories = getattr(source, "categories", ())
+    self.left_out = len(source) - len(self._kept)
+
+  def __len__(self) -> int:
+    return len(self._kept)
+
+  def __getitem__(self, index: int) -> batch.Record:
+    return self._source[self._kept[index]]
+
+  def image_ids(self) -> list[int | None]:
+    """The image that each record is about."""
+    ids = self._source.image_ids()
+    return [ids[i] for i in self._kept]
+
+  def __repr__(self) -> str:
+    return (
+      f"{self._source!r} less {self.left_out} records about images of"
+      " evaluation sets"
+    )
+
+
+def without(
+  sources: Mapping[str, batch.Source], paths: Sequence[str]
+) -> dict[str, batch.Source]:
+  """`sources` without the records about images that the files name.
+
+  Raises:
+    DataError: a file is missing or malformed, or nothing of a source is left.
+  """
+  ids = frozenset().union(*map(image_ids, paths))
+  clean = {n: Clean(s, ids) if ids else s for n, s in sources.items()}
+  if empty := [n for n, s in clean.items() if not len(s)]:
+    raise batch.DataError(
+      f"data.{empty[0]}: every record is about an image of an evaluation set:"
+      " name other files in data.exclude, or set data.exclude_eval to False."
+    )
+  return clean
+
+
+def overlaps(paths: list[str]) -> list[list[int]]:
+  """How many images each two files share; the diagonal is their sizes."""
+  sets = [image_ids(path) for path in paths]
+  return [[len(a & b) for b in sets] for a in sets]
+
+
+def table(paths: list[str]) -> str:
+  """`overlaps` as text: one numbered line a file."""
+  counts = overlaps(paths)
+  width = max(len(f"{n:,}") for row in counts for n in row) + 2
+  head = "".join(f"[{i}]".rjust(width) for i in range(len(paths)))
+  lines = [" " * 5 + head]
+  for i, (path, row) in enumerate(zip(paths, counts, strict=True)):
+    cells = "".join(f"{n:,}".rjust(width) for n in row)
+    lines.append(f"[{i}]".ljust(5) + cells + "  " + os.path.basename(path))
+  return "\n".join(lines)
