@@ -333,3 +333,80 @@ def test_sorted_rows_are_alike_on_hosts_and_after_a_restart(
   again = _sorted_stream(world, text, start=5, threads=threads)
   for want, got in zip(whole[5:], _steps(again, 2), strict=True):
     np.testing.assert_array_equal(got["tokens"], want["tokens"])
+
+
+def _grey(mode):
+  """A picture that is grey (120) in any mode, and 40 x 30."""
+  if mode == "I;16":
+    return Image.fromarray(np.full((30, 40), 120 * 256 + 7, np.uint16))
+  picture = Image.new("RGB", (40, 30), (120, 120, 120))
+  if mode == "P":  # a palette that has this grey
+    return picture.quantize(2)
+  return picture if mode == "RGB" else picture.convert(mode)
+
+
+@pytest.mark.parametrize(
+  "mode, ending",
+  [("RGB", "jpg"), ("L", "jpg"), ("CMYK", "jpg"), ("P", "png"), ("LA", "png"),
+   ("RGBA", "png"), ("I;16", "png"), ("P", "gif")],
+)  # fmt: skip
+def test_images_of_any_mode(mode, ending, tmp_path):
+  path = str(tmp_path / f"x.{ending}")
+  _grey(mode).save(path)
+  image = preprocess.load_image(path, (40, 30))
+  assert image.mode == "RGB" and image.size == (40, 30)
+  assert abs(np.asarray(image).astype(int) - 120).max() <= 4
+
+
+def test_a_rotation_in_exif_is_not_applied(tmp_path):
+  """COCO's boxes are in the frame of the stored pixels."""
+  path, exif = str(tmp_path / "x.jpg"), Image.Exif()
+  exif[0x0112] = 6
+  _grey("RGB").save(path, exif=exif)
+  assert preprocess.load_image(path, (40, 30)).size == (40, 30)
+
+
+def _huge(path):
+  Image.new("1", (20_000, 10_000)).save(path)
+
+
+@pytest.mark.parametrize(
+  "spoil",
+  [
+    lambda p: p.write_bytes(b""),
+    lambda p: p.write_bytes(b"not an image"),
+    lambda p: p.write_bytes(p.read_bytes()[:-200]),
+    lambda p: (p.unlink(), p.mkdir()),
+    lambda p: p.unlink(),
+    _huge,
+  ],
+  ids=["empty", "text", "truncated", "folder", "missing", "bomb"],
+)
+def test_images_that_cannot_be_used(spoil, tmp_path):
+  path = tmp_path / "x.png"
+  noise = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+  Image.fromarray(noise).save(path)
+  spoil(path)
+  with pytest.raises(preprocess.BadImage):
+    preprocess.load_image(str(path))
+
+
+def test_inspected_rows_mark_what_is_trained(world, text):
+  from locvlm_jax.data import inspect
+
+  spec = _spec(text, text_length=200)
+  make = preprocess.RowMaker(spec)
+  row = make(_instances(world)[1], np.random.default_rng(0))
+  row["example"] = np.int32(7)
+  shown = inspect.marked(row, text)
+  assert "<4 visual>" in shown and shown.endswith("</s>»")
+  trained = [part.split("»")[0] for part in shown.split("«")[1:]]
+  said = text.decode(row["tokens"][row["loss_mask"]]).split()
+  assert " ".join(trained).replace("</s>", "").split() == said
+  used = int(row["lengths"])
+  assert inspect.header(row, spec).startswith(f"example 7: {used} of 204")
+  picture = Image.new("RGB", (96, 96))
+  drawn = inspect.draw(picture, "At [8,8,24,24].", spec.coords)
+  # Bins 8 and 24 of 32: the frame is at 8.5 / 32 and 24.5 / 32 of 96 pixels.
+  assert drawn.getpixel((25, 50)) == (255, 0, 0)
+  assert drawn.getpixel((50, 50)) == (0, 0, 0)

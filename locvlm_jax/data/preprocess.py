@@ -32,10 +32,18 @@ def load_image(path: str, size: tuple[int, int] = (0, 0)) -> Image.Image:
       with Image.open(path) as image:
         if all(size) and image.size != size:
           raise BadImage(f"is {image.size}, the annotation says {size}")
-        return image.convert("RGB")
+        return _rgb(image)
   except (OSError, ValueError, SyntaxError, Image.DecompressionBombError,
           Image.DecompressionBombWarning) as e:  # fmt: skip
     raise BadImage(str(e)) from None
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+  """Eight bits a channel, without transparency."""
+  if image.mode.startswith("I"):  # 16 bits: Pillow would turn 256 into white
+    upper = (np.asarray(image) >> 8).astype(np.uint8)
+    return Image.fromarray(upper).convert("RGB")
+  return image.convert("RGB")
 
 
 @dataclasses.dataclass(frozen=True)
