@@ -1,5 +1,6 @@
 """COCO and LLaVA files as sources; rows; the stream of batches."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -317,6 +318,16 @@ def test_a_row_does_not_depend_on_being_sorted(world, text):
       whole = rows[int(example)]
       np.testing.assert_array_equal(tokens, whole[: len(tokens)])
       assert (whole[len(tokens) :] == text.pad_id).all()
+
+
+def test_an_image_of_unknown_size_may_need_any_length(world, text):
+  make = preprocess.RowMaker(_spec(text, text_length=200))
+  known = _instances(world)[1]
+  unknown = dataclasses.replace(known, width=0, height=0)
+  lengths = [make.needs(r, np.random.default_rng(0)) for r in (known, unknown)]
+  assert lengths[0] == int(make(known, np.random.default_rng(0))["lengths"])
+  assert lengths[1] == 204
+  assert make(unknown, np.random.default_rng(0))["valid"]
 
 
 @pytest.mark.parametrize("threads", [0, 3])

@@ -117,9 +117,12 @@ class RowMaker:
     follows from its length (train_step.text_targets).
 
     Args:
-      record: with the size of its image, if it has objects.
+      record: with the size of its image, if it has objects; without it, any
+        length may be needed.
       rng: as it will be given to make the row.
     """
+    if not record.turns and not record.width * record.height:
+      return self.spec.length
     try:
       turns = self._turns(record, (record.width, record.height), rng)
       tokens = self._encoded(record, turns).tokens if turns else ()
