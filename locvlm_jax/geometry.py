@@ -119,30 +119,61 @@ class Transform:
     return np.array(self._resize(image), np.uint8)
 
   def _resize(self, image: "Image.Image") -> "Image.Image":
-    from PIL import Image
-
-    square = (self.size, self.size)
     if self.kind == "center_crop":
       return self._crop(image)
-    if self.kind == "pad" and self.width != self.height:
-      side = max(image.size)
-      canvas = Image.new("RGB", (side, side), PAD_COLOUR)
-      canvas.paste(image, _margins(*image.size))
-      image = canvas
-    return image.resize(square, Image.Resampling.BICUBIC)
+    if self.kind == "pad" and self.width > self.height:
+      return self._pad_rows(image)
+    if self.kind == "pad" and self.width < self.height:
+      square = (self.height, self.height)
+      image = _padded(image, square, _margins(*image.size))
+    return _bicubic(image, self.size, self.size)
+
+  def _pad_rows(self, image: "Image.Image") -> "Image.Image":
+    """Pads above and below, between the two passes of the filter.
+
+    PIL filters along x first, and rows of one colour stay as they are: the
+    same pixels as of a padded image, for three quarters of the work.
+    """
+    rows = _bicubic(image, self.size, self.height)
+    canvas = (self.size, self.width)
+    rows = _padded(rows, canvas, (0, _margins(*image.size)[1]))
+    return _bicubic(rows, self.size, self.size)
 
   def _crop(self, image: "Image.Image") -> "Image.Image":
     from PIL import Image
 
-    size, bicubic = self.size, Image.Resampling.BICUBIC
+    size = self.size
     if max(image.size) > _LARGEST_ASPECT * min(image.size):
       corners = self.invert_box((0.0, 0.0, 1.0, 1.0))
       limits = (self.width, self.height) * 2
       box = [min(max(v, 0), m) for v, m in zip(corners, limits, strict=True)]
+      bicubic = Image.Resampling.BICUBIC
       return image.resize((size, size), bicubic, box=tuple(box))
     left, top = (-int(v) for v in self.shift)
-    image = image.resize(_shortest_edge(*image.size, size), bicubic)
-    return image.crop((left, top, left + size, top + size))
+    width, height = _shortest_edge(*image.size, size)
+    if left:  # cut between the two passes of the filter: the same pixels
+      image = _bicubic(image, width, self.height)
+      image = image.crop((left, 0, left + size, self.height))
+      return _bicubic(image, size, size)
+    return _bicubic(image, size, height).crop((0, top, size, top + size))
+
+
+def _bicubic(image: "Image.Image", width: int, height: int) -> "Image.Image":
+  """Resized with antialiasing; a pass for each axis whose size changes."""
+  from PIL import Image
+
+  return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _padded(
+  image: "Image.Image", size: tuple[int, int], corner: tuple[int, int]
+) -> "Image.Image":
+  """`image` at `corner` of a canvas of CLIP's mean colour."""
+  from PIL import Image
+
+  canvas = Image.new("RGB", size, PAD_COLOUR)
+  canvas.paste(image, corner)
+  return canvas
 
 
 def square(

@@ -183,3 +183,33 @@ def test_wrong_settings_are_named():
     geometry.make("crop", 4, 4, 4)
   with pytest.raises(ValueError, match="0 x 4"):
     geometry.make("pad", 0, 4, 4)
+
+
+def _padded_then_resized(image, size):
+  side = max(image.size)
+  canvas = Image.new("RGB", (side, side), geometry.PAD_COLOUR)
+  canvas.paste(image, [(side - v) // 2 for v in image.size])
+  return canvas.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def _resized_then_cropped(image, size):
+  w, h = image.size
+  short = min(w, h)
+  resized = size * w // short, size * h // short
+  left, top = ((v - size) // 2 for v in resized)
+  image = image.resize(resized, Image.Resampling.BICUBIC)
+  return image.crop((left, top, left + size, top + size))
+
+
+@pytest.mark.parametrize("size", [32, 224, 336])
+@pytest.mark.parametrize(
+  ("kind", "whole"),
+  [("pad", _padded_then_resized), ("center_crop", _resized_then_cropped)],
+)
+def test_the_shorter_way_gives_the_same_pixels(kind, whole, size):
+  rng = np.random.default_rng(size)
+  for width, height in rng.integers(80, 500, (8, 2)).tolist():
+    pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    got = geometry.make(kind, width, height, size).apply_image(image)
+    np.testing.assert_array_equal(got, np.asarray(whole(image, size)))

@@ -20,6 +20,7 @@ LAYERS = {
   "build": 8, "command": 8,
   "train": 9, "evaluate": 9, "reproduce": 9, "report": 9, "convert": 9,
   "train_tokenizer": 9, "generate": 9, "overlap": 9, "build_data": 9,
+  "bench": 9,
 }  # fmt: skip
 OWN_LAYER = {
   ("tokenizer", "prompts"), ("build", "command"), ("weights", "checkpoint"),

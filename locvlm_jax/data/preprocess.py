@@ -43,6 +43,9 @@ def _rgb(image: Image.Image) -> Image.Image:
   if image.mode.startswith("I"):  # 16 bits: Pillow would turn 256 into white
     upper = (np.asarray(image) >> 8).astype(np.uint8)
     return Image.fromarray(upper).convert("RGB")
+  if image.mode == "RGB":
+    image.load()  # `convert` would copy it
+    return image
   return image.convert("RGB")
 
 

@@ -1,0 +1,1 @@
+"""Measurements: `python -m locvlm_jax.bench NAME --help`."""
