@@ -151,7 +151,9 @@ class Transform:
       return image.resize((size, size), bicubic, box=tuple(box))
     left, top = (-int(v) for v in self.shift)
     width, height = _shortest_edge(*image.size, size)
-    if left:  # cut between the two passes of the filter: the same pixels
+    if (
+      width > size
+    ):  # cut between the two passes of the filter: the same pixels
       image = _bicubic(image, width, self.height)
       image = image.crop((left, 0, left + size, self.height))
       return _bicubic(image, size, size)

@@ -20,7 +20,9 @@ def test_commands_exist():
   named = set(re.findall(r"python -m (locvlm_jax[\w.]+)", README))
   assert "locvlm_jax.train" in named
   for module in named:
-    assert (ROOT / (module.replace(".", "/") + ".py")).is_file(), module
+    path = ROOT / module.replace(".", "/")
+    found = path.with_suffix(".py"), path / "__main__.py"
+    assert any(p.is_file() for p in found), module
 
 
 def test_configs_and_their_words_exist():
