@@ -46,7 +46,7 @@ def test_input_counts_samples(tmp_path, monkeypatch, capsys):
     "--batches=2", "--rounds=1", "--cores=1", f"--json={out}",
   )  # fmt: skip
   assert got["files"] == 2 and got["ours_per_core"] > 0
-  assert json.load(open(out, encoding="utf-8")) == got
+  assert json.loads((tmp_path / "out.json").read_text()) == got
 
 
 def test_input_names_an_empty_folder(tmp_path, monkeypatch, capsys):
