@@ -133,6 +133,9 @@ def data() -> ml_collections.ConfigDict:
   d.captions = ""  # COCO captions
   d.conversations = ""  # LLaVA conversations about images
   d.text = ""  # LLaVA conversations without an image
+  # weight: a source's share of the rows is its weight, whatever its size.
+  # epoch: an epoch has each of its records that many times, as LLaVA's mix665k.
+  d.mix_by = "weight"
   d.mixture = ml_collections.ConfigDict()  # weight of each source
   d.mixture.instances = 1.0
   d.mixture.captions = 0.0

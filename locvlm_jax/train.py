@@ -120,6 +120,7 @@ def _loop(config: Mapping, workdir: str, data: _Data, run: _Run, mesh) -> None:
     batch_size=config["batch_size"], seed=config["seed"],
     host=jax.process_index(), num_hosts=jax.process_count(), start=run.start,
     threads=config["data"]["threads"], window=config["data"]["sort_window"],
+    mix_by=config["data"]["mix_by"],
   )  # fmt: skip
   learning_rate = optim.schedule(config["optim"], config["steps"])
   state, began, lengths = run.state, time.monotonic(), set()

@@ -242,23 +242,58 @@ def test_stream_shows_each_record_once_an_epoch(world, text):
     assert sorted(epoch) == list(range(6))
 
 
+class _Words:
+  """Records without an image, told apart by their words."""
+
+  def __init__(self, *words):
+    self._words = words
+
+  def __len__(self):
+    return len(self._words)
+
+  def __getitem__(self, index):
+    return batch.Record(str(index), turns=((self._words[index], "cup"),))
+
+
 def test_mixture_follows_the_weights(world, text):
-  word = batch.Record("t", turns=(("a red ball", "cup"),))
-
-  class Text:
-    def __len__(self):
-      return 5
-
-    def __getitem__(self, index):
-      return word
-
   stream = pipeline.train_iterator(
-    {"instances": _instances(world), "text": Text()},
+    {"instances": _instances(world), "text": _Words(*["a red ball"] * 5)},
     {"instances": 3.0, "text": 1.0}, preprocess.RowMaker(_spec(text)),
     batch_size=40, seed=0, threads=0,
   )  # fmt: skip
   tokens = next(stream)["tokens"]
   assert (~(tokens == tokenizer.IMAGE_TOKEN).any(1)).sum() == 10
+
+
+def test_an_epoch_has_each_record_as_often_as_its_weight_says(text):
+  def epochs(num):
+    stream = pipeline.train_iterator(
+      {"a": _Words("red", "ball"), "b": _Words("cup", "dog", "a")},
+      {"a": 2.0, "b": 1.0}, preprocess.RowMaker(_spec(text)), batch_size=7,
+      seed=0, threads=0, mix_by="epoch",
+    )  # fmt: skip
+    return [tuple(map(tuple, next(stream)["tokens"])) for _ in range(num)]
+
+  first, second, third = epochs(3)
+  assert sorted(first) == sorted(second) == sorted(third)
+  assert len({first, second, third}) == 3  # in another order each time
+  counts = sorted(first.count(row) for row in set(first))
+  assert counts == [1, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"mix_by": "step"}, "mix_by='step'"),
+    ({"mix_by": "epoch", "mixture": {"a": 0.5}}, "mixture.a=0.5"),
+  ],
+)
+def test_wrong_mixing_is_named(text, changes, message):
+  options = {"mixture": {"a": 1.0}, "batch_size": 1, "seed": 0} | changes
+  with pytest.raises(ValueError, match=message):
+    pipeline.train_iterator(
+      {"a": _Words("red")}, make_row=preprocess.RowMaker(_spec(text)), **options
+    )
 
 
 def _sorted_stream(world, text, host=0, num_hosts=1, start=0, threads=0):

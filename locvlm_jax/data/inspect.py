@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
   make_row = preprocess.RowMaker(spec)
   rows = pipeline.train_iterator(
     sources, data["mixture"], make_row, batch_size=1, seed=config["seed"],
-    threads=0,
+    threads=0, mix_by=data["mix_by"],
   )  # fmt: skip
   os.makedirs(_OUT.value, exist_ok=True)
   form = coords.Coords(**config["coords"])

@@ -1,8 +1,9 @@
 """The stream of training batches.
 
 Position i of the global stream is one example: the sources are mixed by
-weight, each shuffled anew every epoch, and example i draws its randomness from
-(seed, i). A host takes a contiguous block of each global batch:
+weight, each shuffled anew every epoch, or by epoch, all shuffled together, and
+example i draws its randomness from (seed, i). A host takes a contiguous block
+of each global batch:
 
   step              0               1
   example     0 1 2 3 4 5 6 7 | 8 9 ...
@@ -26,6 +27,8 @@ from locvlm_jax.data import batch, coco, conversations, leakage, preprocess
 
 # Of the length of a row: few lengths, so that few programs are compiled.
 LENGTH_MULTIPLE = 64
+
+MIX_BY = ("weight", "epoch")
 
 # Name in `config.data.mixture` -> (class, field with its images' folder). The
 # class reads `config.data.<name>`.
@@ -189,7 +192,9 @@ def _plan(records, make_row, batch_size: int, window: int, seed: int):
   return _ByLength(needs, batch_size, window, longest, seed)
 
 
-def _mixed(sources, mixture, seed) -> grain.MapDataset:
+def _mixed(sources, mixture, mix_by, seed) -> grain.MapDataset:
+  if mix_by == "epoch":
+    return _epochs(sources, mixture, seed)
   parts = [
     grain.MapDataset.source(source).seed(seed + i).shuffle().repeat(None)
     for i, source in enumerate(sources.values())
@@ -199,6 +204,21 @@ def _mixed(sources, mixture, seed) -> grain.MapDataset:
   weights = [float(mixture[name]) for name in sources]
   total = sum(weights)
   return grain.MapDataset.mix(parts, [w / total for w in weights])
+
+
+def _epochs(sources, mixture, seed) -> grain.MapDataset:
+  """Every record as often as its source's weight says, then all over again."""
+  parts = []
+  for name, source in sources.items():
+    times = mixture[name]
+    if times != int(times):
+      raise ValueError(
+        f"data.mixture.{name}={times}: with data.mix_by=epoch it says how often"
+        " an epoch has each record; use a whole number."
+      )
+    parts.append(grain.MapDataset.source(source).repeat(int(times)))
+  every = grain.MapDataset.concatenate(parts)
+  return every.seed(seed).shuffle().repeat(None)
 
 
 def _stack(rows) -> batch.Batch:
@@ -222,6 +242,7 @@ def train_iterator(
   start: int = 0,
   threads: int = 2,
   window: int = 0,
+  mix_by: str = "weight",
 ) -> Iterator[batch.Batch]:
   """Endless batches of this host's rows, from step `start` on.
 
@@ -237,8 +258,15 @@ def train_iterator(
     threads: reader threads; 0 reads in the caller's.
     window: steps whose examples are sorted by length together; 0: none, and
       all rows have the length of `make_row.spec`.
+    mix_by: "weight": of each source's share of the rows, whatever its size;
+      "epoch": how often an epoch has each of its records, a whole number.
+
+  Raises:
+    ValueError: an unknown `mix_by`, or a weight that it does not take.
   """
-  records = _mixed(sources, mixture, seed)
+  if mix_by not in MIX_BY:
+    raise ValueError(f"data.mix_by={mix_by!r}: not one of {MIX_BY}.")
+  records = _mixed(sources, mixture, mix_by, seed)
   examples = records.map_with_index(_Examples(make_row, seed))
   plan = _plan(records, make_row, batch_size, window, seed)
   block = _HostBlock(examples, plan, batch_size, host, num_hosts, start)
