@@ -153,6 +153,9 @@ def data() -> ml_collections.ConfigDict:
   # Steps whose examples are sorted by length together, and padded to the next
   # multiple of 64 positions instead of all to the longest; 0: none.
   d.sort_window = 8
+  # Conversations of a row; attention stays within each. Above 1 for TPUs and
+  # CPUs: the fast attention of GPUs has no such mask.
+  d.pack = 1
   d.threads = 4
   # Files of evaluation sets (COCO, VQA, POPE, RefCOCO, LLaVA: json or jsonl):
   # images that they name by COCO's id are not trained on.

@@ -37,8 +37,9 @@ def check(config: Mapping) -> None:
   """
   positive = ("steps", "batch_size", "accumulate", "log_every",
               "checkpoint_every", "checkpoint_keep", "data.text_length",
-              "data.max_pairs", "optim.lr", "optim.eps", "optim.clip_norm",
-              "eval.batch_size", "eval.max_new_tokens")  # fmt: skip
+              "data.max_pairs", "data.pack", "optim.lr", "optim.eps",
+              "optim.clip_norm", "eval.batch_size",
+              "eval.max_new_tokens")  # fmt: skip
   fractions = ("optim.warmup_ratio", "data.max_bad_share", "optim.b1",
                "optim.b2")  # fmt: skip
   for name in positive:
@@ -70,13 +71,13 @@ def _field(config: Mapping, name: str):
 def check_mesh(config: Mapping, mesh: jax.sharding.Mesh) -> None:
   """Refuses a batch that the mesh or the hosts do not divide."""
   shards = mesh.shape["data"] * mesh.shape["fsdp"]
-  rows = config["batch_size"] // config["accumulate"]
-  if rows % shards:
+  parts = config["accumulate"] * config["data"]["pack"]
+  if config["batch_size"] % (shards * parts):
     raise ValueError(
       f"batch_size={config['batch_size']} in {config['accumulate']} "
-      f"microbatches: {rows} rows do not divide over mesh.data="
-      f"{mesh.shape['data']} x mesh.fsdp={mesh.shape['fsdp']}. Use a "
-      f"multiple of {shards * config['accumulate']} or a smaller mesh."
+      f"microbatches, {config['data']['pack']} to a row, does not divide over "
+      f"mesh.data={mesh.shape['data']} x mesh.fsdp={mesh.shape['fsdp']}. Use a "
+      f"multiple of {shards * parts} or a smaller mesh."
     )
 
 

@@ -120,18 +120,19 @@ def _loop(config: Mapping, workdir: str, data: _Data, run: _Run, mesh) -> None:
     batch_size=config["batch_size"], seed=config["seed"],
     host=jax.process_index(), num_hosts=jax.process_count(), start=run.start,
     threads=config["data"]["threads"], window=config["data"]["sort_window"],
-    mix_by=config["data"]["mix_by"],
+    mix_by=config["data"]["mix_by"], pack=config["data"]["pack"],
   )  # fmt: skip
   learning_rate = optim.schedule(config["optim"], config["steps"])
   state, began, lengths = run.state, time.monotonic(), set()
+  pack = config["data"]["pack"]
   with _writers(workdir, run.start) as write:
     for step in range(run.start + 1, config["steps"] + 1):
       batch = step_lib.inputs(next(batches))
       _check_bad_share(data.make_row, config["data"]["max_bad_share"])
       length = batch["tokens"].shape[1]
       lengths.add(length)
-      run.meter.saw(length, float(batch["lengths"].mean()))
-      batch = sharding.put_batch(batch, mesh, config["batch_size"])
+      run.meter.saw(length // pack, float(batch["lengths"].mean()) / pack)
+      batch = sharding.put_batch(batch, mesh, config["batch_size"] // pack)
       state, scalars = run.train_step(state, batch)
       if step == run.start + 1:
         jax.block_until_ready(state.step)

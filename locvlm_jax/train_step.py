@@ -75,7 +75,8 @@ def from_items(items: dict[str, Any]) -> TrainState:
 
 def inputs(batch: dict) -> dict:
   """The fields of a batch that the step reads."""
-  return {k: batch[k] for k in ("images", "tokens", "loss_mask", "lengths")}
+  names = ("images", "tokens", "loss_mask", "lengths", "segments")
+  return {k: batch[k] for k in names if k in batch}
 
 
 def text_targets(
@@ -104,8 +105,9 @@ def loss_sums(model, params, batch) -> tuple[Float[Array, ""], dict]:
   """Summed cross-entropy, with the counts that turn it into means."""
   visual = model.config.vision.num_patches * batch["images"].shape[1]
   hidden = model.apply(
-    {"params": params}, batch["tokens"], batch["images"], batch["lengths"]
-  )
+    {"params": params}, batch["tokens"], batch["images"], batch["lengths"],
+    batch.get("segments"),
+  )  # fmt: skip
   at, labels, weight = text_targets(
     batch["tokens"], batch["loss_mask"], batch["tokens"].shape[1] - visual
   )
@@ -159,7 +161,8 @@ def train_step(
 
   Args:
     state: before the step; donate it.
-    batch: images, tokens, loss_mask, lengths (see `data/batch.py`).
+    batch: images, tokens, loss_mask, lengths, segments where rows are packed
+      (see `data/batch.py`).
     model: `LocVLM`.
     tx: the optimizer.
     accumulate: microbatches a step.

@@ -1,6 +1,7 @@
 """COCO and LLaVA files as sources; rows; the stream of batches."""
 
 import dataclasses
+import functools
 import json
 
 import numpy as np
@@ -296,13 +297,12 @@ def test_wrong_mixing_is_named(text, changes, message):
     )
 
 
-def _sorted_stream(world, text, host=0, num_hosts=1, start=0, threads=0):
+def _sorted_stream(world, text, **options):
   return pipeline.train_iterator(
     {"instances": _instances(world), "text": _texts(world)},
     {"instances": 1.0, "text": 1.0},
     preprocess.RowMaker(_spec(text, text_length=200, num_visual=4)),
-    batch_size=4, seed=3, host=host, num_hosts=num_hosts, start=start,
-    threads=threads, window=4,
+    **{"batch_size": 4, "seed": 3, "threads": 0, "window": 4} | options,
   )  # fmt: skip
 
 
@@ -335,6 +335,47 @@ def test_sorted_rows_are_the_same_examples_with_less_padding(world, text):
     assert step["lengths"].max() > n - pipeline.LENGTH_MULTIPLE - 4
 
 
+def test_packed_rows_are_the_same_examples_one_after_another(world, text):
+  def rows(**options):
+    steps = _steps(_sorted_stream(world, text, **options), 4)
+    return {
+      int(example): (s, i)
+      for s in steps
+      for i, example in enumerate(s["example"].ravel())
+    }
+
+  single, packed = rows(), rows(pack=2)
+  assert single.keys() == packed.keys()
+  for example, (step, place) in packed.items():
+    row, part = divmod(place, 2)
+    alone, at = single[example]
+    here = step["segments"][row] == part + 1
+    n = alone["lengths"][at]
+    for name in ("tokens", "loss_mask"):
+      np.testing.assert_array_equal(step[name][row][here], alone[name][at][:n])
+    image = step["images"][row, part]
+    np.testing.assert_array_equal(image, alone["images"][at, 0])
+    assert (step["segments"][row] > 0).sum() == step["lengths"][row]
+
+
+def test_packing_leaves_less_padding(world, text):
+  def padding(pack):
+    steps = _steps(_sorted_stream(world, text, pack=pack), 8)
+    real = sum(s["lengths"].sum() for s in steps)
+    return 1 - real / sum(s["tokens"].size for s in steps)
+
+  assert padding(4) < padding(2) < padding(1)
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [({"window": 0}, "needs data.sort_window"), ({"pack": 3}, "divide batch")],
+)
+def test_wrong_packing_is_named(world, text, changes, message):
+  with pytest.raises(ValueError, match=message):
+    _sorted_stream(world, text, **{"pack": 2} | changes)
+
+
 def test_a_row_does_not_depend_on_being_sorted(world, text):
   make = preprocess.RowMaker(_spec(text, text_length=200))
   sources = {"instances": _instances(world)}
@@ -365,18 +406,19 @@ def test_an_image_of_unknown_size_may_need_any_length(world, text):
   assert make(unknown, np.random.default_rng(0))["valid"]
 
 
-@pytest.mark.parametrize("threads", [0, 3])
+@pytest.mark.parametrize("threads, pack", [(0, 1), (3, 1), (2, 2)])
 def test_sorted_rows_are_alike_on_hosts_and_after_a_restart(
-  world, text, threads
+  world, text, threads, pack
 ):
-  whole = _steps(_sorted_stream(world, text), 7)
-  hosts = [_sorted_stream(world, text, host, 2, 0, threads) for host in (0, 1)]
+  stream = functools.partial(_sorted_stream, world, text, pack=pack)
+  whole = _steps(stream(), 7)
+  hosts = [stream(host=h, num_hosts=2, threads=threads) for h in (0, 1)]
   for want, *parts in zip(whole, *(_steps(h, 7) for h in hosts), strict=True):
     for key in want:
       np.testing.assert_array_equal(
         np.concatenate([part[key] for part in parts]), want[key]
       )
-  again = _sorted_stream(world, text, start=5, threads=threads)
+  again = stream(start=5, threads=threads)
   for want, got in zip(whole[5:], _steps(again, 2), strict=True):
     np.testing.assert_array_equal(got["tokens"], want["tokens"])
 

@@ -196,6 +196,36 @@ def test_causal_attention_has_the_gradient_of_its_definition():
     np.testing.assert_allclose(a, b, atol=2e-5)
 
 
+@pytest.mark.parametrize("length", [32, 48, 40])  # two blocks, three, one
+def test_attention_stays_within_segments(length):
+  q, k, v = (jnp.asarray(x, jnp.float32) for x in heads(length))
+  segments = np.zeros((len(q), length), np.int32)
+  ends = [(7, 25), (16, length)]
+  for row, (first, second) in zip(segments, ends, strict=False):
+    row[:second], row[:first] = 2, 1
+  got = attention.attend(q, k, v, causal=True, segments=jnp.array(segments))
+  for row, (first, second) in enumerate(ends):
+    for part in (slice(0, first), slice(first, second)):
+      alone = (x[row : row + 1, part] for x in (q, k, v))
+      want = attention.attend(*alone, causal=True)
+      np.testing.assert_allclose(got[row, part], want[0], atol=1e-5)
+
+
+def test_positions_begin_anew_in_each_segment():
+  segments = jnp.array([[1, 1, 1, 2, 2, 0, 0], [1, 2, 2, 2, 2, 3, 3]])
+  np.testing.assert_array_equal(
+    llama.positions_within(segments),
+    [[0, 1, 2, 0, 1, 0, 1], [0, 0, 1, 2, 3, 0, 1]],
+  )
+
+
+def test_cudnn_has_no_segments():
+  q, k, v = (jnp.zeros((1, 32, 4, 8), jnp.bfloat16) for _ in range(3))
+  with pytest.raises(ValueError, match="data.pack=1"):
+    attention.attend(q, k, v, causal=True, segments=jnp.ones((1, 32), int),
+                     implementation="cudnn")  # fmt: skip
+
+
 def test_attention_sees_only_the_given_lengths():
   q, k, v = heads(9)
   lengths = np.array([4, 9], np.int32)

@@ -81,6 +81,12 @@ def test_same_seed_same_curve_and_resume_is_bitwise(
   assert _same(_params(whole), _params(broken))
 
 
+def test_packed_rows_train_from_the_config(root, tmp_path):
+  config = _config(root, **{"data.pack": 2, "data.sort_window": 2})
+  train.train(config, str(tmp_path))
+  assert [row[0] for row in _curve(tmp_path)] == [1, 2]
+
+
 def test_resume_under_another_config_is_refused(root, tmp_path):
   train.train(_config(root), str(tmp_path))
   with pytest.raises(ValueError, match="another config.*optim/lr"):
@@ -204,7 +210,8 @@ def _run(parts, mesh_shape, steps=2, accumulate=1, batch=None, lr=1e-2):
     )
     losses = []
     for _ in range(steps):
-      state, scalars = step(state, sharding.put_batch(batch, mesh, 8))
+      rows = len(batch["tokens"])
+      state, scalars = step(state, sharding.put_batch(batch, mesh, rows))
       losses.append(float(scalars["loss"]))
   assert step._cache_size() == 1
   return losses, {p: np.asarray(v) for p, v in state.trainable.items()}
@@ -216,6 +223,21 @@ def _close(a, b, tolerance=1e-5):
     np.testing.assert_allclose(
       a[1][path], b[1][path], atol=10 * tolerance, err_msg=path
     )
+
+
+@pytest.mark.parametrize("pack, mesh", [(4, {"fsdp": 2, "tensor": 2}),
+                                        (2, {"data": 4})], ids=str)  # fmt: skip
+def test_packed_rows_train_as_single_ones(parts, pack, mesh):
+  """The same examples in longer rows: the same loss, the same update."""
+  config, model, flat, batch = parts
+  config = config | {"optim": config["optim"] | {"eps": 1e-3}}
+  parts = config, model, flat, batch
+  single = {**batch, "valid": np.ones(8, bool), "example": np.arange(8)}
+  rows = [{k: v[i] for k, v in single.items()} for i in range(8)]
+  packed = step_lib.inputs(pipeline._packed(rows, pack))
+  assert packed["images"].shape[:2] == (8 // pack, pack)
+  assert len(np.unique(packed["lengths"])) > 1
+  _close(_run(parts, {"data": 4}), _run(parts, mesh, batch=packed))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ a text budget of T tokens, S = K * N + T and a batch holds
   tokens     int32 [B, S]           IMAGE_TOKEN (-1) marks a visual position
   loss_mask  bool  [B, S]           True where the token is a target
   lengths    int32 [B]              tokens that are not padding
+  segments   int32 [B, S]           with `data.pack` alone, see below
   valid      bool  [B]              False: a placeholder for a bad record
   example    int32 [B]              index in the global stream of examples
 
@@ -16,6 +17,11 @@ For N = 3 and T = 6, a row with one image and the answer "a cup":
 
   tokens     <s> -1 -1 -1 where ? a  cup </s>
   loss_mask   .   .  .  .   .   . x   x   x
+
+Packed, a row holds `data.pack` conversations, and K is their number:
+
+  tokens     <s> -1 -1 where ? a  cup </s> <s> -1 -1 what ? ...  .  .
+  segments    1   1  1  1    1 1   1   1    2   2  2   2  2      0  0
 """
 
 import dataclasses

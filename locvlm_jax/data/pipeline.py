@@ -88,22 +88,29 @@ class _InOrder:
 class _ByLength:
   """The examples of some steps, sorted by length, so that little is padding.
 
-    needed positions, 3 steps of 2 rows   5 9 | 2 7 | 3 8
+    needed positions, 3 steps of 2        5 9 | 2 7 | 3 8
     sorted, steps in random order         8 9 | 2 3 | 5 7
     length of the rows, multiples of 4     12    4     8
 
+  With two to a row, long ones go with short ones:
+
+    packed, a row a step                  2+9 | 5+7 | 3+8
+    length of the rows                     12    12    12
+
   Args:
     needs: example -> positions that it needs.
-    batch_size: rows of the global batch.
+    batch_size: examples of the global batch.
     window: steps whose examples are sorted together.
+    pack: examples of a row.
     longest: the length of a row at most.
     seed: of the order of the steps.
   """
 
-  def __init__(self, needs, batch_size: int, window: int, longest: int,
-               seed: int):  # fmt: skip
+  def __init__(self, needs, batch_size: int, window: int, pack: int,
+               longest: int, seed: int):  # fmt: skip
     self._needs, self._batch, self._window = needs, batch_size, window
-    self._longest, self._seed, self._lock = longest, seed, threading.Lock()
+    self._pack, self._longest, self._seed = pack, longest, seed
+    self._lock = threading.Lock()
     self._planned = functools.lru_cache(4)(self._plan)
 
   def examples(self, step: int) -> Sequence[int]:
@@ -123,15 +130,19 @@ class _ByLength:
     first = number * self._window * self._batch
     examples = first + np.arange(self._window * self._batch)
     needs = np.array([self._needs[int(i)] for i in examples])
-    order = np.argsort(needs, kind="stable").reshape(self._window, self._batch)
+    parts = np.argsort(needs, kind="stable").reshape(self._pack, -1)
+    parts[1::2] = parts[1::2, ::-1]
+    rows = parts.T
+    order = np.argsort(needs[rows].sum(1), kind="stable")
+    steps = rows[order].reshape(self._window, -1, self._pack)
     rng = np.random.default_rng((self._seed, number))
     return [
-      (examples[rows].tolist(), self._rounded(int(needs[rows].max())))
-      for rows in order[rng.permutation(self._window)]
+      (examples[rows].ravel().tolist(), self._rounded(needs[rows].sum(1).max()))
+      for rows in steps[rng.permutation(self._window)]
     ]
 
-  def _rounded(self, length: int) -> int:
-    return min(length + -length % LENGTH_MULTIPLE, self._longest)
+  def _rounded(self, length) -> int:
+    return min(int(length + -length % LENGTH_MULTIPLE), self._longest)
 
 
 class _HostBlock(grain.MapDataset):
@@ -184,12 +195,12 @@ class _Needs:
     )
 
 
-def _plan(records, make_row, batch_size: int, window: int, seed: int):
+def _plan(records, make_row, batch_size, window: int, pack: int, seed: int):
   longest = make_row.spec.length
   if not window:
     return _InOrder(batch_size, longest)
   needs = records.map_with_index(_Needs(make_row, seed))
-  return _ByLength(needs, batch_size, window, longest, seed)
+  return _ByLength(needs, batch_size, window, pack, pack * longest, seed)
 
 
 def _mixed(sources, mixture, mix_by, seed) -> grain.MapDataset:
@@ -225,9 +236,44 @@ def _stack(rows) -> batch.Batch:
   return {k: np.stack([row[k] for row in rows]) for k in rows[0]}
 
 
+def _packed(rows, pack: int) -> batch.Batch:
+  """Batch whose rows hold `pack` of these, one after the other."""
+  if pack == 1:
+    return _stack(rows)
+  return _stack(
+    [_joined(rows[i : i + pack]) for i in range(0, len(rows), pack)]
+  )
+
+
+def _joined(rows) -> dict:
+  """One row of several: all padding moves to its end.
+
+  tokens  a a . .   b b b .      ->   a a b b b . . .
+  segments                            1 1 2 2 2 0 0 0
+  """
+  size = len(rows[0]["tokens"])
+  real = np.concatenate([np.arange(size) < row["lengths"] for row in rows])
+  order = np.argsort(~real, kind="stable")
+  number = np.repeat(np.arange(1, len(rows) + 1, dtype=np.int32), size)
+
+  def joined(name):
+    return np.concatenate([row[name] for row in rows])
+
+  # The first token of a conversation has nothing to be predicted from.
+  targets = joined("loss_mask") & (np.arange(len(order)) % size > 0)
+  return {
+    "images": joined("images"), "tokens": joined("tokens")[order],
+    "loss_mask": targets[order], "lengths": np.int32(real.sum()),
+    "segments": (number * real)[order],
+    "valid": np.array([row["valid"] for row in rows]),
+    "example": np.array([row["example"] for row in rows]),
+  }  # fmt: skip
+
+
 def _cropped(b: batch.Batch, length: int) -> batch.Batch:
   """Without the padding that no row of the global batch needs."""
-  return b | {k: b[k][:, :length] for k in ("tokens", "loss_mask")}
+  positions = {"tokens", "loss_mask", "segments"} & b.keys()
+  return b | {k: b[k][:, :length] for k in positions}
 
 
 def train_iterator(
@@ -243,6 +289,7 @@ def train_iterator(
   threads: int = 2,
   window: int = 0,
   mix_by: str = "weight",
+  pack: int = 1,
 ) -> Iterator[batch.Batch]:
   """Endless batches of this host's rows, from step `start` on.
 
@@ -250,7 +297,8 @@ def train_iterator(
     sources: by name, as `open_sources` gives them.
     mixture: weight of each source.
     make_row: record -> row; keeps the count of what was skipped.
-    batch_size: rows in the global batch; `num_hosts` has to divide it.
+    batch_size: examples in the global batch; `num_hosts` has to divide its
+      rows.
     seed: of the order and of the wording.
     host: index of this host.
     num_hosts: hosts that share each batch.
@@ -261,18 +309,30 @@ def train_iterator(
     mix_by: "weight": of each source's share of the rows, whatever its size;
       "epoch": how often an epoch has each of its records, a whole number.
 
+    pack: examples of a row; above 1 needs a window, which puts long ones and
+      short ones together.
+
   Raises:
-    ValueError: an unknown `mix_by`, or a weight that it does not take.
+    ValueError: an unknown `mix_by`, a weight that it does not take, or a
+      `pack` without a window or that does not divide the batch.
   """
   if mix_by not in MIX_BY:
     raise ValueError(f"data.mix_by={mix_by!r}: not one of {MIX_BY}.")
+  if pack > 1 and not window:
+    raise ValueError(f"data.pack={pack}: needs data.sort_window, such as 8.")
+  if batch_size % (pack * num_hosts):
+    raise ValueError(
+      f"data.pack={pack}: with {num_hosts} hosts it has to divide batch_size="
+      f"{batch_size}."
+    )
   records = _mixed(sources, mixture, mix_by, seed)
   examples = records.map_with_index(_Examples(make_row, seed))
-  plan = _plan(records, make_row, batch_size, window, seed)
+  plan = _plan(records, make_row, batch_size, window, pack, seed)
   block = _HostBlock(examples, plan, batch_size, host, num_hosts, start)
   rows = block.batch(
-    batch_size // num_hosts, drop_remainder=True, batch_fn=_stack
-  )
+    batch_size // num_hosts, drop_remainder=True,
+    batch_fn=functools.partial(_packed, pack=pack),
+  )  # fmt: skip
   rows = rows.map_with_index(lambda i, b: _cropped(b, plan.length(start + i)))
   options = grain.ReadOptions(
     num_threads=threads, prefetch_buffer_size=4 * threads

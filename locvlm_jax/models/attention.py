@@ -18,6 +18,7 @@ def attend(
   *,
   causal: bool,
   lengths: Int[Array, " B"] | None = None,
+  segments: Int[Array, "B T"] | None = None,
   implementation: str = "auto",
 ) -> Float[Array, "B T H K"]:
   """Softmax attention, scaled by 1/sqrt(K), with grouped key/value heads.
@@ -35,10 +36,20 @@ def attend(
       1 1 1 0
       1 1 1 1
 
+  With `segments`, causal alone: a query sees keys of its own number.
+
+      segments 1 1 2 2
+      1 0 0 0
+      1 1 0 0
+      0 0 1 0
+      0 0 1 1
+
   Args:
     q, k, v: queries, keys, values; positions already applied.
     causal: see above.
     lengths: real keys in each row, or None when all are real.
+    segments: number of the sequence that each position belongs to, where a row
+      holds several; "xla" only.
     implementation: "xla"; "cudnn", wherever it takes the shapes; "auto":
       "cudnn" on GPUs, else "xla". Name it to compile for another machine.
 
@@ -46,7 +57,7 @@ def attend(
     The values' weighted means, in q's dtype.
 
   Raises:
-    ValueError: unknown implementation.
+    ValueError: unknown implementation, or segments for "cudnn".
   """
   if implementation not in IMPLEMENTATIONS:
     raise ValueError(
@@ -54,9 +65,14 @@ def attend(
       f" {IMPLEMENTATIONS}: set model.attention to one of these"
     )
   if _takes_cudnn(implementation, q, k):
+    if segments is not None:
+      raise ValueError(
+        "cuDNN's attention has no segments: set data.pack=1 on GPUs"
+      )
     return _attend_cudnn(q, k, v, causal, lengths)
   if causal:
-    return _attend_causal(q, k, v)
+    return _attend_causal(q, k, v, segments)
+  assert segments is None
   mask = None
   if lengths is not None:
     mask = (jnp.arange(k.shape[1]) < lengths[:, None])[:, None, None, None]
@@ -125,6 +141,7 @@ def _attend_causal(
   q: Float[Array, "B T H K"],
   k: Float[Array, "B T G K"],
   v: Float[Array, "B T G K"],
+  segments: Int[Array, "B T"] | None,
 ) -> Float[Array, "B T H K"]:
   """Causal attention, one block of queries after the other.
 
@@ -149,7 +166,11 @@ def _attend_causal(
   # Split, not indexed: the gradient is then one concatenation.
   for i, part in enumerate(jax.lax.split(q, [1] * n)):
     end = (i + 1) * size
-    mask = jnp.tile(jnp.tri(size, end, end - size, dtype=bool), (shared, 1))
+    mask = jnp.tri(size, end, end - size, dtype=bool)[None]
+    if segments is not None:
+      own = segments[:, end - size : end, None] == segments[:, None, :end]
+      mask = mask & own
+    mask = jnp.tile(mask[:, None], (1, 1, shared, 1))
     blocks.append(_block(part[0], k[:, :, :end], v[:, :, :end], mask))
   out = jnp.stack(blocks).reshape(n, rows, groups, shared, size, width)
   return out.transpose(1, 0, 4, 2, 3, 5).reshape(rows, length, heads, width)
@@ -159,7 +180,7 @@ def _block(
   q: Float[Array, "B G M K"],
   k: Float[Array, "B G S K"],
   v: Float[Array, "B G S K"],
-  mask: Bool[Array, "M S"],
+  mask: Bool[Array, "#B 1 M S"],
 ) -> Float[Array, "B G M K"]:
   """Attention of one block; divides last, where there is least to divide."""
   scores = jnp.einsum(

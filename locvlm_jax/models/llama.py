@@ -134,6 +134,18 @@ def rotate(
   return jnp.concatenate(out, axis=-1).astype(x.dtype)
 
 
+def positions_within(segments: Int[Array, "B T"]) -> Int[Array, "B T"]:
+  """Positions that begin anew with each segment.
+
+  segments   1 1 1 2 2 0 0
+  positions  0 1 2 0 1 0 1
+  """
+  index = jnp.arange(segments.shape[1])[None]
+  begins = segments != jnp.roll(segments, 1, axis=1)
+  start = jnp.where(begins & (index > 0), index, 0)
+  return index - jax.lax.cummax(start, axis=1)
+
+
 class RMSNorm(nn.Module):
   """Root-mean-square normalisation in float32, returned in x's dtype."""
 
@@ -166,6 +178,7 @@ class Attention(nn.Module):
     layer: Int[Array, ""],
     angles: Rotation,
     lengths: Int[Array, " B"] | None,
+    segments: Int[Array, "B T"] | None,
   ) -> tuple[Float[Array, "B T D"], Cache | None]:
     cfg = self.config
     decoding = cache is not None and x.shape[1] == 1
@@ -182,6 +195,7 @@ class Attention(nn.Module):
       v,
       causal=not decoding,
       lengths=lengths,
+      segments=segments,
       implementation=self.implementation,
     )
     context = checkpoint_name(context, CONTEXT)
@@ -269,13 +283,14 @@ class Block(nn.Module):
     layer: Int[Array, ""],
     angles: Rotation,
     lengths: Int[Array, " B"] | None,
+    segments: Int[Array, "B T"] | None,
   ) -> tuple[tuple[Float[Array, "B T D"], Cache | None], None]:
     x, cache = carry
     cfg = self.config
     with jax.named_scope("attention"):
       y = RMSNorm(cfg.eps, name="attention_norm")(x)
       attn = Attention(cfg, self.implementation, name="attention")
-      y, cache = attn(y, cache, layer, angles, lengths)
+      y, cache = attn(y, cache, layer, angles, lengths, segments)
       x = constrain(x + y, (BATCH, None, None))
     with jax.named_scope("mlp"):
       y = RMSNorm(cfg.eps, name="mlp_norm")(x)
@@ -299,7 +314,7 @@ class Llama(nn.Module):
     layers = stack(
       Block,
       cfg.num_layers,
-      in_axes=(0, nn.broadcast, nn.broadcast),
+      in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
       remat=self.remat,
       unroll=self.unroll,
     )
@@ -319,14 +334,20 @@ class Llama(nn.Module):
     x: Float[Array, "B T D"],
     lengths: Int[Array, " B"] | None = None,
     cache: Cache | None = None,
+    segments: Int[Array, "B T"] | None = None,
   ) -> tuple[Float[Array, "B T D"], Cache | None]:
     """All positions of right-padded rows; fills `cache` where one is given.
+
+    With `segments`, a position sees and counts only those of its own number.
 
     Returns:
       Hidden states after the final norm, and the filled cache.
     """
-    angles = rotation(jnp.arange(x.shape[1])[None], self.config)
-    return self._run(x, cache, angles, lengths)
+    positions = jnp.arange(x.shape[1])[None]
+    if segments is not None:
+      positions = positions_within(segments)
+    angles = rotation(positions, self.config)
+    return self._run(x, cache, angles, lengths, segments)
 
   def step(
     self,
@@ -336,7 +357,7 @@ class Llama(nn.Module):
   ) -> tuple[Float[Array, "B 1 D"], Cache]:
     """One more position of each row, at `positions` (0-based)."""
     angles = rotation(positions[:, None], self.config)
-    return self._run(x, cache, angles, positions + 1)
+    return self._run(x, cache, angles, positions + 1, None)
 
   def _run(
     self,
@@ -344,9 +365,10 @@ class Llama(nn.Module):
     cache: Cache | None,
     angles: Rotation,
     lengths: Int[Array, " B"] | None,
+    segments: Int[Array, "B T"] | None,
   ) -> tuple[Float[Array, "B T D"], Cache | None]:
     layer = jnp.arange(self.config.num_layers)
-    (x, cache), _ = self.layers((x, cache), layer, angles, lengths)
+    (x, cache), _ = self.layers((x, cache), layer, angles, lengths, segments)
     return self.final_norm(x), cache
 
   def logits(self, hidden: Float[Array, "*S D"]) -> Float[Array, "*S V"]:

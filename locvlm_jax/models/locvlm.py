@@ -105,6 +105,7 @@ class LocVLM(nn.Module):
     tokens: Int[Array, "B S"],
     images: UInt8[Array, "B K H W 3"] | None,
     lengths: Int[Array, " B"],
+    segments: Int[Array, "B S"] | None = None,
   ) -> Float[Array, "B S D"]:
     """Hidden states of right-padded rows, after the final norm.
 
@@ -112,9 +113,11 @@ class LocVLM(nn.Module):
       tokens: ids; IMAGE_TOKEN where a visual token goes.
       images: RGB; None or K = 0 for text only.
       lengths: real positions of each row.
+      segments: number of the conversation that each position belongs to, where
+        a row holds several; None: one.
     """
     x = self._embed(tokens, images)
-    return self.llm(x, lengths)[0]
+    return self.llm(x, lengths, segments=segments)[0]
 
   def encode_images(
     self, images: UInt8[Array, "B K H W 3"]
