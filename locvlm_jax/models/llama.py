@@ -64,10 +64,13 @@ class LlamaConfig:
 
 
 class Cache(NamedTuple):
-  """Keys and values of earlier positions; slot i holds position i."""
+  """Keys and values of earlier positions; slot i holds position i.
 
-  k: Float[Array, "L B S G K"]
-  v: Float[Array, "L B S G K"]
+  A head's slots lie side by side, as the product with one query wants them.
+  """
+
+  k: Float[Array, "L B G S K"]
+  v: Float[Array, "L B G S K"]
 
 
 def empty_cache(
@@ -77,8 +80,8 @@ def empty_cache(
   shape = (
     config.num_layers,
     rows,
-    slots,
     config.num_kv_heads,
+    slots,
     config.head_dim,
   )
   return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
@@ -188,16 +191,17 @@ class Attention(nn.Module):
     if cache is not None:
       cache = _write(cache, k, v, layer, lengths if decoding else None)
     if decoding:
-      k, v = cache.k[layer], cache.v[layer]
-    context = attention.attend(
-      q,
-      k,
-      v,
-      causal=not decoding,
-      lengths=lengths,
-      segments=segments,
-      implementation=self.implementation,
-    )
+      context = attention.attend_one(q, cache.k[layer], cache.v[layer], lengths)
+    else:
+      context = attention.attend(
+        q,
+        k,
+        v,
+        causal=True,
+        lengths=lengths,
+        segments=segments,
+        implementation=self.implementation,
+      )
     context = checkpoint_name(context, CONTEXT)
     init = _residual_init(cfg, in_axis=(-3, -2))
     shape = (cfg.num_heads, cfg.head_dim, cfg.width)
@@ -240,12 +244,13 @@ def _write(
   """
 
   def store(slots: Array, new: Array) -> Array:
-    new = new.astype(slots.dtype)
+    new = new.astype(slots.dtype).swapaxes(1, 2)
     if lengths is None:
       start = (layer, 0, 0, 0, 0)
       return jax.lax.dynamic_update_slice(slots, new[None], start)
-    index = (layer, jnp.arange(len(new)), lengths - 1)
-    return slots.at[index].set(new[:, 0], unique_indices=True)
+    rows, heads = jnp.indices(new.shape[:2])
+    index = (layer, rows, heads, lengths[:, None] - 1)
+    return slots.at[index].set(new[:, :, 0], unique_indices=True)
 
   return Cache(store(cache.k, k), store(cache.v, v))
 

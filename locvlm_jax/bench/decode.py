@@ -1,0 +1,151 @@
+"""Tokens a second of greedy generation, beside transformers on PyTorch.
+
+A Llava directory answers pictures of noise with prompts of different lengths;
+both sides write the same number of tokens and never stop early. The peer, with
+--peer and torch installed, gets the same weights, tokens and pixels.
+"""
+
+import dataclasses
+import functools
+import os
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from locvlm_jax import decode, prompts, tokenizer
+from locvlm_jax.bench import timing
+from locvlm_jax.models import locvlm
+from locvlm_jax.weights import read
+
+_ASSETS = os.path.join(os.path.dirname(__file__), "../assets/micro_reference")
+_QUESTIONS = (
+  "Where is the cup?", "What is in the picture?",
+  "Is there a dog next to the tall red chair?", "Describe the picture.",
+)  # fmt: skip
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def add_arguments(parser) -> None:
+  """The arguments of `measure`."""
+  parser.add_argument(
+    "--checkpoint", default=os.path.normpath(_ASSETS),
+    help="a Llava directory in Hugging Face layout; default: the micro model",
+  )  # fmt: skip
+  parser.add_argument("--batch_sizes", default="1,16", help="comma list")
+  parser.add_argument("--new_tokens", type=int, default=64)
+  parser.add_argument("--rounds", type=int, default=5)
+  parser.add_argument(
+    "--dtype", default="float32", choices=("float32", "bfloat16")
+  )
+  parser.add_argument("--peer", action="store_true", help="PyTorch too")
+
+
+def measure(arguments) -> dict:
+  """Tokens a second for each batch size, prefill included."""
+  params, config = read.load_llava(arguments.checkpoint)
+  model = locvlm.LocVLM(dataclasses.replace(config, dtype=arguments.dtype))
+  dtype = jnp.dtype(arguments.dtype)
+  params = jax.tree.map(functools.partial(jnp.asarray, dtype=dtype), params)
+  peer = _Peer(arguments, model) if arguments.peer else None
+  result = {
+    "device": jax.devices()[0].device_kind, "dtype": arguments.dtype,
+    "new_tokens": arguments.new_tokens,
+  }  # fmt: skip
+  for rows in map(int, arguments.batch_sizes.split(",")):
+    batch = _batch(arguments.checkpoint, model, rows)
+    ours = functools.partial(
+      decode.generate, model, params, batch, stop=[-2],
+      max_new_tokens=arguments.new_tokens,
+    )  # fmt: skip
+    result[f"batch {rows}"] = _compared(ours, peer, batch, arguments)
+  return result
+
+
+def _compared(ours, peer, batch, arguments) -> dict:
+  work = len(batch["tokens"]) * arguments.new_tokens
+
+  def rate(answer) -> float:
+    began = time.perf_counter()
+    np.asarray(answer())
+    return work / (time.perf_counter() - began)
+
+  contestants, answers = {"ours": ours}, np.asarray(ours())
+  if peer:
+    contestants["peer"] = functools.partial(peer.generate, batch)
+  rates = timing.rounds(
+    {n: functools.partial(rate, f) for n, f in contestants.items()},
+    arguments.rounds,
+  )
+  if not peer:
+    return {"tokens_per_s": rates}
+  return {
+    "tokens_per_s": rates,
+    "ratio": rates["ours"]["median"] / rates["peer"]["median"],
+    "same_tokens": float((answers == peer.generate(batch)).mean()),
+  }
+
+
+def _batch(directory: str, model, rows: int) -> dict:
+  """Prompts of several lengths, each with a picture of noise."""
+  text, vision = tokenizer.Tokenizer.load(directory), model.config.vision
+  encoded = [
+    tokenizer.encode_prompt(
+      text, prompts.FORMATS["v1"], [], _QUESTIONS[i % len(_QUESTIONS)],
+      vision.num_patches,
+    )
+    for i in range(rows)
+  ]  # fmt: skip
+  tokens = np.zeros((rows, max(map(len, encoded))), np.int32)
+  for row, prompt in zip(tokens, encoded, strict=True):
+    row[: len(prompt)] = prompt
+  shape = (rows, 1, vision.image_size, vision.image_size, 3)
+  rng = np.random.default_rng(0)
+  return {
+    "tokens": tokens, "lengths": np.array([*map(len, encoded)], np.int32),
+    "images": rng.integers(0, 256, shape, dtype=np.uint8),
+  }  # fmt: skip
+
+
+class _Peer:
+  """transformers' Llava on the same device as ours."""
+
+  def __init__(self, arguments, model):
+    try:
+      import torch
+    except ImportError:
+      raise ValueError("--peer needs PyTorch: pip install torch.") from None
+    import transformers
+
+    self._torch, self._num = torch, arguments.new_tokens
+    self._device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    self._dtype = getattr(torch, arguments.dtype)
+    kind = transformers.LlavaForConditionalGeneration
+    self._model = kind.from_pretrained(
+      arguments.checkpoint, dtype=self._dtype
+    ).to(self._device)
+    self._model.eval()
+    self._vocabulary = model.config.llm.vocab_size
+
+  def generate(self, batch: dict) -> np.ndarray:
+    """Its greedy tokens, [B, G]."""
+    torch, tokens = self._torch, batch["tokens"]
+    image = self._model.config.image_token_id
+    # Padded on the left, as it wants them.
+    ids, mask = np.zeros_like(tokens), np.zeros_like(tokens)
+    for i, n in enumerate(batch["lengths"]):
+      ids[i, -n:], mask[i, -n:] = tokens[i, :n], 1
+    ids = np.where(ids == locvlm.IMAGE_TOKEN, image, ids)
+    pixels = (batch["images"][:, 0] / 255 - _CLIP_MEAN) / _CLIP_STD
+    pixels = torch.tensor(pixels.transpose(0, 3, 1, 2), dtype=self._dtype)
+    with torch.inference_mode():
+      out = self._model.generate(
+        input_ids=torch.tensor(ids, dtype=torch.long).to(self._device),
+        attention_mask=torch.tensor(mask).to(self._device),
+        pixel_values=pixels.to(self._device), do_sample=False,
+        max_new_tokens=self._num, eos_token_id=None, pad_token_id=0,
+        suppress_tokens=[image] if image >= self._vocabulary else None,
+      )  # fmt: skip
+    return out[:, tokens.shape[1] :].cpu().numpy()
