@@ -128,9 +128,9 @@ def _generate(
     # step tokens exist and the last is not in the cache yet: its position.
     positions = lengths + state.step - 1
     hidden, cache = run(
-      state.newest[:, -1], state.cache, positions, method="decode_step"
+      state.newest[:, -1:], state.cache, positions, method="decode_step"
     )
-    return emit(state, hidden, cache)
+    return emit(state, hidden[:, 0], cache)
 
   cfg = model.config
   cache = llama.empty_cache(cfg.llm, rows, slots, cfg.dtype)

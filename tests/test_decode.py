@@ -78,8 +78,9 @@ def test_logits_after_prefill_and_steps_equal_the_full_pass(params):
     full = next_logits(params, tokens, batch["images"], lengths)
     np.testing.assert_allclose(ours, full, atol=1e-4)
     hidden, cache = run(
-      jnp.full(4, token), cache, jnp.asarray(lengths), method="decode_step"
+      jnp.full((4, 1), token), cache, jnp.asarray(lengths), method="decode_step"
     )
+    hidden = hidden[:, 0]
     tokens[np.arange(4), lengths] = token
     lengths += 1
 

@@ -79,31 +79,33 @@ def attend(
   return _attend_xla(q, k, v, mask)
 
 
-def attend_one(
-  q: Float[Array, "B 1 H K"],
+def attend_slots(
+  q: Float[Array, "B T H K"],
   k: Float[Array, "B G S K"],
   v: Float[Array, "B G S K"],
-  lengths: Int[Array, " B"],
-) -> Float[Array, "B 1 H K"]:
-  """The next position of each row sees keys 0..lengths[b]-1.
+  positions: Int[Array, " B"],
+) -> Float[Array, "B T H K"]:
+  """The next T positions of each row: query t sees slots 0..positions[b]+t.
 
   Reading the keys and values is all its cost, so they come as they are stored.
 
   Args:
     q: queries, positions already applied.
-    k, v: slots of keys and values.
-    lengths: slots of each row that are filled.
+    k, v: slots of keys and values, those of q included.
+    positions: slot of each row's first query.
   """
   rows, groups, slots, width = k.shape
-  q = q.reshape(rows, groups, q.shape[2] // groups, width)
+  length = q.shape[1]
+  q = q.reshape(rows, length, groups, -1, width)
   scores = jnp.einsum(
-    "bgrk,bgsk->bgrs", q, k, preferred_element_type=jnp.float32
+    "btgrk,bgsk->bgrts", q, k, preferred_element_type=jnp.float32
   )
-  seen = jnp.arange(slots) < lengths[:, None, None, None]
+  last = positions[:, None] + jnp.arange(length)
+  seen = (jnp.arange(slots) <= last[..., None])[:, None, None]
   scores = jnp.where(seen, scores * width**-0.5, jnp.finfo(jnp.float32).min)
   weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-  out = jnp.einsum("bgrs,bgsk->bgrk", weights, v)
-  return out.reshape(rows, 1, -1, width)
+  out = jnp.einsum("bgrts,bgsk->btgrk", weights, v)
+  return out.reshape(rows, length, -1, width)
 
 
 def _takes_cudnn(implementation: str, q: Array, k: Array) -> bool:

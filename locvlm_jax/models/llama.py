@@ -166,8 +166,8 @@ class Attention(nn.Module):
   """Causal self-attention.
 
   Without a cache, over x alone. With one, x's keys and values are stored too:
-  a prompt (T > 1) fills slots 0..T-1; one position (T = 1) goes into slot
-  lengths[b] - 1 and sees the slots before it.
+  a prompt fills slots 0..T-1. With `positions`, x goes on from there: it fills
+  slots positions[b]..positions[b]+T-1 and sees what lies before.
   """
 
   config: LlamaConfig
@@ -182,16 +182,18 @@ class Attention(nn.Module):
     angles: Rotation,
     lengths: Int[Array, " B"] | None,
     segments: Int[Array, "B T"] | None,
+    positions: Int[Array, " B"] | None,
   ) -> tuple[Float[Array, "B T D"], Cache | None]:
     cfg = self.config
-    decoding = cache is not None and x.shape[1] == 1
     q = rotate(self._project("q", x, cfg.num_heads), angles)
     k = rotate(self._project("k", x, cfg.num_kv_heads), angles)
     v = self._project("v", x, cfg.num_kv_heads)
     if cache is not None:
-      cache = _write(cache, k, v, layer, lengths if decoding else None)
-    if decoding:
-      context = attention.attend_one(q, cache.k[layer], cache.v[layer], lengths)
+      cache = _write(cache, k, v, layer, positions)
+    if positions is not None:
+      context = attention.attend_slots(
+        q, cache.k[layer], cache.v[layer], positions
+      )
     else:
       context = attention.attend(
         q,
@@ -233,24 +235,22 @@ def _write(
   k: Float[Array, "B T G K"],
   v: Float[Array, "B T G K"],
   layer: Int[Array, ""],
-  lengths: Int[Array, " B"] | None,
+  positions: Int[Array, " B"] | None,
 ) -> Cache:
-  """Stores one layer's keys and values.
+  """Stores one layer's keys and values, from slot positions[b] or 0 on.
 
-  With lengths None they fill slots 0..T-1 (the prompt). Otherwise T is 1 and
-  each row's goes into slot lengths[b] - 1: the row then holds lengths[b]. A
-  slot beyond a row's length holds padding until it is written over, and
+  A slot beyond a row's length holds padding until it is written over, and
   nothing reads it before.
   """
 
   def store(slots: Array, new: Array) -> Array:
     new = new.astype(slots.dtype).swapaxes(1, 2)
-    if lengths is None:
+    if positions is None:
       start = (layer, 0, 0, 0, 0)
       return jax.lax.dynamic_update_slice(slots, new[None], start)
-    rows, heads = jnp.indices(new.shape[:2])
-    index = (layer, rows, heads, lengths[:, None] - 1)
-    return slots.at[index].set(new[:, :, 0], unique_indices=True)
+    rows, heads, steps = jnp.indices(new.shape[:3], sparse=True)
+    index = (layer, rows, heads, positions[:, None, None] + steps)
+    return slots.at[index].set(new, unique_indices=True)
 
   return Cache(store(cache.k, k), store(cache.v, v))
 
@@ -289,13 +289,14 @@ class Block(nn.Module):
     angles: Rotation,
     lengths: Int[Array, " B"] | None,
     segments: Int[Array, "B T"] | None,
+    positions: Int[Array, " B"] | None,
   ) -> tuple[tuple[Float[Array, "B T D"], Cache | None], None]:
     x, cache = carry
     cfg = self.config
     with jax.named_scope("attention"):
       y = RMSNorm(cfg.eps, name="attention_norm")(x)
       attn = Attention(cfg, self.implementation, name="attention")
-      y, cache = attn(y, cache, layer, angles, lengths, segments)
+      y, cache = attn(y, cache, layer, angles, lengths, segments, positions)
       x = constrain(x + y, (BATCH, None, None))
     with jax.named_scope("mlp"):
       y = RMSNorm(cfg.eps, name="mlp_norm")(x)
@@ -319,7 +320,7 @@ class Llama(nn.Module):
     layers = stack(
       Block,
       cfg.num_layers,
-      in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+      in_axes=(0, *[nn.broadcast] * 4),
       remat=self.remat,
       unroll=self.unroll,
     )
@@ -352,17 +353,18 @@ class Llama(nn.Module):
     if segments is not None:
       positions = positions_within(segments)
     angles = rotation(positions, self.config)
-    return self._run(x, cache, angles, lengths, segments)
+    return self._run(x, cache, angles, lengths, segments, None)
 
   def step(
     self,
-    x: Float[Array, "B 1 D"],
+    x: Float[Array, "B T D"],
     cache: Cache,
     positions: Int[Array, " B"],
-  ) -> tuple[Float[Array, "B 1 D"], Cache]:
-    """One more position of each row, at `positions` (0-based)."""
-    angles = rotation(positions[:, None], self.config)
-    return self._run(x, cache, angles, positions + 1, None)
+  ) -> tuple[Float[Array, "B T D"], Cache]:
+    """More positions of each row, from `positions` (0-based) on."""
+    at = positions[:, None] + jnp.arange(x.shape[1])
+    angles = rotation(at, self.config)
+    return self._run(x, cache, angles, None, None, positions)
 
   def _run(
     self,
@@ -371,9 +373,12 @@ class Llama(nn.Module):
     angles: Rotation,
     lengths: Int[Array, " B"] | None,
     segments: Int[Array, "B T"] | None,
+    positions: Int[Array, " B"] | None,
   ) -> tuple[Float[Array, "B T D"], Cache | None]:
     layer = jnp.arange(self.config.num_layers)
-    (x, cache), _ = self.layers((x, cache), layer, angles, lengths, segments)
+    (x, cache), _ = self.layers(
+      (x, cache), layer, angles, lengths, segments, positions
+    )
     return self.final_norm(x), cache
 
   def logits(self, hidden: Float[Array, "*S D"]) -> Float[Array, "*S V"]:

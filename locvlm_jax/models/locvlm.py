@@ -149,13 +149,12 @@ class LocVLM(nn.Module):
 
   def decode_step(
     self,
-    token: Int[Array, " B"],
+    tokens: Int[Array, "B T"],
     cache: llama.Cache,
     positions: Int[Array, " B"],
-  ) -> tuple[Float[Array, "B D"], llama.Cache]:
-    """One token of each row, which takes the row's position (0-based)."""
-    x, cache = self.llm.step(self.llm.embed(token[:, None]), cache, positions)
-    return x[:, 0], cache
+  ) -> tuple[Float[Array, "B T D"], llama.Cache]:
+    """The next tokens of each row, from the row's position (0-based) on."""
+    return self.llm.step(self.llm.embed(tokens), cache, positions)
 
   def initialize(self, tokens, images, lengths) -> Array:
     """Touches every parameter; `init_params` calls it."""
