@@ -139,7 +139,7 @@ class Coords:
     if self.form == "ivb":
       return "[" + ",".join(map(str, bins)) + "]"
     anchor = self._anchor(bins)
-    centres = self._anchor_bins(anchor) * (len(bins) // 2)
+    centres = self.anchor_bins(anchor) * (len(bins) // 2)
     deviations = [b - c for b, c in zip(bins, centres, strict=True)]
     return f"[{anchor}:" + ",".join(map(str, deviations)) + "]"
 
@@ -157,8 +157,8 @@ class Coords:
     column, row = (t * self.grid // (2 * n * self.num_bins) for t in twice)
     return row * self.grid + column
 
-  def _anchor_bins(self, anchor: int) -> list[int]:
-    """The bins (x, y) of an anchor's centre."""
+  def anchor_bins(self, anchor: int) -> list[int]:
+    """The bins (x, y) of the centre of one of diga's anchors."""
     row, column = divmod(anchor, self.grid)
     return [self._bin((i + 0.5) / self.grid) for i in (column, row)]
 
@@ -183,7 +183,7 @@ class Coords:
     bins = [_integer(w) for w in words]
     if self.form == "diga":
       anchor = _limited(bins[0], self.grid**2 - 1, words[0])
-      centres = self._anchor_bins(anchor) * (len(bins) // 2)
+      centres = self.anchor_bins(anchor) * (len(bins) // 2)
       bins = [b + c for b, c in zip(bins[1:], centres, strict=True)]
     bins = [_limited(b, self.num_bins - 1, str(b)) for b in bins]
     return _ordered([(b + 0.5) / self.num_bins for b in bins])

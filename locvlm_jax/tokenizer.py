@@ -123,6 +123,10 @@ class Tokenizer:
     ]
     return self._backend.decode(known, skip_special_tokens=False)
 
+  def piece(self, id_: int) -> str:
+    """The text of one token as the vocabulary has it, spaces as "▁" or "Ġ"."""
+    return self._backend.id_to_token(int(id_))
+
   def encode_after(self, text: str) -> list[int]:
     """The ids of `text` where it goes on after a word.
 

@@ -12,10 +12,10 @@ PACKAGE = ROOT / "locvlm_jax"
 # only within its package, and what OWN_LAYER names.
 LAYERS = {
   "coords": 1, "geometry": 1, "prompts": 1, "tokenizer": 1,
-  "data": 2,
+  "data": 2, "grammar": 2,
   "sharding": 3, "models": 4,
   "metrics": 5, "optim": 5,
-  "train_step": 6, "decode": 6, "checkpoint": 6, "weights": 6,
+  "train_step": 6, "decode": 6, "constrained": 6, "checkpoint": 6, "weights": 6,
   "evals": 7,
   "build": 8, "command": 8,
   "train": 9, "evaluate": 9, "reproduce": 9, "report": 9, "convert": 9,
