@@ -5,12 +5,13 @@ ids of a stop, V vocabulary.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, UInt8
 
 from locvlm_jax.models import llama
@@ -26,6 +27,32 @@ class State(NamedTuple):
   cache: llama.Cache
 
 
+class _Choice(NamedTuple):
+  """How a token is chosen, and what ends a row."""
+
+  stop: Int[Array, " E"]
+  pad: Int[Array, ""]
+  temperature: Float[Array, ""]
+  top_k: Int[Array, ""]
+  top_p: Float[Array, ""]
+  keys: Key[Array, " B"]
+
+
+class _Kind(NamedTuple):
+  """What the program itself depends on."""
+
+  model: nn.Module
+  max_new_tokens: int
+  sample: bool
+  filtered: bool
+
+
+_Prompt = tuple[
+  Int[ArrayLike, "B S"], UInt8[ArrayLike, "B K H W 3"] | None,
+  Int[ArrayLike, " B"],
+]  # fmt: skip
+
+
 def generate(
   model: nn.Module,
   params: Mapping,
@@ -35,6 +62,8 @@ def generate(
   stop: Sequence[int],
   pad_id: int = 0,
   temperature: float = 0.0,
+  top_k: int = 0,
+  top_p: float = 1.0,
   rng: Key[Array, ""] | None = None,
 ) -> Int[Array, "B G"]:
   """Continues each row of right-padded prompts of different lengths.
@@ -53,103 +82,203 @@ def generate(
     stop: E ids that, one after the other, end a row; part of the output.
     pad_id: fills a row after its end.
     temperature: 0 is greedy; above 0 samples from softmax(logits / T).
+    top_k: samples from the k likeliest tokens alone; 0: from all.
+    top_p: samples from the least set of tokens whose probabilities, likeliest
+      first, reach p.
     rng: a typed key (jax.random.key); needed where temperature > 0.
 
   Returns:
     The generated ids, [B, G].
 
   Raises:
-    ValueError: a temperature below 0, max_new_tokens below 1, no rng or no
-      stop.
+    ValueError: a temperature below 0, max_new_tokens below 1, top_k below 0,
+      top_p not within (0, 1], no rng or no stop.
   """
+  kind, choice, prompt, valid = _prepared(
+    model, batch, max_new_tokens, stop, pad_id, temperature, top_k, top_p, rng
+  )
+  return _generate(kind, params, prompt, choice, valid)
+
+
+def stream(
+  model: nn.Module,
+  params: Mapping,
+  batch: Mapping[str, ArrayLike | None],
+  *,
+  max_new_tokens: int,
+  stop: Sequence[int],
+  pad_id: int = 0,
+  temperature: float = 0.0,
+  top_k: int = 0,
+  top_p: float = 1.0,
+  rng: Key[Array, ""] | None = None,
+  every: int = 4,
+) -> Iterator[Int[np.ndarray, "B G"]]:
+  """What `generate` returns, as it grows: after each `every` tokens.
+
+  The last one is exactly `generate`'s. Stop whenever enough is there.
+  """
+  kind, choice, prompt, valid = _prepared(
+    model, batch, max_new_tokens, stop, pad_id, temperature, top_k, top_p, rng
+  )
+  state = _first(kind, params, prompt, choice, valid)
+  lengths = jnp.asarray(prompt[2])
+  for until in range(every, max_new_tokens + every, every):
+    state = _more(kind, params, lengths, choice, state, until)
+    yield np.asarray(state.output)
+    if state.done.all():
+      return
+
+
+def log_likelihood(
+  model: nn.Module, params: Mapping, batch: Mapping[str, ArrayLike | None]
+) -> Float[Array, " B"]:
+  """Log-probability of the tokens that `loss_mask` marks, summed by row.
+
+  Args:
+    model: a LocVLM.
+    params: its parameters.
+    batch: tokens [B, S] with the answers that are to be judged, images [B, K,
+      H, W, 3] or None, lengths [B], loss_mask [B, S].
+  """
+  prompt = batch["tokens"], batch.get("images"), batch["lengths"]
+  return _log_likelihood(model, params, prompt, batch["loss_mask"])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _log_likelihood(model, params, prompt: _Prompt, mask) -> Array:
+  run = functools.partial(model.apply, {"params": params})
+  logits = run(run(*prompt)[:, :-1], method="logits")
+  labels = jnp.maximum(prompt[0][:, 1:], 0)[..., None]
+  chosen = jnp.take_along_axis(logits, labels, axis=-1)[..., 0]
+  logs = chosen - jax.nn.logsumexp(logits, axis=-1)
+  return jnp.where(mask[:, 1:], logs, 0).sum(1)
+
+
+def _prepared(model, batch, max_new_tokens, stop, pad_id, temperature, top_k,
+              top_p, rng):  # fmt: skip
+  """(kind, choice, prompt, valid) of the public arguments, checked."""
   if temperature < 0:
     raise ValueError(f"temperature {temperature} is negative")
   if max_new_tokens < 1:
     raise ValueError(f"max_new_tokens {max_new_tokens} is below 1")
+  if top_k < 0 or not 0 < top_p <= 1:
+    raise ValueError(
+      f"top_k {top_k}, top_p {top_p}: at least 0 (all) and within (0, 1]"
+    )
   if temperature > 0 and rng is None:
     raise ValueError("temperature > 0 samples: give rng=jax.random.key(seed)")
   if not len(stop):
     raise ValueError("stop is empty: name at least one id, such as EOS")
   rows = batch["tokens"].shape[0]
-  example = batch.get("example", jnp.arange(rows))
-  valid = batch.get("valid", jnp.ones(rows, bool))
-  return _generate(
-    model,
-    max_new_tokens,
-    temperature > 0,
-    params,
-    (batch["tokens"], batch.get("images"), batch["lengths"]),
-    example,
-    valid,
-    jnp.array(stop, jnp.int32),
-    jnp.int32(pad_id),
-    jnp.float32(temperature),
-    jax.random.key(0) if rng is None else rng,
-  )
+  example = jnp.asarray(batch.get("example", jnp.arange(rows)))
+  valid = jnp.asarray(batch.get("valid", jnp.ones(rows, bool)))
+  rng = jax.random.key(0) if rng is None else rng
+  choice = _Choice(
+    jnp.array(stop, jnp.int32), jnp.int32(pad_id), jnp.float32(temperature),
+    jnp.int32(top_k), jnp.float32(top_p),
+    jax.vmap(functools.partial(jax.random.fold_in, rng))(example),
+  )  # fmt: skip
+  filtered = temperature > 0 and (top_k > 0 or top_p < 1)
+  kind = _Kind(model, max_new_tokens, temperature > 0, filtered)
+  prompt = batch["tokens"], batch.get("images"), batch["lengths"]
+  return kind, choice, prompt, valid
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _generate(
-  model: nn.Module,
-  max_new_tokens: int,
-  sample: bool,
-  params: Mapping,
-  prompt: tuple[
-    Int[Array, "B S"], UInt8[Array, "B K H W 3"] | None, Int[Array, " B"]
-  ],
-  example: Int[Array, " B"],
-  valid: Bool[Array, " B"],
-  stop: Int[Array, " E"],
-  pad: Int[Array, ""],
-  temperature: Float[Array, ""],
-  rng: Key[Array, ""],
-) -> Int[Array, "B G"]:
-  tokens, _, lengths = prompt
-  rows, slots = tokens.shape[0], tokens.shape[1] + max_new_tokens
-  keys = jax.vmap(functools.partial(jax.random.fold_in, rng))(example)
-  run = functools.partial(model.apply, {"params": params})
+@functools.partial(jax.jit, static_argnums=0)
+def _generate(kind: _Kind, params, prompt: _Prompt, choice: _Choice, valid):
+  state = _prefill(kind, params, prompt, choice, valid)
+  until = kind.max_new_tokens
+  return _decode(kind, params, prompt[2], choice, state, until).output
 
-  def choose(hidden: Float[Array, "B D"], step: Array) -> Int[Array, " B"]:
-    logits = run(hidden, method="logits")
-    if not sample:
-      return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    return _sample(logits / temperature, keys, step)
 
-  def emit(state: State, hidden: Array, cache: llama.Cache) -> State:
-    token = jnp.where(state.done, pad, choose(hidden, state.step))
-    output = jax.lax.dynamic_update_slice(
-      state.output, token[:, None], (0, state.step)
-    )
-    newest = jnp.concatenate([state.newest[:, 1:], token[:, None]], axis=1)
-    done = state.done | (newest == stop).all(axis=1)
-    return State(state.step + 1, newest, done, output, cache)
+@functools.partial(jax.jit, static_argnums=0)
+def _first(kind: _Kind, params, prompt: _Prompt, choice: _Choice, valid):
+  return _prefill(kind, params, prompt, choice, valid)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=4)
+def _more(kind: _Kind, params, lengths, choice: _Choice, state: State, until):
+  return _decode(kind, params, lengths, choice, state, until)
+
+
+def _prefill(
+  kind: _Kind, params, prompt: _Prompt, choice: _Choice, valid
+) -> State:
+  """The state after the first token."""
+  rows, length = prompt[0].shape
+  cfg, num = kind.model.config, kind.max_new_tokens
+  cache = llama.empty_cache(cfg.llm, rows, length + num, cfg.dtype)
+  run = functools.partial(kind.model.apply, {"params": params})
+  hidden, cache = run(*prompt, cache, method="prefill")
+  output = jnp.full((rows, num), choice.pad, jnp.int32)
+  newest = jnp.full((rows, len(choice.stop)), -1, jnp.int32)  # nobody's id
+  start = State(jnp.int32(0), newest, ~valid, output, cache)
+  return _emit(kind, choice, start, run(hidden, method="logits"))
+
+
+def _decode(
+  kind: _Kind, params, lengths, choice: _Choice, state: State, until
+) -> State:
+  """Token after token, until there are `until` or all rows have ended."""
+  run = functools.partial(kind.model.apply, {"params": params})
 
   def advance(state: State) -> State:
     # step tokens exist and the last is not in the cache yet: its position.
-    positions = lengths + state.step - 1
     hidden, cache = run(
-      state.newest[:, -1:], state.cache, positions, method="decode_step"
-    )
-    return emit(state, hidden[:, 0], cache)
+      state.newest[:, -1:], state.cache, lengths + state.step - 1,
+      method="decode_step",
+    )  # fmt: skip
+    logits = run(hidden[:, 0], method="logits")
+    return _emit(kind, choice, state._replace(cache=cache), logits)
 
-  cfg = model.config
-  cache = llama.empty_cache(cfg.llm, rows, slots, cfg.dtype)
-  hidden, cache = run(*prompt, cache, method="prefill")
-  output = jnp.full((rows, max_new_tokens), pad, jnp.int32)
-  newest = jnp.full((rows, len(stop)), -1, jnp.int32)  # nobody's id
-  start = State(jnp.int32(0), newest, ~valid, output, cache)
-  state = jax.lax.while_loop(
-    lambda s: (s.step < max_new_tokens) & ~s.done.all(),
-    advance,
-    emit(start, hidden, cache),
+  until = jnp.minimum(until, kind.max_new_tokens)
+  return jax.lax.while_loop(
+    lambda s: (s.step < until) & ~s.done.all(), advance, state
   )
-  return state.output
+
+
+def _emit(
+  kind: _Kind, choice: _Choice, state: State, logits: Float[Array, "B V"]
+) -> State:
+  """Chooses a token for each row that has not ended."""
+  if kind.sample:
+    token = _sample(kind, choice, state.step, logits)
+  else:
+    token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+  token = jnp.where(state.done, choice.pad, token)
+  output = jax.lax.dynamic_update_slice(
+    state.output, token[:, None], (0, state.step)
+  )
+  newest = jnp.concatenate([state.newest[:, 1:], token[:, None]], axis=1)
+  done = state.done | (newest == choice.stop).all(axis=1)
+  return State(state.step + 1, newest, done, output, state.cache)
 
 
 def _sample(
-  logits: Float[Array, "B V"], keys: Key[Array, " B"], step: Int[Array, ""]
+  kind: _Kind, choice: _Choice, step: Int[Array, ""], logits
 ) -> Int[Array, " B"]:
   """One draw a row, from that row's own key."""
+  logits = logits / choice.temperature
+  if kind.filtered:
+    logits = _likeliest(logits, choice.top_k, choice.top_p)
   fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
   draw = jax.vmap(jax.random.categorical)
-  return draw(fold(keys, step), logits).astype(jnp.int32)
+  return draw(fold(choice.keys, step), logits).astype(jnp.int32)
+
+
+def _likeliest(
+  logits: Float[Array, "B V"], top_k: Int[Array, ""], top_p: Float[Array, ""]
+) -> Float[Array, "B V"]:
+  """-inf for all but the k likeliest that together reach p."""
+  order = jnp.argsort(-logits, axis=-1)
+  probabilities = jnp.take_along_axis(jax.nn.softmax(logits), order, axis=-1)
+  before = jnp.cumsum(probabilities, axis=-1) - probabilities
+  size = jnp.where(top_k > 0, top_k, logits.shape[-1])
+  kept = (jnp.arange(logits.shape[-1]) < size) & (before < top_p)
+  rows = jnp.arange(len(logits))[:, None]
+  return (
+    jnp.full_like(logits, -jnp.inf)
+    .at[rows, order]
+    .set(jnp.where(kept, jnp.take_along_axis(logits, order, axis=-1), -jnp.inf))
+  )

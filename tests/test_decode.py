@@ -174,8 +174,70 @@ def test_the_same_shapes_are_compiled_once(params):
     ({"temperature": -1.0}, "temperature -1.0"),
     ({"temperature": 0.2}, "rng"),
     ({"max_new_tokens": 0}, "max_new_tokens 0"),
+    ({"top_p": 0.0}, "top_p 0.0"),
+    ({"top_k": -1}, "top_k -1"),
   ],
 )
 def test_bad_options_are_named(params, options, message):
   with pytest.raises(ValueError, match=message):
     generate(params, batch_of([9]), **options)
+
+
+@pytest.mark.parametrize(
+  "options, kept",
+  [({"top_k": 3}, 3), ({"top_p": 0.4}, None), ({"top_k": 1}, 1)],
+)  # fmt: skip
+def test_samples_come_from_the_likeliest_tokens(params, options, kept):
+  n = 300
+  batch = {k: np.repeat(v, n, axis=0) for k, v in batch_of([12]).items()}
+  logits = next_logits(params, batch["tokens"][:1], batch["images"][:1],
+                       batch["lengths"][:1])[0]  # fmt: skip
+  likely = np.asarray(jax.nn.softmax(logits))
+  order = np.argsort(-likely)
+  if kept is None:
+    kept = int((np.cumsum(likely[order]) < options["top_p"]).sum()) + 1
+  drawn = generate(params, batch, max_new_tokens=1, temperature=1.0,
+                   rng=jax.random.key(0), **options)  # fmt: skip
+  assert set(drawn[:, 0]) == set(order[:kept])
+
+
+@pytest.mark.parametrize("every", [1, 4, 50])
+def test_a_stream_grows_into_what_generate_returns(params, every):
+  batch = batch_of(LENGTHS)
+  whole = generate(params, batch, max_new_tokens=9)
+  parts = list(
+    decode.stream(
+      MODEL, params, batch, max_new_tokens=9, stop=[NEVER], every=every
+    )
+  )
+  assert len(parts) == -(-9 // every)
+  np.testing.assert_array_equal(parts[-1], whole)
+  for i, part in enumerate(parts, 1):
+    np.testing.assert_array_equal(part[:, : i * every], whole[:, : i * every])
+
+
+def test_a_stream_ends_with_its_rows(params):
+  batch = batch_of([20])
+  first = int(generate(params, batch)[0, 0])
+  parts = list(
+    decode.stream(MODEL, params, batch, max_new_tokens=9, stop=[first], every=1)
+  )
+  assert len(parts) == 1
+
+
+def test_log_likelihood_is_that_of_single_steps(params):
+  batch = batch_of(LENGTHS)
+  answers = generate(params, batch, max_new_tokens=3)
+  wanted, lengths = np.zeros(4), batch["lengths"].copy()
+  tokens = np.pad(batch["tokens"], ((0, 0), (0, 3)))
+  mask = np.zeros(tokens.shape, bool)
+  for answer in answers.T:
+    logits = next_logits(params, tokens, batch["images"], lengths)
+    wanted += np.asarray(jax.nn.log_softmax(logits))[np.arange(4), answer]
+    tokens[np.arange(4), lengths], mask[np.arange(4), lengths] = answer, True
+    lengths += 1
+  found = decode.log_likelihood(
+    MODEL, params, {"tokens": tokens, "images": batch["images"],
+                    "lengths": lengths, "loss_mask": mask},
+  )  # fmt: skip
+  np.testing.assert_allclose(found, wanted, atol=1e-5)
