@@ -72,7 +72,10 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   c.accumulate = 1  # microbatches a step
   c.log_every = 10
   c.checkpoint_every = 1000
-  c.checkpoint_keep = 2
+  c.checkpoint_keep = 2  # of the newest
+  c.checkpoint_best = 0  # of the best by `checkpoint_metric`, besides
+  c.checkpoint_metric = "loss"  # less is better; "-accuracy": more is
+  c.checkpoint_pinned = ()  # steps that are saved and stay for good
 
   # Sizes of the mesh axes; -1: all devices that are left.
   c.mesh = ml_collections.ConfigDict()

@@ -47,6 +47,14 @@ def check(config: Mapping) -> None:
   for name in fractions:
     if not 0 <= _field(config, name) <= 1:
       raise ValueError(f"{name}={_field(config, name)}: not within [0, 1].")
+  if config["checkpoint_best"] < 0:
+    raise ValueError(f"checkpoint_best={config['checkpoint_best']}: below 0.")
+  metric = config["checkpoint_metric"]
+  if metric.removeprefix("-") not in ("loss", "accuracy", "grad_norm"):
+    raise ValueError(
+      f"checkpoint_metric={metric!r}: not loss, accuracy or grad_norm, with a"
+      " '-' in front if more is better."
+    )
   if config["batch_size"] % config["accumulate"]:
     raise ValueError(
       f"batch_size={config['batch_size']}: accumulate="
@@ -270,6 +278,14 @@ def checkpoint_dir(workdir: str) -> str:
   return os.path.join(os.path.abspath(workdir), "checkpoints")
 
 
+def retention(config: Mapping) -> checkpoint.Retention:
+  """Which checkpoints stay."""
+  return checkpoint.Retention(
+    config["checkpoint_keep"], config["checkpoint_best"],
+    config["checkpoint_metric"], tuple(config["checkpoint_pinned"]),
+  )  # fmt: skip
+
+
 def write_json(path: str, value: object) -> None:
   """Writes atomically, sorted and indented."""
   with open(path + ".tmp", "w", encoding="utf-8") as f:
@@ -279,7 +295,8 @@ def write_json(path: str, value: object) -> None:
 
 # Fields that may differ between a run and its resumption: they change neither
 # the parameters nor the data.
-_FREE = ("log_every", "checkpoint_every", "checkpoint_keep", "mesh", "eval",
+_FREE = ("log_every", "checkpoint_every", "checkpoint_keep", "checkpoint_best",
+         "checkpoint_metric", "checkpoint_pinned", "mesh", "eval",
          "init")  # fmt: skip
 
 

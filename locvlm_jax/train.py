@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from locvlm_jax import command
+from locvlm_jax import command, faults
 
 
 def main(argv: list[str]) -> None:
@@ -87,15 +87,15 @@ def _open_run(config: Mapping, workdir: str, data: _Data, mesh) -> _Run:
   state, shardings = step_lib.init_state(trainable, frozen, tx, mesh)
   saved = checkpoint.Checkpoints(
     build.checkpoint_dir(workdir), every=config["checkpoint_every"],
-    keep=config["checkpoint_keep"],
+    keep=build.retention(config),
   )  # fmt: skip
-  start = saved.latest or 0
-  if start:
-    build.check_same_run(config, saved.info(start), workdir)
-    state = step_lib.from_items({
-      name: saved.restore(start, name, item)
-      for name, item in step_lib.to_items(state).items()
-    })  # fmt: skip
+  start, items = 0, step_lib.to_items(state)
+  saved.check_room(items)
+  found = saved.newest(
+    items, lambda info: build.check_same_run(config, info, workdir)
+  )
+  if found:
+    start, state = found[0], step_lib.from_items(found[1])
     print(f"resumed {workdir} at step {start}", flush=True)
   train_step = step_lib.jit_train_step(
     model, tx, shardings, sharding.batch_sharding(mesh), config["accumulate"]
@@ -145,7 +145,12 @@ def _loop(config: Mapping, workdir: str, data: _Data, run: _Run, mesh) -> None:
         print(run.meter.line(step, scalars), flush=True)
         write(step, scalars)
       info = {"config": config, "next_step": step}
-      run.saved.save(step, step_lib.to_items(state), info, last=last)
+      metrics = None
+      if last or run.saved.due(step):
+        metrics = {k: float(v) for k, v in scalars.items()}
+      run.saved.save(
+        step, step_lib.to_items(state), info, metrics=metrics, last=last
+      )
   _check_compiled_once(run.train_step, len(lengths))
 
 
@@ -184,7 +189,7 @@ def _writers(workdir: str, start: int):
 def _check_finite(step: int, scalars: dict[str, float]) -> None:
   for name, value in scalars.items():
     if value != value or value in (float("inf"), float("-inf")):
-      raise command.NotFinite(
+      raise faults.NotFinite(
         f"step {step}: {name} is {value}. Lower optim.lr, or resume from the "
         "last checkpoint with another seed."
       )

@@ -11,6 +11,7 @@ PACKAGE = ROOT / "locvlm_jax"
 # Module or package -> layer; a module may import lower layers, its own layer
 # only within its package, and what OWN_LAYER names.
 LAYERS = {
+  "faults": 0,
   "coords": 1, "geometry": 1, "prompts": 1, "tokenizer": 1,
   "data": 2,
   "sharding": 3, "models": 4,
