@@ -77,6 +77,8 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   c.checkpoint_metric = "loss"  # less is better; "-accuracy": more is
   c.checkpoint_pinned = ()  # steps that are saved and stay for good
 
+  c.faults = faults()
+
   # Sizes of the mesh axes; -1: all devices that are left.
   c.mesh = ml_collections.ConfigDict()
   c.mesh.data = 1
@@ -160,6 +162,21 @@ def data() -> ml_collections.ConfigDict:
   d.exclude_eval = True  # the files of `eval` too
   d.max_bad_share = 0.001  # of rows; more stops the run
   return d
+
+
+def faults() -> ml_collections.ConfigDict:
+  """When a run is stopped; 0 seconds: never."""
+  f = ml_collections.ConfigDict()
+  # A step whose loss or gradient is not finite is skipped; so many in a row
+  # stop the run.
+  f.max_skipped = 3
+  f.spike_factor = 4.0  # of the median of the last losses; such a step is told
+  # All processes end, with their stacks, when one of them
+  f.start_seconds = 50  # has not come since the others began
+  f.silent_seconds = 20  # gives no sign of life
+  f.stall_seconds = 40  # waits for a batch, or for a step's result
+  f.slow_seconds = 1800  # restores, compiles or saves
+  return f
 
 
 def evaluation() -> ml_collections.ConfigDict:

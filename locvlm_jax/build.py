@@ -2,9 +2,13 @@
 
 import dataclasses
 import functools
+import hashlib
+import importlib.metadata
 import json
 import math
 import os
+import pathlib
+import platform
 import zlib
 from collections.abc import Mapping
 
@@ -17,6 +21,7 @@ from locvlm_jax import (
   checkpoint,
   coords,
   decode,
+  faults,
   geometry,
   metrics,
   optim,
@@ -38,12 +43,18 @@ def check(config: Mapping) -> None:
   positive = ("steps", "batch_size", "accumulate", "log_every",
               "checkpoint_every", "checkpoint_keep", "data.text_length",
               "data.max_pairs", "optim.lr", "optim.eps", "optim.clip_norm",
-              "eval.batch_size", "eval.max_new_tokens")  # fmt: skip
+              "eval.batch_size", "eval.max_new_tokens", "faults.max_skipped",
+              "faults.spike_factor")  # fmt: skip
   fractions = ("optim.warmup_ratio", "data.max_bad_share", "optim.b1",
                "optim.b2")  # fmt: skip
   for name in positive:
     if not 0 < _field(config, name) < float("inf"):
       raise ValueError(f"{name}={_field(config, name)}: has to be positive.")
+  for name in ("start_seconds", "silent_seconds", "stall_seconds",
+               "slow_seconds"):  # fmt: skip
+    value = config["faults"][name]
+    if not 0 <= value < float("inf"):
+      raise ValueError(f"faults.{name}={value}: give seconds, or 0 for ever.")
   for name in fractions:
     if not 0 <= _field(config, name) <= 1:
       raise ValueError(f"{name}={_field(config, name)}: not within [0, 1].")
@@ -296,12 +307,19 @@ def write_json(path: str, value: object) -> None:
 # Fields that may differ between a run and its resumption: they change neither
 # the parameters nor the data.
 _FREE = ("log_every", "checkpoint_every", "checkpoint_keep", "checkpoint_best",
-         "checkpoint_metric", "checkpoint_pinned", "mesh", "eval",
-         "init")  # fmt: skip
+         "checkpoint_metric", "checkpoint_pinned", "faults", "mesh",
+         "eval", "init")  # fmt: skip
 
 
-def check_same_run(config: Mapping, info: Mapping, workdir: str) -> None:
-  """Refuses to resume a run under another config."""
+def check_same_run(
+  config: Mapping, info: Mapping, workdir: str, data: Mapping
+) -> None:
+  """Refuses to resume a run under another config or on other data.
+
+  Raises:
+    ValueError: names the fields that differ.
+    Mismatch: names the annotations that differ.
+  """
   old, new = optim.flatten(info["config"]), optim.flatten(config)
   changed = [
     f"{k}: {old.get(k)!r} -> {new.get(k)!r}"
@@ -315,6 +333,13 @@ def check_same_run(config: Mapping, info: Mapping, workdir: str) -> None:
       f"{workdir} holds a run with another config ({'; '.join(changed[:5])}). "
       "Use another --workdir, or the config of that run."
     )
+  for name, found in data.items():
+    if found != info["data"].get(name):
+      raise faults.Mismatch(
+        f"{workdir} was trained on other annotations: data.{name}="
+        f"{config['data'][name]} has hash {found}, then it had "
+        f"{info['data'].get(name)}. Use another --workdir, or that file."
+      )
 
 
 def forward_flops(m: locvlm.LocVLM, text_length: int) -> dict[str, float]:
@@ -425,19 +450,23 @@ def _answers(config, m, params, mesh, spec, examples) -> list[str]:
   tokens = np.full((len(prompts_), longest), spec.tokenizer.pad_id, np.int32)
   for row, prompt in zip(tokens, prompts_, strict=True):
     row[: len(prompt)] = prompt
+  mine = sharding.host_rows(len(examples))
+  images = [_image(spec, x.image) for x in examples[mine]]
   batch = {
-    "tokens": tokens,
-    "images": np.stack([_image(spec, x.image) for x in examples])[:, None],
-    "lengths": np.array([len(p) for p in prompts_], np.int32),
+    "tokens": tokens[mine],
+    "images": np.stack(images)[:, None],
+    "lengths": np.array([len(p) for p in prompts_[mine]], np.int32),
     "example": np.array([zlib.crc32(x.id.encode()) & 0x7FFFFFFF
-                         for x in examples], np.int32),
+                         for x in examples[mine]], np.int32),
   }  # fmt: skip
   ids = decode.generate(
     m, params, sharding.put_batch(batch, mesh, len(examples)),
     max_new_tokens=e["max_new_tokens"], temperature=e["temperature"],
     stop=spec.tokenizer.stop_ids(spec.format), rng=jax.random.key(e["seed"]),
   )  # fmt: skip
-  return [spec.tokenizer.answer(row, spec.format) for row in np.asarray(ids)]
+  return [
+    spec.tokenizer.answer(row, spec.format) for row in sharding.fetch(ids)
+  ]
 
 
 def _prompt(spec: preprocess.RowSpec, example) -> np.ndarray:
@@ -451,6 +480,34 @@ def _image(spec: preprocess.RowSpec, path: str) -> np.ndarray:
   image = preprocess.load_image(path)
   transform = geometry.make(spec.geometry, *image.size, spec.image_size)
   return transform.apply_image(image)
+
+
+def is_first() -> bool:
+  """Whether this process writes what all of them share."""
+  return jax.process_index() == 0
+
+
+def host_file(name: str) -> str:
+  """`name` for the first process; the others' with their number in it."""
+  stem, suffix = os.path.splitext(name)
+  return name if is_first() else f"{stem}-{jax.process_index()}{suffix}"
+
+
+def facts(config: Mapping) -> dict[str, object]:
+  """What has to be alike on all hosts of a run: config, program, machines."""
+  here = os.path.dirname(locvlm_jax.__file__)
+  code = hashlib.sha256()
+  for path in sorted(pathlib.Path(here).rglob("*.py")):
+    code.update(path.read_bytes())
+  packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+  return {
+    **{f"config.{k}": repr(v) for k, v in optim.flatten(config).items()},
+    **{p: importlib.metadata.version(p) for p in packages},
+    "python": platform.python_version(),
+    "code of locvlm_jax": code.hexdigest()[:16],
+    "local devices": jax.local_device_count(),
+    "kind of device": jax.local_devices()[0].device_kind,
+  }
 
 
 def versions() -> dict[str, str]:

@@ -205,7 +205,8 @@ class Checkpoints:
                keep: Retention = Retention(),
                read_only: bool = False):  # fmt: skip
     self.directory = directory
-    self._every, self._keep, self._saving = every, keep, False
+    self._every, self._keep, self._read_only = every, keep, read_only
+    self._saving = False
     atomicity = ocp_options.AtomicityOptions(
       mode=ocp_options.AtomicityMode.COMMIT_FILE
     )
@@ -315,7 +316,10 @@ class Checkpoints:
       )
 
   def newest(
-    self, like: Mapping[str, Any], accept: Callable[[Mapping], None]
+    self,
+    like: Mapping[str, Any],
+    accept: Callable[[Mapping], None],
+    before: int | None = None,
   ) -> tuple[int, dict[str, Any]] | None:
     """(step, items) of the newest good checkpoint; None if there is none yet.
 
@@ -324,14 +328,17 @@ class Checkpoints:
     Args:
       like: {item: pytree of arrays or shapes, with shardings}.
       accept: given the info of a checkpoint; raises to refuse it.
+      before: the newest of those before this step.
 
     Raises:
       NoCheckpoint: there were some, and all are damaged.
       ValueError: shapes, dtypes or paths differ from what was saved.
     """
-    self._clear_unfinished()
+    if not self._read_only:
+      self._clear_unfinished()
     for step in reversed(self.steps):
-      if step == 0:  # imported weights, without an optimizer
+      # Step 0 are imported weights, without an optimizer.
+      if step == 0 or (before is not None and step >= before):
         continue
       info, why = self._agreed(lambda step=step: self.info(step))
       if info:
@@ -344,6 +351,8 @@ class Checkpoints:
         )  # fmt: skip
       if why is None:
         return step, items
+      if self._read_only:
+        raise Damaged(f"{self.directory}: step {step}: {why}")
       self._quarantine(str(step), why)
     if aside := self._set_aside():
       raise faults.NoCheckpoint(

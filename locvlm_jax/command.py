@@ -1,6 +1,5 @@
 """How every command starts and ends: flags, one-line errors, exit codes."""
 
-import importlib
 import json
 import logging
 import os
@@ -75,13 +74,8 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _guarded(main, argv) -> None:
-  batch = importlib.import_module("locvlm_jax.data.batch")
   try:
     main(argv)
-  except faults.Fault as e:
-    fail(e, e.code)
-  except batch.DataError as e:
-    fail(e, faults.BAD_DATA)
-  except ValueError as e:
+  except (faults.Fault, ValueError) as e:
     logging.debug("where it was raised:", exc_info=True)  # with -v=1
-    fail(e, faults.BAD_CONFIG)
+    fail(e, faults.code(e))

@@ -7,12 +7,13 @@ Hugging Face Llava directory given with --llava. Writes into the workdir
   eval.json           the metrics, and what they were measured with
 """
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 
 from absl import flags
 
-from locvlm_jax import command
+from locvlm_jax import command, faults
 
 _LLAVA = flags.DEFINE_string(
   "llava", "", "Evaluate this Hugging Face Llava directory instead."
@@ -42,24 +43,37 @@ def evaluate(
   Returns:
     {"task.metric": value}.
   """
-  import jax
-
-  from locvlm_jax import build, sharding
-  from locvlm_jax.evals import EVALS, run
+  from locvlm_jax import build, hosts
+  from locvlm_jax.evals import EVALS
 
   build.check(config)
   unknown = [n for n in names if n not in EVALS]
   if unknown:
     raise ValueError(f"tasks {unknown}: not among {', '.join(EVALS)}.")
   os.makedirs(workdir, exist_ok=True)
+  with hosts.Watch(config["faults"]) as watch:
+    watch.meet()
+    watch.at(0, "compare hosts")
+    watch.agree("run", build.facts(config))
+    return _evaluate(config, workdir, names, llava, watch)
+
+
+def _evaluate(config, workdir, names, llava, watch) -> dict[str, float]:
+  import jax
+
+  from locvlm_jax import build, sharding
+  from locvlm_jax.evals import EVALS, run
+
+  watch.at(0, "restore")
   questions = {n: build.questions(config, EVALS[n]) for n in names}
   mesh = sharding.make_mesh(config["mesh"])
   metrics = {}
   with (
     jax.set_mesh(mesh),
-    open(os.path.join(workdir, "predictions.jsonl"), "w") as out,
+    _open(os.path.join(workdir, "predictions.jsonl")) as out,
   ):
     answer, origin = build.answerer(config, mesh, workdir, llava)
+    answer = _stoppable(answer, watch)
     for name, examples in questions.items():
       scores = run.run(
         EVALS[name], examples, answer, out=out, log=_log,
@@ -69,8 +83,35 @@ def evaluate(
       print("  ".join(f"{k}={v:.4g}" for k, v in scores.items()), flush=True)
   result = {"metrics": metrics, "origin": origin, "config": config,
             "versions": build.versions()}  # fmt: skip
-  build.write_json(os.path.join(workdir, "eval.json"), result)
+  if build.is_first():
+    build.write_json(os.path.join(workdir, "eval.json"), result)
   return metrics
+
+
+def _open(path: str):
+  """The first process writes; the others' answers are the same."""
+  from locvlm_jax import build
+
+  return open(path if build.is_first() else os.devnull, "w", encoding="utf-8")
+
+
+def _stoppable(answer, watch):
+  """`answer`, which ends all processes at one batch when one is asked to."""
+  batches = itertools.count(1)
+
+  def stoppable(examples):
+    batch = next(batches)
+    if watch.stops_before(batch):
+      raise faults.Preempted(
+        f"preempted after {batch - 1} batches; run the same command again."
+      )
+    # The first ones compile, each length of prompts its own program.
+    watch.at(batch, "answer")
+    answers = answer(examples)
+    watch.at(batch, "score")
+    return answers
+
+  return stoppable
 
 
 def _log(line: str) -> None:

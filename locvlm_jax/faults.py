@@ -55,3 +55,10 @@ class Preempted(Fault):
   """Asked to end; all that was done is saved."""
 
   code = 75
+
+
+def code(error: BaseException) -> int:
+  """The exit code: a fault's own; a ValueError is the user's; else ours."""
+  if isinstance(error, Fault):
+    return error.code
+  return BAD_CONFIG if isinstance(error, ValueError) else 1

@@ -15,7 +15,7 @@ LAYERS = {
   "coords": 1, "geometry": 1, "prompts": 1, "tokenizer": 1,
   "data": 2,
   "sharding": 3, "models": 4,
-  "metrics": 5, "optim": 5,
+  "hosts": 5, "guards": 5, "metrics": 5, "optim": 5,
   "train_step": 6, "decode": 6, "checkpoint": 6, "weights": 6,
   "evals": 7,
   "build": 8, "command": 8,
