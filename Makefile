@@ -13,7 +13,8 @@ REFERENCE_DIR := locvlm_jax/assets/micro_reference
 REFERENCE := $(wildcard $(REFERENCE_DIR)/results.json)
 export JAX_PLATFORMS ?=
 
-.PHONY: help demo base reference test test-slow test-parity lint clean
+.PHONY: help demo base reference test test-slow test-acceptance \
+  test-parity lint clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -70,10 +71,14 @@ reference: $(READY) $(BASE_WORLD)/microworld.json
 	cp runs/reference/results.json $(REFERENCE_DIR)/
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -m 'not slow and not parity'
+	$(BIN)/python -m pytest -q -m 'not slow and not parity and not acceptance'
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -q -m slow
+
+# What a run has to survive; writes the table in tests/README.md.
+test-acceptance: $(READY)
+	$(BIN)/python -m pytest -q -m acceptance tests
 
 # Against transformers on PyTorch, which `requirements.txt` does not install.
 test-parity: $(READY)

@@ -72,7 +72,12 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   c.accumulate = 1  # microbatches a step
   c.log_every = 10
   c.checkpoint_every = 1000
-  c.checkpoint_keep = 2
+  c.checkpoint_keep = 2  # of the newest
+  c.checkpoint_best = 0  # of the best by `checkpoint_metric`, besides
+  c.checkpoint_metric = "loss"  # less is better; "-accuracy": more is
+  c.checkpoint_pinned = ()  # steps that are saved and stay for good
+
+  c.faults = faults()
 
   # Sizes of the mesh axes; -1: all devices that are left.
   c.mesh = ml_collections.ConfigDict()
@@ -165,6 +170,21 @@ def data() -> ml_collections.ConfigDict:
   return d
 
 
+def faults() -> ml_collections.ConfigDict:
+  """When a run is stopped; 0 seconds: never."""
+  f = ml_collections.ConfigDict()
+  # A step whose loss or gradient is not finite is skipped; so many in a row
+  # stop the run.
+  f.max_skipped = 3
+  f.spike_factor = 4.0  # of the median of the last losses; such a step is told
+  # All processes end, with their stacks, when one of them
+  f.start_seconds = 50  # has not come since the others began
+  f.silent_seconds = 20  # gives no sign of life
+  f.stall_seconds = 40  # waits for a batch, or for a step's result
+  f.slow_seconds = 1800  # restores, compiles or saves
+  return f
+
+
 def evaluation() -> ml_collections.ConfigDict:
   """Held-out data and how answers are decoded (Section 4.1)."""
   e = ml_collections.ConfigDict()
@@ -180,8 +200,14 @@ def evaluation() -> ml_collections.ConfigDict:
   e.samples = 500  # questions a task; 0: all
   e.batch_size = 16
   e.max_new_tokens = 32
-  e.temperature = 0.0
-  e.seed = 0
+  e.temperature = 0.0  # 0: greedy
+  e.top_k = 0  # sampled among so many of the likeliest; 0: among all
+  e.top_p = 1.0  # sampled among the likeliest that together reach it
+  e.stop = ()  # texts at which an answer is cut off
+  # Questions whose answer is a location get one that can be read.
+  e.constrained = False
+  e.seed = 0  # of the questions and the sampling
+  e.seeds = 1  # repetitions with seed, seed + 1, ...: mean and deviation
   return e
 
 

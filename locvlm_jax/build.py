@@ -2,22 +2,23 @@
 
 import dataclasses
 import functools
+import hashlib
+import importlib.metadata
 import json
 import math
 import os
-import zlib
+import pathlib
+import platform
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import locvlm_jax
 from locvlm_jax import (
   checkpoint,
   coords,
-  decode,
-  geometry,
+  faults,
   metrics,
   optim,
   prompts,
@@ -38,16 +39,29 @@ def check(config: Mapping) -> None:
   positive = ("steps", "batch_size", "accumulate", "log_every",
               "checkpoint_every", "checkpoint_keep", "data.text_length",
               "data.max_pairs", "data.pack", "optim.lr", "optim.eps",
-              "optim.clip_norm", "eval.batch_size",
-              "eval.max_new_tokens")  # fmt: skip
+              "optim.clip_norm", "eval.batch_size", "eval.max_new_tokens",
+              "faults.max_skipped", "faults.spike_factor")  # fmt: skip
   fractions = ("optim.warmup_ratio", "data.max_bad_share", "optim.b1",
                "optim.b2")  # fmt: skip
   for name in positive:
     if not 0 < _field(config, name) < float("inf"):
       raise ValueError(f"{name}={_field(config, name)}: has to be positive.")
+  for name in ("start_seconds", "silent_seconds", "stall_seconds",
+               "slow_seconds"):  # fmt: skip
+    value = config["faults"][name]
+    if not 0 <= value < float("inf"):
+      raise ValueError(f"faults.{name}={value}: give seconds, or 0 for ever.")
   for name in fractions:
     if not 0 <= _field(config, name) <= 1:
       raise ValueError(f"{name}={_field(config, name)}: not within [0, 1].")
+  if config["checkpoint_best"] < 0:
+    raise ValueError(f"checkpoint_best={config['checkpoint_best']}: below 0.")
+  metric = config["checkpoint_metric"]
+  if metric.removeprefix("-") not in ("loss", "accuracy", "grad_norm"):
+    raise ValueError(
+      f"checkpoint_metric={metric!r}: not loss, accuracy or grad_norm, with a"
+      " '-' in front if more is better."
+    )
   if config["batch_size"] % config["accumulate"]:
     raise ValueError(
       f"batch_size={config['batch_size']}: accumulate="
@@ -173,7 +187,7 @@ def initial_params(
   _check_frozen(stored, trainable, shardings)
   params = jax.jit(init, out_shardings=shardings)(key)
   for path, value in stored.items():
-    _check_shape(path, value, params)
+    check_shape(path, value, params)
     dtype = params.pop(path).dtype  # its memory is free for what comes
     params[path] = value.place(dtype, shardings[path])
   return params
@@ -193,7 +207,8 @@ def _cast(value, trains: bool, frozen_dtype):
   return value.astype(jnp.float32 if trains else frozen_dtype)
 
 
-def _check_shape(path, value, params) -> None:
+def check_shape(path: str, value, params: Mapping) -> None:
+  """Refuses a stored parameter that the model has otherwise, or not."""
   if path not in params or params[path].shape != value.shape:
     wanted = params[path].shape if path in params else "nothing"
     raise ValueError(
@@ -271,6 +286,14 @@ def checkpoint_dir(workdir: str) -> str:
   return os.path.join(os.path.abspath(workdir), "checkpoints")
 
 
+def retention(config: Mapping) -> checkpoint.Retention:
+  """Which checkpoints stay."""
+  return checkpoint.Retention(
+    config["checkpoint_keep"], config["checkpoint_best"],
+    config["checkpoint_metric"], tuple(config["checkpoint_pinned"]),
+  )  # fmt: skip
+
+
 def write_json(path: str, value: object) -> None:
   """Writes atomically, sorted and indented."""
   with open(path + ".tmp", "w", encoding="utf-8") as f:
@@ -280,12 +303,20 @@ def write_json(path: str, value: object) -> None:
 
 # Fields that may differ between a run and its resumption: they change neither
 # the parameters nor the data.
-_FREE = ("log_every", "checkpoint_every", "checkpoint_keep", "mesh", "eval",
-         "init")  # fmt: skip
+_FREE = ("log_every", "checkpoint_every", "checkpoint_keep", "checkpoint_best",
+         "checkpoint_metric", "checkpoint_pinned", "faults", "mesh",
+         "eval", "init")  # fmt: skip
 
 
-def check_same_run(config: Mapping, info: Mapping, workdir: str) -> None:
-  """Refuses to resume a run under another config."""
+def check_same_run(
+  config: Mapping, info: Mapping, workdir: str, data: Mapping
+) -> None:
+  """Refuses to resume a run under another config or on other data.
+
+  Raises:
+    ValueError: names the fields that differ.
+    Mismatch: names the annotations that differ.
+  """
   old, new = optim.flatten(info["config"]), optim.flatten(config)
   changed = [
     f"{k}: {old.get(k)!r} -> {new.get(k)!r}"
@@ -299,6 +330,13 @@ def check_same_run(config: Mapping, info: Mapping, workdir: str) -> None:
       f"{workdir} holds a run with another config ({'; '.join(changed[:5])}). "
       "Use another --workdir, or the config of that run."
     )
+  for name, found in data.items():
+    if found != info["data"].get(name):
+      raise faults.Mismatch(
+        f"{workdir} was trained on other annotations: data.{name}="
+        f"{config['data'][name]} has hash {found}, then it had "
+        f"{info['data'].get(name)}. Use another --workdir, or that file."
+      )
 
 
 def forward_flops(m: locvlm.LocVLM, text_length: int) -> dict[str, float]:
@@ -376,65 +414,32 @@ def questions(config: Mapping, task) -> list:
   )  # fmt: skip
 
 
-def answerer(config: Mapping, mesh, workdir: str, llava: str = ""):
-  """(function from examples to answers, where the parameters are from)."""
-  if llava:
-    flat, origin = read.open_llava(llava)[0], {"llava": llava}
-  else:
-    flat, info = open_params(workdir)
-    origin = {"workdir": workdir, "step": info["next_step"]}
-  m, text = model(config), load_tokenizer(config)
-  wanted = param_shapes(m)
-  for path, value in flat.items():
-    _check_shape(path, value, wanted)
-  where = sharding.param_shardings(wanted, mesh)
-  dtype = jnp.dtype(config["model"]["dtype"])
-  params = optim.unflatten(
-    {p: v.place(dtype, where[p]) for p, v in flat.items()}
-  )
-  spec = question_spec(config, text)
-  return functools.partial(_answers, config, m, params, mesh, spec), origin
+def is_first() -> bool:
+  """Whether this process writes what all of them share."""
+  return jax.process_index() == 0
 
 
-# Prompts are padded to a multiple of this, so that few shapes are compiled.
-_PROMPT_MULTIPLE = 64
+def host_file(name: str) -> str:
+  """`name` for the first process; the others' with their number in it."""
+  stem, suffix = os.path.splitext(name)
+  return name if is_first() else f"{stem}-{jax.process_index()}{suffix}"
 
 
-def _answers(config, m, params, mesh, spec, examples) -> list[str]:
-  """Greedy or sampled answers to one full batch of examples."""
-  e = config["eval"]
-  prompts_ = [_prompt(spec, x) for x in examples]
-  longest = max(len(p) for p in prompts_)
-  longest += -longest % _PROMPT_MULTIPLE
-  tokens = np.full((len(prompts_), longest), spec.tokenizer.pad_id, np.int32)
-  for row, prompt in zip(tokens, prompts_, strict=True):
-    row[: len(prompt)] = prompt
-  batch = {
-    "tokens": tokens,
-    "images": np.stack([_image(spec, x.image) for x in examples])[:, None],
-    "lengths": np.array([len(p) for p in prompts_], np.int32),
-    "example": np.array([zlib.crc32(x.id.encode()) & 0x7FFFFFFF
-                         for x in examples], np.int32),
-  }  # fmt: skip
-  ids = decode.generate(
-    m, params, sharding.put_batch(batch, mesh, len(examples)),
-    max_new_tokens=e["max_new_tokens"], temperature=e["temperature"],
-    stop=spec.tokenizer.stop_ids(spec.format), rng=jax.random.key(e["seed"]),
-  )  # fmt: skip
-  return [spec.tokenizer.answer(row, spec.format) for row in np.asarray(ids)]
-
-
-def _prompt(spec: preprocess.RowSpec, example) -> np.ndarray:
-  return tokenizer.encode_prompt(
-    spec.tokenizer, spec.format, list(example.history), example.question,
-    spec.num_visual if example.image else 0,
-  )  # fmt: skip
-
-
-def _image(spec: preprocess.RowSpec, path: str) -> np.ndarray:
-  image = preprocess.load_image(path)
-  transform = geometry.make(spec.geometry, *image.size, spec.image_size)
-  return transform.apply_image(image)
+def facts(config: Mapping) -> dict[str, object]:
+  """What has to be alike on all hosts of a run: config, program, machines."""
+  here = os.path.dirname(locvlm_jax.__file__)
+  code = hashlib.sha256()
+  for path in sorted(pathlib.Path(here).rglob("*.py")):
+    code.update(path.read_bytes())
+  packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+  return {
+    **{f"config.{k}": repr(v) for k, v in optim.flatten(config).items()},
+    **{p: importlib.metadata.version(p) for p in packages},
+    "python": platform.python_version(),
+    "code of locvlm_jax": code.hexdigest()[:16],
+    "local devices": jax.local_device_count(),
+    "kind of device": jax.local_devices()[0].device_kind,
+  }
 
 
 def versions() -> dict[str, str]:

@@ -1,6 +1,5 @@
 """How every command starts and ends: flags, one-line errors, exit codes."""
 
-import importlib
 import json
 import logging
 import os
@@ -11,9 +10,9 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-EXIT_BAD_DATA = 70
-EXIT_NOT_FINITE = 71
-EXIT_BAD_CONFIG = 78
+from locvlm_jax import faults
+
+CONFIG = 78
 
 CONFIG = config_flags.DEFINE_config_file(
   "config", None, "The config file, with its words after a colon.",
@@ -44,10 +43,6 @@ def config() -> dict:
   return json.loads(CONFIG.value.to_json_best_effort())
 
 
-class NotFinite(RuntimeError):
-  """The loss or a gradient is not a finite number."""
-
-
 def fail(message: str, code: int):
   """Ends the process with one line on standard error."""
   print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
@@ -57,9 +52,8 @@ def fail(message: str, code: int):
 def run(main: Callable[[list[str]], None]) -> None:
   """Parses the flags and calls `main`, turning user errors into one line.
 
-  Exit codes: 70 for data that has to be repaired, 71 for a loss that is not
-  finite, 78 for a wrong config; any other exception is ours and keeps its
-  traceback.
+  The exit codes are those of `faults`; an exception that is neither a fault
+  nor a ValueError is ours and keeps its traceback.
   """
   # TensorFlow comes with the metric writers; its greetings help nobody.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -76,17 +70,12 @@ def _parse(argv: list[str]) -> list[str]:
   except (
     OSError, AttributeError, KeyError, TypeError, ValueError, flags.Error,
   ) as e:  # fmt: skip
-    fail(e, EXIT_BAD_CONFIG)
+    fail(e, faults.BAD_CONFIG)
 
 
 def _guarded(main, argv) -> None:
-  batch = importlib.import_module("locvlm_jax.data.batch")
   try:
     main(argv)
-  except batch.DataError as e:
-    fail(e, EXIT_BAD_DATA)
-  except NotFinite as e:
-    fail(e, EXIT_NOT_FINITE)
-  except ValueError as e:
+  except (faults.Fault, ValueError) as e:
     logging.debug("where it was raised:", exc_info=True)  # with -v=1
-    fail(e, EXIT_BAD_CONFIG)
+    fail(e, faults.code(e))

@@ -4,26 +4,45 @@ The parameters are those of the newest checkpoint in the workdir, or of a
 Hugging Face Llava directory given with --llava. Writes into the workdir
 
   predictions.jsonl   every question, answer and judgement
-  eval.json           the metrics, and what they were measured with
+  results.json        the metrics, and all that they were measured with
+  manifest.json       the latter, from the start
+
+Run again after an interruption it goes on where it stopped, as long as nothing
+in the manifest has changed.
 """
 
+import collections
+import dataclasses
+import hashlib
+import itertools
+import json
 import os
+import statistics
 from collections.abc import Mapping, Sequence
 
 from absl import flags
 
-from locvlm_jax import command
+from locvlm_jax import command, faults
 
 _LLAVA = flags.DEFINE_string(
   "llava", "", "Evaluate this Hugging Face Llava directory instead."
 )
 _TASKS = flags.DEFINE_list("tasks", [], "Tasks; default: config.eval.tasks.")
+_SAMPLES = flags.DEFINE_integer(
+  "samples", None, "Questions a task; default: config.eval.samples; 0: all.", 0
+)
+_SEEDS = flags.DEFINE_integer(
+  "seeds", None, "Repetitions; default: config.eval.seeds.", 1
+)
 
 
 def main(argv: list[str]) -> None:
   """Flags to a config, then `evaluate`."""
   del argv
   config = command.config()
+  for name, flag in (("samples", _SAMPLES), ("seeds", _SEEDS)):
+    if flag.value is not None:
+      config["eval"][name] = flag.value
   names = _TASKS.value or config["eval"]["tasks"]
   evaluate(config, command.workdir(), names, _LLAVA.value)
 
@@ -40,37 +59,154 @@ def evaluate(
     llava: a Hugging Face Llava directory to take the parameters from.
 
   Returns:
-    {"task.metric": value}.
+    {"task.metric": value}, the mean over `eval.seeds`; with several, also
+    {"task.metric.std": deviation}.
   """
-  import jax
-
-  from locvlm_jax import build, sharding
-  from locvlm_jax.evals import EVALS, run
+  from locvlm_jax import build, hosts
+  from locvlm_jax.evals import EVALS
 
   build.check(config)
   unknown = [n for n in names if n not in EVALS]
   if unknown:
     raise ValueError(f"tasks {unknown}: not among {', '.join(EVALS)}.")
   os.makedirs(workdir, exist_ok=True)
-  questions = {n: build.questions(config, EVALS[n]) for n in names}
+  with hosts.Watch(config["faults"]) as watch:
+    watch.meet()
+    watch.at(0, "compare hosts")
+    watch.agree("run", build.facts(config))
+    return _evaluate(config, workdir, names, llava, watch)
+
+
+def _evaluate(config, workdir, names, llava, watch) -> dict[str, float]:
+  import jax
+
+  from locvlm_jax import answering, build, sharding
+
+  watch.at(0, "restore")
+  first = config["eval"]["seed"]
+  seeds = range(first, first + config["eval"]["seeds"])
+  questions = {
+    (name, seed): _questions(config, name, seed)
+    for seed in seeds
+    for name in names
+  }
   mesh = sharding.make_mesh(config["mesh"])
-  metrics = {}
-  with (
-    jax.set_mesh(mesh),
-    open(os.path.join(workdir, "predictions.jsonl"), "w") as out,
-  ):
-    answer, origin = build.answerer(config, mesh, workdir, llava)
-    for name, examples in questions.items():
-      scores = run.run(
-        EVALS[name], examples, answer, out=out, log=_log,
-        batch_size=config["eval"]["batch_size"],
-      )  # fmt: skip
-      metrics |= {f"{name}.{k}": v for k, v in scores.items()}
-      print("  ".join(f"{k}={v:.4g}" for k, v in scores.items()), flush=True)
-  result = {"metrics": metrics, "origin": origin, "config": config,
-            "versions": build.versions()}  # fmt: skip
-  build.write_json(os.path.join(workdir, "eval.json"), result)
+  with jax.set_mesh(mesh):
+    answerer = answering.Answerer.load(config, mesh, workdir, llava)
+    manifest = _manifest(config, answerer.origin, questions)
+    scores = _scores(answerer, questions, workdir, manifest, watch)
+  metrics = _over_seeds(scores)
+  if build.is_first():
+    path = os.path.join(workdir, "results.json")
+    build.write_json(path, {"metrics": metrics, **manifest})
   return metrics
+
+
+def _questions(config, name: str, seed: int) -> list:
+  from locvlm_jax import build
+  from locvlm_jax.evals import EVALS
+
+  changed = {**config, "eval": {**config["eval"], "seed": seed}}
+  return build.questions(changed, EVALS[name])
+
+
+def _manifest(config, origin, questions) -> dict:
+  """All that the answers depend on."""
+  from locvlm_jax import build
+
+  texts = {
+    f"{name}, seed {seed}": json.dumps(
+      [dataclasses.asdict(x) for x in examples], sort_keys=True
+    )
+    for (name, seed), examples in questions.items()
+  }
+  hashes = {k: hashlib.sha256(v.encode()).hexdigest() for k, v in texts.items()}
+  return {"origin": origin, "config": config, "versions": build.versions(),
+          "questions": hashes}  # fmt: skip
+
+
+def _scores(answerer, questions, workdir, manifest, watch) -> dict:
+  """{(task, seed): metrics}; answers of an interrupted run are kept."""
+  from locvlm_jax.evals import EVALS, run
+
+  scores, done = {}, _resume(workdir, manifest)
+  with _open(os.path.join(workdir, "predictions.jsonl"), "a") as out:
+    for (name, seed), examples in questions.items():
+      scores[name, seed] = found = run.run(
+        EVALS[name], examples, _stoppable(answerer.with_seed(seed), watch),
+        batch_size=answerer.config["eval"]["batch_size"],
+        done=done.get(f"{name}, seed {seed}"), seed=seed, out=out, log=_log,
+      )  # fmt: skip
+      print("  ".join(f"{k}={v:.4g}" for k, v in found.items()), flush=True)
+  return scores
+
+
+def _resume(workdir: str, manifest: Mapping) -> dict[str, dict[str, str]]:
+  """Answers that an earlier run with the same manifest has left.
+
+  Without them predictions.jsonl is empty afterwards. The first process looks,
+  and tells the others.
+  """
+  from locvlm_jax import build, sharding
+  from locvlm_jax.evals import run
+
+  paths = [os.path.join(workdir, n) for n in ("manifest.json",
+                                              "predictions.jsonl")]  # fmt: skip
+  answers, lines = {}, []
+  if build.is_first():
+    if all(map(os.path.exists, paths)) and _read(paths[0]) == json.loads(
+      json.dumps(manifest)
+    ):
+      lines, answers = run.finished(paths[1])
+    with open(paths[1], "w", encoding="utf-8") as f:
+      f.writelines(lines)
+    build.write_json(paths[0], manifest)
+    if lines:
+      print(f"{len(lines)} answers are there already", flush=True)
+  named = {f"{task}, seed {seed}": a for (task, seed), a in answers.items()}
+  return json.loads(sharding.from_first(json.dumps(named)))
+
+
+def _read(path: str):
+  with open(path, encoding="utf-8") as f:
+    return json.load(f)
+
+
+def _over_seeds(scores: Mapping) -> dict[str, float]:
+  """The mean of each metric, and its deviation where there are several."""
+  values = collections.defaultdict(list)
+  for (name, _), found in scores.items():
+    for metric, value in found.items():
+      values[f"{name}.{metric}"].append(value)
+  metrics = {name: statistics.fmean(found) for name, found in values.items()}
+  several = {n: found for n, found in values.items() if len(found) > 1}
+  return metrics | {f"{n}.std": statistics.stdev(v) for n, v in several.items()}
+
+
+def _open(path: str, mode: str):
+  """The first process writes; the others' answers are the same."""
+  from locvlm_jax import build
+
+  return open(path if build.is_first() else os.devnull, mode, encoding="utf-8")
+
+
+def _stoppable(answer, watch):
+  """`answer`, which ends all processes at one batch when one is asked to."""
+  batches = itertools.count(1)
+
+  def stoppable(examples):
+    batch = next(batches)
+    if watch.stops_before(batch):
+      raise faults.Preempted(
+        f"preempted after {batch - 1} batches; run the same command again."
+      )
+    # The first ones compile, each length of prompts its own program.
+    watch.at(batch, "answer")
+    answers = answer(examples)
+    watch.at(batch, "score")
+    return answers
+
+  return stoppable
 
 
 def _log(line: str) -> None:

@@ -1,15 +1,18 @@
-"""Asks a model about a picture.
+"""Asks a model about a picture, about several, or about nothing.
 
   python -m locvlm_jax.generate --image photo.jpg --prompt "Where is the cup?"
 
-The model is a run's workdir or a directory that `convert` wrote; by default
-the micro model that comes with the package, which knows the micro-world alone
-(`python -m locvlm_jax.data.microworld` draws some). Boxes and points in the
-answer are read, given in pixels of the picture, and drawn with --draw.
+The model is a run's workdir or a Llava directory in Hugging Face layout; by
+default the micro model that comes with the package, which knows the micro-world
+alone (`python -m locvlm_jax.data.microworld` draws some). On a terminal the
+answer appears as it is written. Boxes and points in it are read, given in
+pixels of the picture, and drawn with --draw. With --constrained the answer is
+the likeliest location, which can always be read, and its probability.
 """
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 
 from absl import flags
@@ -18,34 +21,54 @@ from locvlm_jax import command
 
 _ASSETS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "assets")
 _CHECKPOINT = flags.DEFINE_string(
-  "checkpoint", "", "A run's workdir, or a directory of `convert`."
+  "checkpoint", "", "A run's workdir, or a Llava directory."
 )
-_IMAGE = flags.DEFINE_string("image", None, "The picture.")
+_IMAGES = flags.DEFINE_multi_string(
+  "image", [], "The picture; more than once for several; none for text alone."
+)
 _PROMPT = flags.DEFINE_string("prompt", None, "The question.")
 _TEMPERATURE = flags.DEFINE_float("temperature", 0.0, "0: greedy.", 0.0)
+_TOP_K = flags.DEFINE_integer("top_k", 0, "Sample among so many; 0: all.", 0)
+_TOP_P = flags.DEFINE_float("top_p", 1.0, "Sample among the likeliest.", 0.0, 1)
 _TOKENS = flags.DEFINE_integer("max_new_tokens", 64, "At most so many.", 1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the sampling.")
+_STOP = flags.DEFINE_multi_string("stop", [], "Cut the answer at this text.")
+_CONSTRAINED = flags.DEFINE_bool(
+  "constrained", False, "Answer with a location that can be read."
+)
 _DRAW = flags.DEFINE_string("draw", "", "Write the picture with the location.")
 _JSON = flags.DEFINE_bool("json", False, "Print one line of json.")
-flags.mark_flags_as_required(["image", "prompt"])
+flags.mark_flags_as_required(["prompt"])
 
 
 def main(argv: list[str]) -> None:
-  """A picture and a question -> the answer, and where it points."""
+  """Pictures and a question -> the answer, and where it points."""
   del argv
   checkpoint = _CHECKPOINT.value or _default()
   config = _config(checkpoint)
-  image = _image(_IMAGE.value)
-  answer = _answer(config, checkpoint)
-  location, reason = _location(config, image, answer)
+  images = [_image(path) for path in _IMAGES.value]
+  if _DRAW.value and not images:
+    raise ValueError("--draw needs an --image to draw on.")
+  answer, probability = _answer(config, checkpoint)
+  location, reason = _location(config, images[:1], answer)
   if _DRAW.value:
-    _draw(image, location).save(_DRAW.value)
+    _draw(images[0], location).save(_DRAW.value)
+  found = {"answer": answer, "location": location, "reason": reason}
+  if probability is not None:
+    found["probability"] = probability
   if _JSON.value:
-    print(json.dumps({"answer": answer, "location": location,
-                      "reason": reason}))  # fmt: skip
-  else:
+    print(json.dumps(found))
+    return
+  if not _shown():
     print(answer)
-    print(f"in pixels: {location}" if location else f"nowhere: {reason}")
+  print(f"in pixels: {location}" if location else f"nowhere: {reason}")
+  if probability is not None:
+    print(f"probability: {probability:.3g}")
+
+
+def _shown() -> bool:
+  """Whether the answer appears while it is written."""
+  return sys.stdout.isatty() and not _JSON.value and not _CONSTRAINED.value
 
 
 def _default() -> str:
@@ -65,7 +88,8 @@ def _config(checkpoint: str) -> dict:
     config["tokenizer"] = checkpoint
   config["eval"].update(
     temperature=_TEMPERATURE.value, max_new_tokens=_TOKENS.value,
-    seed=_SEED.value,
+    seed=_SEED.value, top_k=_TOP_K.value, top_p=_TOP_P.value,
+    stop=_STOP.value, constrained=_CONSTRAINED.value,
   )  # fmt: skip
   return config
 
@@ -95,24 +119,44 @@ def _image(path: str):
     raise batch.DataError(f"{path}: {error}") from None
 
 
-def _answer(config: Mapping, checkpoint: str) -> str:
+def _answer(config: Mapping, checkpoint: str) -> tuple[str, float | None]:
+  """(the answer, the probability of its location if it was constrained)."""
   import jax
 
-  from locvlm_jax import build, sharding
+  from locvlm_jax import answering, build, sharding
   from locvlm_jax.evals.example import Example
 
   is_run = os.path.isdir(build.checkpoint_dir(checkpoint))
   mesh = sharding.make_mesh({"data": 1, "fsdp": 1, "tensor": -1})
   with jax.set_mesh(mesh):
-    answer, _ = build.answerer(
+    answerer = answering.Answerer.load(
       config, mesh, checkpoint, "" if is_run else checkpoint
     )
-    (text,) = answer([Example(str(_SEED.value), _IMAGE.value, _PROMPT.value)])
+    example = Example(str(_SEED.value), tuple(_IMAGES.value), _PROMPT.value)
+    if _CONSTRAINED.value:
+      (text,), (probability,) = answerer.locate([example])
+      return text, probability
+    return _written(answerer, example), None
+
+
+def _written(answerer, example) -> str:
+  """The answer; on a terminal it is printed while it grows."""
+  if not _shown():
+    return answerer([example])[0]
+  text = ""
+  for longer in answerer.stream(example):
+    if longer.startswith(text):
+      print(longer[len(text) :], end="", flush=True)
+      text = longer
+  print()
   return text
 
 
-def _location(config: Mapping, image, answer: str):
+def _location(config: Mapping, images, answer: str):
   """(the first location in pixels of the image or None, why there is none)."""
+  if not images:
+    return None, "no picture"
+  (image,) = images
   from locvlm_jax import coords, geometry
 
   form = coords.Coords(**config["coords"])

@@ -95,7 +95,7 @@ def _read(path: str):
 
 def _result(path: str) -> dict:
   """What the report says of one stage."""
-  evaluation = _read(os.path.join(path, "eval.json"))
+  evaluation = _read(os.path.join(path, "results.json"))
   config = evaluation["config"]
   minutes = _read(os.path.join(path, "train.done.json"))["minutes"]
   return {

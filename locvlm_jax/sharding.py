@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
@@ -186,6 +187,35 @@ def put_batch(
     return jax.make_array_from_process_local_data(sharding, x, shape)
 
   return {k: None if x is None else put(k, x) for k, x in batch.items()}
+
+
+def host_rows(global_batch_size: int) -> slice:
+  """The rows of a global batch that `put_batch` wants from this process.
+
+  Raises:
+    ValueError: the processes do not divide it.
+  """
+  count = jax.process_count()
+  if global_batch_size % count:
+    raise ValueError(
+      f"a batch of {global_batch_size} rows does not divide over {count} "
+      f"processes: use a multiple of {count}"
+    )
+  rows = global_batch_size // count
+  return slice(jax.process_index() * rows, (jax.process_index() + 1) * rows)
+
+
+def fetch(x: Array | np.ndarray) -> np.ndarray:
+  """All rows on every process: of a global array, or of each process's."""
+  return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+
+
+def from_first(text: str) -> str:
+  """The first process's text, on every process."""
+  data = np.frombuffer(text.encode(), np.uint8)
+  size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
+  data = np.resize(data, size) if len(data) else np.zeros(size, np.uint8)
+  return bytes(multihost_utils.broadcast_one_to_all(data)).decode()
 
 
 def constrain(x: Array, spec: tuple) -> Array:

@@ -3,66 +3,105 @@
 Run again with the same arguments it resumes from the newest checkpoint, and
 goes on exactly where it stopped. The workdir receives
 
-  checkpoints/    parameters, optimizer, position in the data, config
-  metrics.jsonl   one line every `log_every` steps; also for TensorBoard
-  config.json     every field as resolved
+  checkpoints/      parameters, optimizer, position in the data, config
+  metrics.jsonl     one line every `log_every` steps; also for TensorBoard
+  incidents.jsonl   the examples of steps that were skipped, or a spike
+  config.json       every field as resolved
+
+With --replay STEP it computes that step again, exactly as it was, from the
+newest checkpoint before it, prints its numbers and examples, and writes
+nothing. Exit codes are listed in `locvlm_jax/faults.py`.
 """
 
 import contextlib
+import dataclasses
+import itertools
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from locvlm_jax import command
+from absl import flags
+
+from locvlm_jax import command, faults
+
+_REPLAY = flags.DEFINE_integer(
+  "replay", 0, "Compute this step again and write nothing."
+)
 
 
 def main(argv: list[str]) -> None:
   """Flags to a config, then `train`."""
   del argv
-  train(command.config(), command.workdir())
+  train(command.config(), command.workdir(), _REPLAY.value)
 
 
-def train(config: Mapping, workdir: str) -> None:
+def train(config: Mapping, workdir: str, replay: int = 0) -> None:
   """Mesh, data, state; then the loop.
 
   Args:
     config: the resolved config as plain data.
     workdir: absolute path of the run's folder.
+    replay: a step to compute again, with nothing written; 0: train.
+
+  Raises:
+    Fault: why it ended early.
   """
   # Late, so that --help and a misspelt field answer at once.
   import jax
 
-  from locvlm_jax import build, sharding
+  from locvlm_jax import build, hosts, sharding
 
   build.check(config)
   config = build.with_exclusions(config)
-  mesh = sharding.make_mesh(config["mesh"])
-  build.check_mesh(config, mesh)
-  os.makedirs(workdir, exist_ok=True)
-  # Opened before anything is compiled, so that a wrong path shows now.
-  data = _open_data(config)
-  with jax.set_mesh(mesh):
-    run = _open_run(config, workdir, data, mesh)
-    build.write_json(os.path.join(workdir, "config.json"), config)
-    with contextlib.closing(run.saved):
-      _loop(config, workdir, data, run, mesh)
-  _report(data.make_row, workdir)
+  with hosts.Watch(config["faults"]) as watch:
+    watch.meet()
+    watch.at(0, "compare hosts")
+    watch.agree("run", build.facts(config))
+    mesh = sharding.make_mesh(config["mesh"])
+    build.check_mesh(config, mesh)
+    os.makedirs(workdir, exist_ok=True)
+    watch.at(0, "open data")
+    # Opened before anything is compiled, so that a wrong path shows now.
+    data = _open_data(config)
+    watch.agree("data", data.fingerprint)
+    with jax.set_mesh(mesh):
+      run = _open_run(config, workdir, data, mesh, watch, replay)
+      with contextlib.closing(run.saved):
+        if replay:
+          _replay(config, workdir, data, run, replay)
+        else:
+          _loop(config, workdir, data, run)
+    if not replay:
+      _report(data.make_row, workdir)
 
 
 class _Data(NamedTuple):
   sources: Mapping  # name -> records by index
   spec: Any  # preprocess.RowSpec
   make_row: Any  # record -> row; counts what it skips
+  fingerprint: Mapping  # name -> hash of its annotations
 
 
-class _Run(NamedTuple):
+@dataclasses.dataclass
+class _Run:
   saved: Any  # checkpoint.Checkpoints
-  start: int  # steps done
-  state: Any  # train_step.State at `start`
+  start: int  # steps done before this process began
+  state: Any  # train_step.State
   train_step: Any  # state, batch -> state, scalars
   meter: Any  # metrics.Meter
+  mesh: Any
+  watch: Any  # hosts.Watch
+
+
+class _Done(NamedTuple):
+  step: int  # counted from 1
+  examples: Any  # int32 [B]; of this host
+  scalars: Any  # still on the devices
+  length: int  # positions of a row
+  real: float  # of them, on average, no padding
+  first: bool  # included compilation
 
 
 def _open_data(config: Mapping) -> _Data:
@@ -72,14 +111,18 @@ def _open_data(config: Mapping) -> _Data:
   text = build.load_tokenizer(config)
   sources = pipeline.open_sources(config["data"])
   spec = build.row_spec(config, text, sources)
-  return _Data(sources, spec, preprocess.RowMaker(spec))
+  hashes = pipeline.fingerprint(config["data"])
+  return _Data(sources, spec, preprocess.RowMaker(spec), hashes)
 
 
-def _open_run(config: Mapping, workdir: str, data: _Data, mesh) -> _Run:
+def _open_run(
+  config: Mapping, workdir: str, data: _Data, mesh, watch, replay: int
+) -> _Run:
   """Parameters and optimizer, from the newest checkpoint if there is one."""
   from locvlm_jax import build, checkpoint, optim, sharding
   from locvlm_jax import train_step as step_lib
 
+  watch.at(0, "restore")
   model = build.model(config)
   params = build.initial_params(config, model, mesh)
   trainable, frozen = optim.split(params, config["trainable"])
@@ -87,15 +130,18 @@ def _open_run(config: Mapping, workdir: str, data: _Data, mesh) -> _Run:
   state, shardings = step_lib.init_state(trainable, frozen, tx, mesh)
   saved = checkpoint.Checkpoints(
     build.checkpoint_dir(workdir), every=config["checkpoint_every"],
-    keep=config["checkpoint_keep"],
+    keep=build.retention(config), read_only=bool(replay),
   )  # fmt: skip
-  start = saved.latest or 0
-  if start:
-    build.check_same_run(config, saved.info(start), workdir)
-    state = step_lib.from_items({
-      name: saved.restore(start, name, item)
-      for name, item in step_lib.to_items(state).items()
-    })  # fmt: skip
+  start, items = 0, step_lib.to_items(state)
+  if not replay:
+    saved.check_room(items)
+  found = saved.newest(
+    items,
+    lambda info: build.check_same_run(config, info, workdir, data.fingerprint),
+    before=replay or None,
+  )
+  if found:
+    start, state = found[0], step_lib.from_items(found[1])
     print(f"resumed {workdir} at step {start}", flush=True)
   train_step = step_lib.jit_train_step(
     model, tx, shardings, sharding.batch_sharding(mesh), config["accumulate"]
@@ -104,14 +150,67 @@ def _open_run(config: Mapping, workdir: str, data: _Data, mesh) -> _Run:
     build.summary(config, trainable, frozen, data.sources, mesh), flush=True
   )
   meter = build.meter(config, model, data.spec, trainable)
-  return _Run(saved, start, state, train_step, meter)
+  return _Run(saved, start, state, train_step, meter, mesh, watch)
 
 
-def _loop(config: Mapping, workdir: str, data: _Data, run: _Run, mesh) -> None:
-  """Batch, step, progress line, checkpoint; from `run.start` to the end."""
+def _loop(config: Mapping, workdir: str, data: _Data, run: _Run) -> None:
+  """Step, progress line, checkpoint; from `run.start` to the end.
+
+  The numbers of a step are read when the next one is under way, so that the
+  devices never wait for the host.
+  """
+  from locvlm_jax import build
+  from locvlm_jax import train_step as step_lib
+
+  if build.is_first():
+    build.write_json(os.path.join(workdir, "config.json"), config)
+  step, pending = run.start, None
+  with _journal(config, workdir, data, run) as look:
+    for done in _steps(config, data, run):
+      if pending:
+        look(pending)
+      step, pending = done.step, done
+      if run.saved.due(step) or step == config["steps"]:
+        numbers, pending = look(done), None
+        run.watch.at(step, "save")
+        run.saved.save(
+          step, step_lib.to_items(run.state), _info(config, data, step),
+          metrics=numbers, last=step == config["steps"],
+        )  # fmt: skip
+      run.saved.check()
+    if pending:
+      look(pending)
+    if step < config["steps"]:
+      _preempted(config, workdir, data, run, step)
+
+
+def _info(config: Mapping, data: _Data, step: int) -> dict:
+  return {"config": config, "next_step": step, "data": dict(data.fingerprint)}
+
+
+def _preempted(config, workdir, data, run, step: int) -> None:
+  """Saves where all processes have stopped, and tells."""
+  from locvlm_jax import train_step as step_lib
+
+  run.watch.at(step, "save")
+  if step > run.start:
+    run.saved.save(
+      step, step_lib.to_items(run.state), _info(config, data, step), last=True
+    )
+  raise faults.Preempted(
+    f"preempted: {workdir} is saved at step {step} of {config['steps']}; run "
+    "the same command again to go on."
+  )
+
+
+def _steps(config: Mapping, data: _Data, run: _Run) -> Iterator[_Done]:
+  """Each step when it is under way; `run.state` is the state after it.
+
+  Ends before `config.steps` if a process was asked to end.
+  """
   import jax
 
-  from locvlm_jax import optim, sharding
+  from locvlm_jax import build, sharding
   from locvlm_jax import train_step as step_lib
   from locvlm_jax.data import pipeline
 
@@ -122,33 +221,113 @@ def _loop(config: Mapping, workdir: str, data: _Data, run: _Run, mesh) -> None:
     threads=config["data"]["threads"], window=config["data"]["sort_window"],
     mix_by=config["data"]["mix_by"], pack=config["data"]["pack"],
   )  # fmt: skip
-  learning_rate = optim.schedule(config["optim"], config["steps"])
-  state, began, lengths = run.state, time.monotonic(), set()
+  began, lengths = time.monotonic(), set()
   pack = config["data"]["pack"]
-  with _writers(workdir, run.start) as write:
-    for step in range(run.start + 1, config["steps"] + 1):
-      batch = step_lib.inputs(next(batches))
-      _check_bad_share(data.make_row, config["data"]["max_bad_share"])
-      length = batch["tokens"].shape[1]
-      lengths.add(length)
-      run.meter.saw(length // pack, float(batch["lengths"].mean()) / pack)
-      batch = sharding.put_batch(batch, mesh, config["batch_size"] // pack)
-      state, scalars = run.train_step(state, batch)
-      if step == run.start + 1:
-        jax.block_until_ready(state.step)
-        print(f"compiled in {time.monotonic() - began:.1f} s", flush=True)
-        run.meter.start(step)
-      last = step == config["steps"]
-      if step % config["log_every"] == 0 or last:
-        scalars = {k: float(v) for k, v in scalars.items()}
-        _check_finite(step, scalars)
-        scalars |= run.meter.rates(step)
-        scalars |= {"lr": float(learning_rate(step - 1))}
-        print(run.meter.line(step, scalars), flush=True)
-        write(step, scalars)
-      info = {"config": config, "next_step": step}
-      run.saved.save(step, step_lib.to_items(state), info, last=last)
+  for step in range(run.start + 1, config["steps"] + 1):
+    if run.watch.stops_before(step):
+      return
+    run.watch.at(step, "data" if lengths else "first batch")
+    batch = next(batches)
+    rows = step_lib.inputs(batch)
+    _check_bad_share(data.make_row, config["data"]["max_bad_share"])
+    length = rows["tokens"].shape[1]
+    run.watch.at(step, "step" if length in lengths else "compile")
+    rows = sharding.put_batch(rows, run.mesh, config["batch_size"] // pack)
+    if not lengths:
+      run.watch.agree("program", _program(run, rows))
+    run.state, scalars = run.train_step(run.state, rows)
+    first = not lengths
+    if length not in lengths:  # compilation is not bounded as a step is
+      jax.block_until_ready(run.state.step)
+    if first and build.is_first():
+      print(f"compiled in {time.monotonic() - began:.1f} s", flush=True)
+    lengths.add(length)
+    run.watch.at(step, "step")
+    real = float(batch["lengths"].mean()) / pack
+    examples = batch["example"].ravel()
+    yield _Done(step, examples, scalars, length // pack, real, first)
   _check_compiled_once(run.train_step, len(lengths))
+
+
+def _program(run: _Run, batch: Mapping) -> dict:
+  """What identifies the compiled step, where processes are to agree on it."""
+  import hashlib
+
+  import jax
+
+  if jax.process_count() == 1:
+    return {}
+  text = run.train_step.lower(run.state, batch).as_text()
+  return {"program": hashlib.sha256(text.encode()).hexdigest()[:16]}
+
+
+@contextlib.contextmanager
+def _journal(config: Mapping, workdir: str, data: _Data, run: _Run):
+  """A function that reads a step's scalars, and tells what is to be told."""
+  import jax
+
+  from locvlm_jax import guards, optim, sharding
+  from locvlm_jax.data import pipeline
+
+  guard = guards.Guard(config["faults"])
+  learning_rate = optim.schedule(config["optim"], config["steps"])
+
+  def tell(done: _Done, why: str, scalars: Mapping) -> None:
+    examples = sharding.fetch(done.examples).tolist()
+    records = pipeline.record_ids(
+      data.sources,
+      config["data"]["mixture"],
+      config["data"]["mix_by"],
+      config["seed"],
+      examples,
+    )
+    print(f"step {done.step}: {why}: loss {scalars['loss']}", flush=True)
+    numbers = {k: repr(v) for k, v in scalars.items()}  # json knows no NaN
+    incident({"step": done.step, "why": why, "scalars": numbers,
+              "examples": examples, "records": records})  # fmt: skip
+
+  with _writers(workdir, run.start, run.meter) as (write, incident):
+
+    def look(done: _Done) -> dict[str, float]:
+      step = done.step
+      scalars = {k: float(v) for k, v in jax.device_get(done.scalars).items()}
+      if why := guard.look(scalars):
+        tell(done, why, scalars)
+      guard.check(step)
+      if done.first:
+        run.meter.start(step)
+      else:
+        run.meter.saw(done.length, done.real)
+      last = step == config["steps"]
+      if (step % config["log_every"] == 0 or last) and not scalars["skipped"]:
+        line = scalars | run.meter.rates(step)
+        line |= {"lr": float(learning_rate(step - 1))}
+        write(step, line)
+      return scalars
+
+    yield look
+
+
+def _replay(config, workdir, data: _Data, run: _Run, step: int) -> None:
+  """Trains from the checkpoint to `step`, and prints what happened there."""
+  from locvlm_jax.data import pipeline
+
+  if not 0 < step <= config["steps"]:
+    raise ValueError(f"--replay={step}: not of 1 to {config['steps']}.")
+  until = itertools.islice(_steps(config, data, run), step - run.start)
+  *_, done = until
+  numbers = {k: float(v) for k, v in done.scalars.items()}
+  print(f"replay of step {step}: {json.dumps(numbers)}")
+  examples = done.examples.tolist()
+  records = pipeline.record_ids(
+    data.sources,
+    config["data"]["mixture"],
+    config["data"]["mix_by"],
+    config["seed"],
+    examples,
+  )
+  for example, record in zip(examples, records, strict=True):
+    print(f"  example {example}: {record}", flush=True)
 
 
 def _check_compiled_once(train_step, lengths: int) -> None:
@@ -158,11 +337,18 @@ def _check_compiled_once(train_step, lengths: int) -> None:
 
 
 @contextlib.contextmanager
-def _writers(workdir: str, start: int):
-  """A function that writes scalars as json lines and for TensorBoard."""
-  from locvlm_jax import metrics
+def _writers(workdir: str, start: int, meter):
+  """Functions that write scalars and incidents; the first process does.
 
+  Scalars are printed, and go into json lines and to TensorBoard.
+  """
+  from locvlm_jax import build, metrics
+
+  if not build.is_first():
+    yield (lambda step, scalars: None), (lambda incident: None)
+    return
   lines = metrics.JsonLines(os.path.join(workdir, "metrics.jsonl"), start)
+  incidents = metrics.JsonLines(os.path.join(workdir, "incidents.jsonl"), start)
   try:
     from clu import metric_writers
 
@@ -171,25 +357,18 @@ def _writers(workdir: str, start: int):
     board = None
 
   def write(step, scalars):
+    print(meter.line(step, scalars), flush=True)
     lines.write({"step": step, **scalars})
     if board:
       board.write_scalars(step, scalars)
 
   try:
-    yield write
+    yield write, incidents.write
   finally:
     lines.close()
+    incidents.close()
     if board:
       board.close()
-
-
-def _check_finite(step: int, scalars: dict[str, float]) -> None:
-  for name, value in scalars.items():
-    if value != value or value in (float("inf"), float("-inf")):
-      raise command.NotFinite(
-        f"step {step}: {name} is {value}. Lower optim.lr, or resume from the "
-        "last checkpoint with another seed."
-      )
 
 
 def _check_bad_share(make_row, limit: float) -> None:
@@ -209,13 +388,17 @@ def _check_bad_share(make_row, limit: float) -> None:
 
 
 def _report(make_row, workdir: str) -> None:
-  """What the data left out, at the end of the run."""
+  """What the data left out on this host, at the end of the run."""
+  from locvlm_jax import build
+
   counts = dict(make_row.counts)
   print("data: " + ", ".join(f"{v} {k}" for k, v in sorted(counts.items())))
   for name, why in list(make_row.skipped.items())[:20]:
     print(f"  skipped {name}: {why}")
-  with open(os.path.join(workdir, "data.json"), "w", encoding="utf-8") as f:
-    json.dump({"counts": counts, "skipped": make_row.skipped}, f, indent=2)
+  build.write_json(
+    os.path.join(workdir, build.host_file("data.json")),
+    {"counts": counts, "skipped": make_row.skipped},
+  )
 
 
 if __name__ == "__main__":

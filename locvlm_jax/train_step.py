@@ -159,6 +159,9 @@ def train_step(
   Under accumulation sums are added first and divided once, so that a
   microbatch with few targets does not weigh more than its tokens.
 
+  Where loss or gradient is not finite, parameters and optimizer stay as they
+  were: the numbers are the same on all devices, and so is the decision.
+
   Args:
     state: before the step; donate it.
     batch: images, tokens, loss_mask, lengths, segments where rows are packed
@@ -168,19 +171,27 @@ def train_step(
     accumulate: microbatches a step.
 
   Returns:
-    The state after the step and scalars: loss, accuracy, targets, grad_norm.
+    The state after the step and scalars: loss, accuracy, targets, grad_norm,
+    skipped (whether nothing was updated).
   """
   (loss, sums), grads = _gradients(model, state, batch, accumulate)
   targets = jnp.maximum(sums["targets"], 1)
   with jax.named_scope("optimizer"):
     grads = jax.tree.map(lambda g: g / targets, grads)
+    norm = optax.tree.norm(grads)
+    good = jnp.isfinite(loss) & jnp.isfinite(norm)
     updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
-    trainable = optax.apply_updates(state.trainable, updates)
+    updated = (optax.apply_updates(state.trainable, updates), opt_state)
+    trainable, opt_state = jax.tree.map(
+      lambda new, old: jnp.where(good, new, old),
+      updated, (state.trainable, state.opt_state),
+    )  # fmt: skip
   scalars = {
     "loss": loss / targets,
     "accuracy": sums["correct"] / targets,
     "targets": sums["targets"],
-    "grad_norm": optax.tree.norm(grads),
+    "grad_norm": norm,
+    "skipped": ~good,
   }
   new = TrainState(state.step + 1, trainable, state.frozen, opt_state)
   return new, scalars

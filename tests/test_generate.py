@@ -30,6 +30,27 @@ def test_an_answer_and_a_picture(image, tmp_path):
     assert picture.size == (120, 100)
 
 
+def test_a_location_that_can_always_be_read(image):
+  done = run(
+    "generate", f"--image={image}", "--prompt=Where is the ball?", "--json",
+    "--constrained",
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  said = json.loads(done.stdout.splitlines()[-1])
+  x1, y1, x2, y2 = said["location"]
+  assert 0 <= x1 <= x2 <= 120 and 0 <= y1 <= y2 <= 100
+  assert 0 < said["probability"] <= 1 and said["reason"] == ""
+
+
+@pytest.mark.parametrize("num", [0, 2])
+def test_any_number_of_pictures(image, num):
+  done = run(
+    "generate", *[f"--image={image}"] * num, "--prompt=Hello.",
+    "--temperature=1", "--top_p=0.9", "--max_new_tokens=4",
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+
+
 def test_mistakes_are_one_line(image, tmp_path):
   done = run("generate", "--image=absent.png", "--prompt=What is this?")
   assert done.returncode == 70 and "absent.png" in done.stderr

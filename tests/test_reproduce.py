@@ -25,7 +25,7 @@ def calls(monkeypatch, tmp_path):
                  "captions": "x/captions_train.json",
                  "objectives": {"loc_pred": 1.0}},
       }  # fmt: skip
-      with open(os.path.join(flags["workdir"], "eval.json"), "w") as f:
+      with open(os.path.join(flags["workdir"], "results.json"), "w") as f:
         json.dump({"config": config, "metrics": {"a.b": 1.0},
                    "versions": {}}, f)  # fmt: skip
     return subprocess.CompletedProcess(line, 0)

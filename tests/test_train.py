@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from configs import micro
-from locvlm_jax import build, evaluate, optim, sharding, train
+from locvlm_jax import (
+  build,
+  checkpoint,
+  evaluate,
+  faults,
+  optim,
+  sharding,
+  train,
+)
 from locvlm_jax import train_step as step_lib
 from locvlm_jax.data import batch as batch_lib
 from locvlm_jax.data import microworld, pipeline, preprocess
@@ -85,6 +93,86 @@ def test_packed_rows_train_from_the_config(root, tmp_path):
   config = _config(root, **{"data.pack": 2, "data.sort_window": 2})
   train.train(config, str(tmp_path))
   assert [row[0] for row in _curve(tmp_path)] == [1, 2]
+
+
+def _poisoned(monkeypatch, steps, factor):
+  """The loss is multiplied by `factor` on the batches of `steps`."""
+  original = step_lib.inputs
+  seen = iter(range(1, 1000))
+
+  def inputs(batch):
+    batch, step = original(batch), next(seen)
+    bad = np.float32(factor if step in steps else 1.0)
+    return batch | {"scale": np.full(len(batch["tokens"]), bad)}
+
+  sums = step_lib.loss_sums
+
+  def loss_sums(model, params, batch):
+    loss, counts = sums(model, params, batch)
+    return loss * batch["scale"].mean(), counts
+
+  monkeypatch.setattr(step_lib, "inputs", inputs)
+  monkeypatch.setattr(step_lib, "loss_sums", loss_sums)
+
+
+def _incidents(workdir) -> list[dict]:
+  with open(os.path.join(workdir, "incidents.jsonl")) as f:
+    return [json.loads(line) for line in f]
+
+
+def test_steps_that_are_not_finite_are_skipped_then_stop(
+  root, tmp_path, monkeypatch
+):
+  config = _config(root, steps=8, checkpoint_every=1, checkpoint_keep=9)
+  _poisoned(monkeypatch, {2, 4, 5, 6}, np.nan)
+  with pytest.raises(faults.NotFinite, match="step 6: .* 3 times in a row"):
+    train.train(config, str(tmp_path))
+  # The batches are told, and not one parameter moved.
+  told = _incidents(tmp_path)
+  assert [x["step"] for x in told] == [2, 4, 5, 6]
+  assert told[0]["examples"] == list(range(8, 16))
+  assert all(told[0]["records"])
+  saved = checkpoint.Checkpoints(
+    build.checkpoint_dir(str(tmp_path)), read_only=True
+  )
+  assert saved.steps == [1, 2, 3, 4, 5]  # each refused if it were not finite
+  params = {s: saved.info(s)["leaves"]["params"] for s in saved.steps}
+  assert params[1] == params[2] != params[3] == params[4] == params[5]
+
+
+def test_a_spike_is_told_and_its_step_can_be_replayed(
+  root, tmp_path, monkeypatch, capsys
+):
+  config = _config(root, steps=14, checkpoint_every=4)
+  _poisoned(monkeypatch, {13}, 20.0)
+  train.train(config, str(tmp_path))
+  (told,) = _incidents(tmp_path)
+  assert told["step"] == 13 and told["why"].startswith("spike")
+  files = sorted(os.listdir(tmp_path))
+  monkeypatch.undo()
+  _poisoned(monkeypatch, {1}, 20.0)  # from step 12 on
+  capsys.readouterr()
+  train.train(config, str(tmp_path), replay=13)
+  out = capsys.readouterr().out
+  numbers = json.loads(out.split("replay of step 13: ")[1].splitlines()[0])
+  assert {k: repr(v) for k, v in numbers.items()} == told["scalars"]
+  for example, record in zip(told["examples"], told["records"], strict=True):
+    assert f"example {example}: {record}" in out
+  assert sorted(os.listdir(tmp_path)) == files
+
+
+def test_other_annotations_are_no_resumption(root, tmp_path):
+  config = _config(root)
+  notes = tmp_path / "captions.json"
+  with open(config["data"]["captions"]) as f:
+    content = json.load(f)
+  notes.write_text(json.dumps(content))
+  config["data"]["captions"] = str(notes)
+  train.train(config, str(tmp_path / "run"))
+  content["annotations"].pop()
+  notes.write_text(json.dumps(content))
+  with pytest.raises(faults.Mismatch, match="data.captions=.*has hash"):
+    train.train(config, str(tmp_path / "run"))
 
 
 def test_resume_under_another_config_is_refused(root, tmp_path):

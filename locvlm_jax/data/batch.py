@@ -29,13 +29,17 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from locvlm_jax import faults
+
 Turn = tuple[str, str]  # (question, answer)
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 Batch = dict[str, np.ndarray]
 
 
-class DataError(ValueError):
+class DataError(faults.Fault, ValueError):
   """Data on disk that the user has to repair; names the file and record."""
+
+  code = faults.BAD_DATA
 
 
 @dataclasses.dataclass(frozen=True)

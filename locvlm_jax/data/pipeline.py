@@ -16,6 +16,8 @@ many steps are sorted by length among them, alike on all hosts.
 
 import dataclasses
 import functools
+import hashlib
+import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,6 +69,24 @@ def open_sources(data: Mapping) -> dict[str, batch.Source]:
   if data["per_object"] and "instances" in sources:
     sources["instances"] = sources["instances"].per_object()
   return leakage.without(sources, data["exclude"])
+
+
+def fingerprint(data: Mapping) -> dict[str, str]:
+  """The hash of each annotation file that `config.data` trains on.
+
+  A path that is a directory counts by the names and sizes of its files.
+  """
+  names = [n for n, weight in data["mixture"].items() if weight > 0]
+  return {n: _hash(data[n]) for n in names if data[n]}
+
+
+def _hash(path: str) -> str:
+  if os.path.isdir(path):
+    names = sorted(os.scandir(path), key=lambda entry: entry.name)
+    listing = [(entry.name, entry.stat().st_size) for entry in names]
+    return hashlib.sha256(repr(listing).encode()).hexdigest()[:16]
+  with open(path, "rb") as f:
+    return hashlib.file_digest(f, "sha256").hexdigest()[:16]
 
 
 class _InOrder:
@@ -230,6 +250,19 @@ def _epochs(sources, mixture, seed) -> grain.MapDataset:
     parts.append(grain.MapDataset.source(source).repeat(int(times)))
   every = grain.MapDataset.concatenate(parts)
   return every.seed(seed).shuffle().repeat(None)
+
+
+def record_ids(
+  sources: Mapping[str, batch.Source],
+  mixture: Mapping[str, float],
+  mix_by: str,
+  seed: int,
+  examples: Sequence[int],
+) -> list[str]:
+  """The record behind each example of the stream, by its image or id."""
+  records = _mixed(sources, mixture, mix_by, seed)
+  found = [records[int(i)] for i in examples]
+  return [record.image or record.id for record in found]
 
 
 def _stack(rows) -> batch.Batch:

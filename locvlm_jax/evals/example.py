@@ -18,18 +18,27 @@ class Example:
 
   Attributes:
     id: unique within its task: the record's id, then what is asked.
-    image: path of the image.
+    image: path of the image, or of several in their order.
     question: what the model is asked.
     history: earlier turns of the conversation (in-context examples).
     truth: what the scorer and the report need; only json values. Boxes are
       (x1, y1, x2, y2) in [0, 1] of the model's square input.
+    location: whether every right answer is a location.
   """
 
   id: str
-  image: str | None
+  image: str | tuple[str, ...] | None
   question: str
   history: tuple[batch.Turn, ...] = ()
   truth: dict[str, Any] = dataclasses.field(default_factory=dict)
+  location: bool = False
+
+  @property
+  def pictures(self) -> tuple[str, ...]:
+    """The paths of all its images."""
+    if self.image is None:
+      return ()
+    return (self.image,) if isinstance(self.image, str) else self.image
 
 
 def square(record: batch.Record, kind: str, image_size: int) -> (

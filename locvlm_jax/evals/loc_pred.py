@@ -49,7 +49,7 @@ class LocPred:
                    "coords": spec, "geometry": geometry}  # fmt: skip
           yield [Example(f"{record.id}/{category}", record.image,
                          prompts.fill(wording, obj=category),
-                         truth=truth)]  # fmt: skip
+                         truth=truth, location=True)]  # fmt: skip
 
     return take(groups(), limit)
 

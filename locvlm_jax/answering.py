@@ -1,0 +1,186 @@
+"""From examples to answers: parameters, prompts, pictures, decoding, text."""
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from locvlm_jax import (
+  build,
+  constrained,
+  coords,
+  decode,
+  geometry,
+  grammar,
+  optim,
+  prompts,
+  sharding,
+  tokenizer,
+)
+from locvlm_jax.data import preprocess
+from locvlm_jax.evals.example import Example
+from locvlm_jax.weights import read
+
+# Prompts are padded to a multiple of this, so that few shapes are compiled.
+_PROMPT_MULTIPLE = 64
+# The answer whose location the grammar fills in.
+_LOCATED = prompts.LOC_PRED_ANSWERS[0]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Answerer:
+  """A model that answers; call it with one batch of examples.
+
+  Attributes:
+    config: as plain data; `config.eval` says how to decode.
+    model: `LocVLM`.
+    params: its parameters, on `mesh`.
+    mesh: of all processes; each has to be called alike.
+    spec: how questions are put.
+    origin: where the parameters are from.
+  """
+
+  config: Mapping
+  model: Any
+  params: Mapping
+  mesh: jax.sharding.Mesh
+  spec: preprocess.RowSpec
+  origin: Mapping
+
+  @classmethod
+  def load(cls, config: Mapping, mesh, workdir: str, llava: str = ""):
+    """The newest checkpoint of a run, or a Llava directory.
+
+    Raises:
+      ValueError: no such weights, or they are not of the config's model.
+    """
+    if llava:
+      flat, origin = read.open_llava(llava)[0], {"llava": llava}
+    else:
+      flat, info = build.open_params(workdir)
+      origin = {"workdir": workdir, "step": info["next_step"]}
+    model, text = build.model(config), build.load_tokenizer(config)
+    wanted = build.param_shapes(model)
+    for path, value in flat.items():
+      build.check_shape(path, value, wanted)
+    where = sharding.param_shardings(wanted, mesh)
+    dtype = jnp.dtype(config["model"]["dtype"])
+    params = {p: v.place(dtype, where[p]) for p, v in flat.items()}
+    spec = build.question_spec(config, text)
+    return cls(config, model, optim.unflatten(params), mesh, spec, origin)
+
+  def with_seed(self, seed: int) -> "Answerer":
+    """The same with another `eval.seed`."""
+    e = {**self.config["eval"], "seed": seed}
+    return dataclasses.replace(self, config={**self.config, "eval": e})
+
+  def __call__(self, examples: Sequence[Example]) -> list[str]:
+    """An answer to each; see `config.eval`.
+
+    With `eval.constrained`, those that ask for a location get a legal one.
+    """
+    if self.config["eval"]["constrained"] and examples[0].location:
+      return self.locate(examples)[0]
+    ids = decode.generate(
+      self.model, self.params, self._batch(examples), **self._options()
+    )
+    return [self._text(row) for row in sharding.fetch(ids)]
+
+  def stream(self, example: Example) -> Iterator[str]:
+    """The answer to one example, as it grows."""
+    for ids in decode.stream(
+      self.model, self.params, self._batch([example]), **self._options()
+    ):
+      yield self._text(ids[0])
+
+  def locate(
+    self, examples: Sequence[Example]
+  ) -> tuple[list[str], list[float]]:
+    """(answers that hold a legal location each, its probabilities)."""
+    found = constrained.locate(
+      self.model, self.params, self._batch(examples, self._opening),
+      self._grammar, temperature=self.config["eval"]["temperature"],
+      rng=self._rng,
+    )  # fmt: skip
+    answers = [
+      prompts.fill(_LOCATED, loc=self._grammar.text(numbers))
+      for numbers in found.numbers
+    ]
+    return answers, np.exp(found.log_probability).tolist()
+
+  @functools.cached_property
+  def _grammar(self) -> grammar.Grammar:
+    form = coords.Coords(**self.config["coords"])
+    after = _LOCATED.partition("{loc}")[2]
+    return grammar.build(form, self.spec.tokenizer, after)
+
+  @functools.cached_property
+  def _opening(self) -> list[int]:
+    """An answer's tokens up to its bracket."""
+    text = _LOCATED.partition("{loc}")[0] + "["
+    return self.spec.tokenizer.encode_after(f" {text}")
+
+  @property
+  def _rng(self):
+    return jax.random.key(self.config["eval"]["seed"])
+
+  def _options(self) -> dict:
+    e, text = self.config["eval"], self.spec.tokenizer
+    return {
+      "max_new_tokens": e["max_new_tokens"], "temperature": e["temperature"],
+      "top_k": e["top_k"], "top_p": e["top_p"], "rng": self._rng,
+      "stop": text.stop_ids(self.spec.format), "pad_id": text.pad_id,
+    }  # fmt: skip
+
+  def _text(self, ids) -> str:
+    answer = self.spec.tokenizer.answer(ids, self.spec.format)
+    for stop in self.config["eval"]["stop"]:
+      answer = answer.partition(stop)[0]
+    return answer.strip()
+
+  def _batch(self, examples: Sequence[Example], opening: Sequence[int] = ()):
+    """Prompts and pictures on the mesh, each host's own rows."""
+    prompts_ = [[*self._prompt(x), *opening] for x in examples]
+    longest = max(len(p) for p in prompts_)
+    longest += -longest % _PROMPT_MULTIPLE
+    pad = self.spec.tokenizer.pad_id
+    tokens = np.full((len(prompts_), longest), pad, np.int32)
+    for row, prompt in zip(tokens, prompts_, strict=True):
+      row[: len(prompt)] = prompt
+    mine = sharding.host_rows(len(examples))
+    batch = {
+      "tokens": tokens[mine],
+      "images": self._images(examples, mine),
+      "lengths": np.array([len(p) for p in prompts_[mine]], np.int32),
+      "example": np.array([zlib.crc32(x.id.encode()) & 0x7FFFFFFF
+                           for x in examples[mine]], np.int32),
+    }  # fmt: skip
+    return sharding.put_batch(batch, self.mesh, len(examples))
+
+  def _prompt(self, example: Example) -> list[int]:
+    return tokenizer.encode_prompt(
+      self.spec.tokenizer, self.spec.format, list(example.history),
+      example.question, self.spec.num_visual * len(example.pictures),
+    ).tolist()  # fmt: skip
+
+  def _images(self, examples, mine: slice) -> np.ndarray | None:
+    """[B, K, H, W, 3]; None where no example of the batch has a picture."""
+    most = max(len(x.pictures) for x in examples)
+    if not most:
+      return None
+    size = self.spec.image_size
+    images = np.zeros((len(examples[mine]), most, size, size, 3), np.uint8)
+    for row, example in zip(images, examples[mine], strict=True):
+      for slot, path in zip(row, example.pictures, strict=False):
+        slot[:] = self._image(path)
+    return images
+
+  def _image(self, path: str) -> np.ndarray:
+    image = preprocess.load_image(path)
+    kind, size = self.spec.geometry, self.spec.image_size
+    return geometry.make(kind, *image.size, size).apply_image(image)
