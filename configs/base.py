@@ -86,6 +86,12 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   c.mesh.tensor = 1
 
   c.eval = evaluation()
+  # Measured on the data of `eval` while training goes on.
+  c.validation = ml_collections.ConfigDict()
+  c.validation.every = 0  # steps; 0: never
+  c.validation.rows = 256  # of the mean loss; 0: none
+  c.validation.tasks = ()  # of `evaluate`
+  c.validation.samples = 64  # questions a task
   return tiny(c) if "tiny" in variant else c
 
 

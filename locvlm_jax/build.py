@@ -57,10 +57,12 @@ def check(config: Mapping) -> None:
   if config["checkpoint_best"] < 0:
     raise ValueError(f"checkpoint_best={config['checkpoint_best']}: below 0.")
   metric = config["checkpoint_metric"]
-  if metric.removeprefix("-") not in ("loss", "accuracy", "grad_norm"):
+  name, every = metric.removeprefix("-"), config["validation"]["every"]
+  known = name in ("loss", "accuracy", "grad_norm")
+  if not known and not (name.startswith("val.") and every):
     raise ValueError(
-      f"checkpoint_metric={metric!r}: not loss, accuracy or grad_norm, with a"
-      " '-' in front if more is better."
+      f"checkpoint_metric={metric!r}: not loss, accuracy or grad_norm, nor val."
+      "something with validation.every; with a '-' in front if more is better."
     )
   if config["batch_size"] % config["accumulate"]:
     raise ValueError(
@@ -110,6 +112,25 @@ def with_exclusions(config: Mapping) -> dict:
   if data["exclude_eval"]:
     files += [e[n] for n in ("instances", "novel", "conversations") if e[n]]
   return {**config, "data": {**data, "exclude": sorted(set(files))}}
+
+
+def with_validation_data(config: Mapping) -> dict:
+  """`config` with the files of `eval` as its data, where it has them.
+
+  Raises:
+    ValueError: `eval` has no file of any source that is trained on.
+  """
+  data, e = config["data"], config["eval"]
+  names = [n for n, w in data["mixture"].items() if w > 0 and e.get(n)]
+  if not names:
+    raise ValueError(
+      "validation.every: eval names no file of a source that is trained on;"
+      " set --config.eval.instances, or validation.rows=0."
+    )
+  changed = {n: e[n] for n in (*names, "images", "conversation_images")}
+  mixture = {n: data["mixture"][n] for n in names}
+  changed |= {"mixture": mixture, "exclude": ()}
+  return {**config, "data": {**data, **changed}}
 
 
 def row_spec(
@@ -305,7 +326,7 @@ def write_json(path: str, value: object) -> None:
 # the parameters nor the data.
 _FREE = ("log_every", "checkpoint_every", "checkpoint_keep", "checkpoint_best",
          "checkpoint_metric", "checkpoint_pinned", "faults", "mesh",
-         "eval", "init")  # fmt: skip
+         "eval", "init", "validation")  # fmt: skip
 
 
 def check_same_run(

@@ -93,6 +93,7 @@ class _Run:
   meter: Any  # metrics.Meter
   mesh: Any
   watch: Any  # hosts.Watch
+  validation: Any  # validation.Validation
 
 
 class _Done(NamedTuple):
@@ -119,7 +120,7 @@ def _open_run(
   config: Mapping, workdir: str, data: _Data, mesh, watch, replay: int
 ) -> _Run:
   """Parameters and optimizer, from the newest checkpoint if there is one."""
-  from locvlm_jax import build, checkpoint, optim, sharding
+  from locvlm_jax import build, checkpoint, optim, sharding, validation
   from locvlm_jax import train_step as step_lib
 
   watch.at(0, "restore")
@@ -150,7 +151,8 @@ def _open_run(
     build.summary(config, trainable, frozen, data.sources, mesh), flush=True
   )
   meter = build.meter(config, model, data.spec, trainable)
-  return _Run(saved, start, state, train_step, meter, mesh, watch)
+  measured = validation.Validation(config, model, mesh)
+  return _Run(saved, start, state, train_step, meter, mesh, watch, measured)
 
 
 def _loop(config: Mapping, workdir: str, data: _Data, run: _Run) -> None:
@@ -164,14 +166,16 @@ def _loop(config: Mapping, workdir: str, data: _Data, run: _Run) -> None:
 
   if build.is_first():
     build.write_json(os.path.join(workdir, "config.json"), config)
-  step, pending = run.start, None
-  with _journal(config, workdir, data, run) as look:
+  step, pending, validated = run.start, None, {}
+  with _journal(config, workdir, data, run) as (look, write):
     for done in _steps(config, data, run):
       if pending:
         look(pending)
       step, pending = done.step, done
+      if run.validation.due(step):
+        validated = _validated(run, step, write)
       if run.saved.due(step) or step == config["steps"]:
-        numbers, pending = look(done), None
+        numbers, pending = look(done) | validated, None
         run.watch.at(step, "save")
         run.saved.save(
           step, step_lib.to_items(run.state), _info(config, data, step),
@@ -182,6 +186,16 @@ def _loop(config: Mapping, workdir: str, data: _Data, run: _Run) -> None:
       look(pending)
     if step < config["steps"]:
       _preempted(config, workdir, data, run, step)
+
+
+def _validated(run: _Run, step: int, write) -> dict[str, float]:
+  """Measures the parameters after `step`."""
+  run.watch.at(step, "validate")
+  numbers = run.validation({**run.state.frozen, **run.state.trainable})
+  print(f"step {step}  " + "  ".join(f"{k} {v:.4g}" for k, v in
+                                     numbers.items()), flush=True)  # fmt: skip
+  write(step, numbers)
+  return numbers
 
 
 def _info(config: Mapping, data: _Data, step: int) -> dict:
@@ -305,7 +319,7 @@ def _journal(config: Mapping, workdir: str, data: _Data, run: _Run):
         write(step, line)
       return scalars
 
-    yield look
+    yield look, write
 
 
 def _replay(config, workdir, data: _Data, run: _Run, step: int) -> None:

@@ -18,13 +18,14 @@ LAYERS = {
   "hosts": 5, "guards": 5, "metrics": 5, "optim": 5,
   "train_step": 6, "decode": 6, "constrained": 6, "checkpoint": 6, "weights": 6,
   "evals": 7,
-  "answering": 8, "build": 8, "command": 8,
+  "answering": 8, "build": 8, "command": 8, "validation": 8,
   "train": 9, "evaluate": 9, "reproduce": 9, "report": 9, "convert": 9,
   "train_tokenizer": 9, "generate": 9, "overlap": 9, "build_data": 9,
   "bench": 9,
 }  # fmt: skip
 OWN_LAYER = {
   ("tokenizer", "prompts"), ("build", "command"), ("answering", "build"),
+  ("validation", "answering"), ("validation", "build"),
   ("weights", "checkpoint"),
 }  # fmt: skip
 # What each layer may not import from outside, anywhere in the file.
