@@ -80,6 +80,13 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   c.mesh.fsdp = -1
   c.mesh.tensor = 1
 
+  # A trace for XProf and `locvlm_jax.profile`, from the first of two steps to
+  # the last, as in --config.profile.steps=10,15; empty: none.
+  c.profile = ml_collections.ConfigDict()
+  c.profile.steps = ()
+  c.profile.hlo = False  # the compiled program beside it
+  c.profile.memory = False  # what lies in memory after the last of them
+
   c.eval = evaluation()
   return tiny(c) if "tiny" in variant else c
 

@@ -52,6 +52,7 @@ def check(config: Mapping) -> None:
       f"batch_size={config['batch_size']}: accumulate="
       f"{config['accumulate']} does not divide it."
     )
+  _check_profile(config)
   trained = config["prompt_format"]
   asked = _question_format(config)
   for field, value in (
@@ -61,6 +62,16 @@ def check(config: Mapping) -> None:
       raise ValueError(
         f"{field}={value!r}: not one of {', '.join(prompts.FORMATS)}."
       )
+
+
+def _check_profile(config: Mapping) -> None:
+  steps = config["profile"]["steps"]
+  if steps and not (len(steps) == 2 and 0 < steps[0] <= steps[1]):
+    raise ValueError(f"profile.steps={steps}: give two steps, as in 10,15.")
+  if steps and steps[1] > config["steps"]:
+    raise ValueError(
+      f"profile.steps={steps}: the run has {config['steps']} steps."
+    )
 
 
 def _field(config: Mapping, name: str):
@@ -274,7 +285,7 @@ def write_json(path: str, value: object) -> None:
 # Fields that may differ between a run and its resumption: they change neither
 # the parameters nor the data.
 _FREE = ("log_every", "checkpoint_every", "checkpoint_keep", "mesh", "eval",
-         "init")  # fmt: skip
+         "init", "profile")  # fmt: skip
 
 
 def check_same_run(config: Mapping, info: Mapping, workdir: str) -> None:

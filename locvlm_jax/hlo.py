@@ -30,6 +30,7 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _WHILE = re.compile(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)")
 _TRIPS = re.compile(r'known_trip_count"?:\{"n":"(\d+)"')
 _ARRAY = re.compile(r"(pred|[a-z]+\d+[a-z0-9]*)\[([\d,]*)\]")
+_CONSTANT = re.compile(r"[su]32\[\]\S* constant\((\d+)\)")
 # Twice as many bytes go over a link: first the sum's parts, then the sum.
 _PASSES = {"all-reduce": 2}
 
@@ -78,7 +79,7 @@ def collectives(text: str) -> list[Collective]:
         one = _collective(match, name, times[name], line)
         channel = re.search(r"channel_id=(\d+)", line)
         key = (one.kind, channel[1] if channel else (name, i))
-        if key not in found or found[key].count < one.count:
+        if key not in found or found[key].count > one.count:
           found[key] = one
   return list(found.values())
 
@@ -106,7 +107,7 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
     if head:
       current = bodies.setdefault(head[2], [])
       entry = head[2] if head[1] else entry
-    elif current is not None:
+    elif current is not None and " = " in line:
       current.append(line.strip().removeprefix("ROOT "))
   return bodies, entry
 
@@ -133,7 +134,8 @@ def _calls(lines: list[str], bodies) -> Iterator[tuple[str, int]]:
   for line in lines:
     loop = _WHILE.search(line)
     if loop:
-      yield loop[2], _trips(line, bodies.get(loop[1], []))
+      body = bodies.get(loop[2], [])
+      yield loop[2], _trips(line, bodies.get(loop[1], []), body)
       continue
     for name in _CALLED.findall(line):
       yield name, 1
@@ -141,13 +143,40 @@ def _calls(lines: list[str], bodies) -> Iterator[tuple[str, int]]:
       yield from ((n.strip().lstrip("%"), 1) for n in names.split(","))
 
 
-def _trips(line: str, condition: list[str]) -> int:
-  """Turns of a loop: as noted, or the bound that its counter is held to."""
+def _trips(line: str, condition: list[str], body: list[str]) -> int:
+  """Turns of a loop: as noted, or its counter's bound by its step."""
   known = _TRIPS.search(line)
   if known:
     return int(known[1])
-  bounds = re.findall(r"[su]32\[\]\S* constant\((\d+)\)", "\n".join(condition))
-  return max(map(int, bounds), default=1)
+  bounds = [int(n) for n in re.findall(_CONSTANT, "\n".join(condition))]
+  return max(bounds, default=1) // _step(condition, body)
+
+
+def _step(condition: list[str], body: list[str]) -> int:
+  """What a turn adds to the counter, one of the elements that it carries.
+
+  A loop that was unrolled by two has half the turns of its bound.
+  """
+  index = re.search(r"[su]32\[\]\S* get-tuple-element\(.*index=(\d+)",
+                    "\n".join(condition))  # fmt: skip
+  if not index or not body:
+    return 1
+  lines = {x.split(" = ")[0].lstrip("%"): x for x in body}
+  carried = _operands(body[-1], "tuple")
+  if len(carried) <= int(index[1]):
+    return 1
+  update = lines.get(carried[int(index[1])], "")
+  while copied := _operands(update, "copy"):
+    update = lines.get(copied[0], "")
+  added = _operands(update, "add")
+  found = [re.search(_CONSTANT, lines.get(name, "")) for name in added]
+  return max((int(n[1]) for n in found if n), default=1)
+
+
+def _operands(line: str, operation: str) -> list[str]:
+  found = re.search(rf" {operation}\(([^)]*)\)", line)
+  names = re.sub(r"/\*.*?\*/", "", found[1]) if found else ""
+  return [n.strip().lstrip("%") for n in names.split(",") if n.strip()]
 
 
 def _collective(match, computation: str, count: int, line: str) -> Collective:

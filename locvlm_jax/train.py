@@ -6,6 +6,7 @@ goes on exactly where it stopped. The workdir receives
   checkpoints/    parameters, optimizer, position in the data, config
   metrics.jsonl   one line every `log_every` steps; also for TensorBoard
   config.json     every field as resolved
+  profile/        traces of the steps that `config.profile` names
 """
 
 import contextlib
@@ -111,7 +112,7 @@ def _loop(config: Mapping, workdir: str, data: _Data, run: _Run, mesh) -> None:
   """Batch, step, progress line, checkpoint; from `run.start` to the end."""
   import jax
 
-  from locvlm_jax import optim, sharding
+  from locvlm_jax import optim, sharding, tracing
   from locvlm_jax import train_step as step_lib
   from locvlm_jax.data import pipeline
 
@@ -122,6 +123,10 @@ def _loop(config: Mapping, workdir: str, data: _Data, run: _Run, mesh) -> None:
     threads=config["data"]["threads"], window=config["data"]["sort_window"],
   )  # fmt: skip
   learning_rate = optim.schedule(config["optim"], config["steps"])
+  train_step = tracing.traced(
+    run.train_step, config["profile"], os.path.join(workdir, "profile"),
+    run.start,
+  )  # fmt: skip
   state, began, lengths = run.state, time.monotonic(), set()
   with _writers(workdir, run.start) as write:
     for step in range(run.start + 1, config["steps"] + 1):
@@ -131,7 +136,7 @@ def _loop(config: Mapping, workdir: str, data: _Data, run: _Run, mesh) -> None:
       lengths.add(length)
       run.meter.saw(length, float(batch["lengths"].mean()))
       batch = sharding.put_batch(batch, mesh, config["batch_size"])
-      state, scalars = run.train_step(state, batch)
+      state, scalars = train_step(state, batch)
       if step == run.start + 1:
         jax.block_until_ready(state.step)
         print(f"compiled in {time.monotonic() - began:.1f} s", flush=True)

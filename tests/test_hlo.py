@@ -67,6 +67,20 @@ def test_noted_trips_count():
   assert found[0].count == 7
 
 
+def test_a_loop_unrolled_by_two_turns_half_as_often():
+  text = TEXT
+  for old, new in (
+    ("constant(2)", "constant(8)\n  %k = s32[] get-tuple-element(%p), index=0"),
+    ("tuple(%i, %z)", "tuple(%k, /*index=1*/%z)"),
+    ("  %r = ", "  %two = s32[] constant(2)\n  %r = "),
+    ("  %r = ", "  %j = s32[] add(%i, %two)\n  %r = "),
+    ("  %r = ", "  %k = s32[] copy(%j)\n  %r = "),
+  ):
+    assert old in text
+    text = text.replace(old, new)
+  assert hlo.collectives(text)[0].count == 4
+
+
 def compiled_step(change=(), batch_size=8, length=96):
   """Stage 2 of a small LocVLM in bfloat16 on four devices, fsdp=4."""
   config = base.get_config("tiny").to_dict()

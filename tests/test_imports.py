@@ -14,13 +14,13 @@ LAYERS = {
   "coords": 1, "geometry": 1, "prompts": 1, "tokenizer": 1,
   "data": 2,
   "sharding": 3, "models": 4,
-  "metrics": 5, "optim": 5, "hlo": 5, "targets": 5,
+  "metrics": 5, "optim": 5, "hlo": 5, "targets": 5, "xplane": 5, "tracing": 5,
   "train_step": 6, "decode": 6, "checkpoint": 6, "weights": 6,
   "evals": 7,
   "build": 8, "command": 8,
   "train": 9, "evaluate": 9, "reproduce": 9, "report": 9, "convert": 9,
   "train_tokenizer": 9, "generate": 9, "overlap": 9, "build_data": 9,
-  "bench": 9, "plan": 9,
+  "bench": 9, "plan": 9, "profile": 9,
 }  # fmt: skip
 OWN_LAYER = {
   ("tokenizer", "prompts"), ("build", "command"), ("weights", "checkpoint"),
