@@ -66,6 +66,8 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   c.optim.b2 = 0.999
   c.optim.eps = 1e-8
   c.optim.clip_norm = 1.0
+  # Of the first moment; bfloat16 saves 2 of 16 bytes a trained parameter.
+  c.optim.mu_dtype = "float32"
 
   c.steps = 31_250  # 10 epochs of 200K at batch 64 (Section 4.1)
   c.batch_size = 64  # global

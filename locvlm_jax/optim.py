@@ -115,6 +115,7 @@ def _adamw(optim: Mapping, lr: optax.Schedule) -> optax.GradientTransformation:
   return optax.adamw(
     lr, b1=optim["b1"], b2=optim["b2"], eps=optim["eps"],
     weight_decay=optim["weight_decay"], mask=_decays,
+    mu_dtype=optim["mu_dtype"],
   )  # fmt: skip
 
 
@@ -122,7 +123,7 @@ def _muon(optim: Mapping, lr: optax.Schedule) -> optax.GradientTransformation:
   return optax.chain(
     optax.contrib.muon(
       1.0, eps=optim["eps"], adam_b1=optim["b1"], adam_b2=optim["b2"],
-      consistent_rms=0.2,
+      consistent_rms=0.2, mu_dtype=optim["mu_dtype"],
       muon_weight_dimension_numbers=lambda flat: {p: _matrix(p) for p in flat},
     ),
     # Its own decay would take in every vector that Adam moves.

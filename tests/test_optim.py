@@ -9,7 +9,7 @@ import pytest
 from locvlm_jax import metrics, optim
 
 _OPTIM = {"name": "adamw", "lr": 1.0, "warmup_ratio": 0.03, "b1": 0.9,
-          "b2": 0.999, "eps": 1e-8, "weight_decay": 0.0,
+          "b2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "mu_dtype": "float32",
           "clip_norm": 1.0}  # fmt: skip
 
 

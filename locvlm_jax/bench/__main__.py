@@ -5,7 +5,7 @@ import importlib
 import json
 
 # Each is a module beside this one, with `add_arguments` and `measure`.
-NAMES = ("input",)
+NAMES = ("input", "train")
 
 
 def main() -> None:
