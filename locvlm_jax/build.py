@@ -69,6 +69,7 @@ def check(config: Mapping) -> None:
       f"batch_size={config['batch_size']}: accumulate="
       f"{config['accumulate']} does not divide it."
     )
+  _check_profile(config)
   trained = config["prompt_format"]
   asked = _question_format(config)
   for field, value in (
@@ -78,6 +79,16 @@ def check(config: Mapping) -> None:
       raise ValueError(
         f"{field}={value!r}: not one of {', '.join(prompts.FORMATS)}."
       )
+
+
+def _check_profile(config: Mapping) -> None:
+  steps = config["profile"]["steps"]
+  if steps and not (len(steps) == 2 and 0 < steps[0] <= steps[1]):
+    raise ValueError(f"profile.steps={steps}: give two steps, as in 10,15.")
+  if steps and steps[1] > config["steps"]:
+    raise ValueError(
+      f"profile.steps={steps}: the run has {config['steps']} steps."
+    )
 
 
 def _field(config: Mapping, name: str):
@@ -181,12 +192,6 @@ def load_tokenizer(config: Mapping) -> tokenizer.Tokenizer:
   return text
 
 
-def param_shapes(m: locvlm.LocVLM) -> optim.Flat:
-  """{path: jax.ShapeDtypeStruct} of all parameters."""
-  init = functools.partial(locvlm.init_params, m)
-  return optim.flatten(jax.eval_shape(init, jax.random.key(0)))
-
-
 def initial_params(
   config: Mapping, m: locvlm.LocVLM, mesh: jax.sharding.Mesh
 ) -> optim.Flat:
@@ -195,14 +200,14 @@ def initial_params(
   Trainable ones are float32, frozen ones bfloat16 unless the model computes
   in float32.
   """
-  trainable, _ = optim.split(param_shapes(m), config["trainable"])
+  trainable, _ = optim.split(optim.param_shapes(m), config["trainable"])
   frozen_dtype = jnp.dtype(config["model"]["dtype"])
 
   def init(key):
     flat = optim.flatten(locvlm.init_params(m, key))
     return {p: _cast(v, p in trainable, frozen_dtype) for p, v in flat.items()}
 
-  shardings = sharding.param_shardings(param_shapes(m), mesh)
+  shardings = sharding.param_shardings(optim.param_shapes(m), mesh)
   key = jax.random.key(config["seed"])
   stored = _stored(config)
   _check_frozen(stored, trainable, shardings)
@@ -326,7 +331,7 @@ def write_json(path: str, value: object) -> None:
 # the parameters nor the data.
 _FREE = ("log_every", "checkpoint_every", "checkpoint_keep", "checkpoint_best",
          "checkpoint_metric", "checkpoint_pinned", "faults", "mesh",
-         "eval", "init", "validation")  # fmt: skip
+         "eval", "init", "profile", "validation")  # fmt: skip
 
 
 def check_same_run(
@@ -360,50 +365,17 @@ def check_same_run(
       )
 
 
-def forward_flops(m: locvlm.LocVLM, text_length: int) -> dict[str, float]:
-  """Model FLOPs of the forward pass of one sample with one image, by part.
-
-  2 FLOPs a multiply-add of every matrix, plus attention: 4 L T^2 D for the
-  ViT, half of it for the causal LLM. The head counts on text positions only.
-
-  Args:
-    m: the model.
-    text_length: text tokens of the sample.
-  """
-  flat = param_shapes(m)
-  vision, llm = m.config.vision, m.config.llm
-  visual, length = vision.num_patches, vision.num_patches + text_length
-
-  def weights(prefix):
-    return sum(
-      math.prod(v.shape)
-      for p, v in flat.items()
-      if p.startswith(prefix) and "embed" not in p
-    )
-
-  used = weights("vision/") - weights("vision/unused")
-  head = llm.vocab_size * llm.width
-  body = weights("llm/") - (0 if llm.tie_embeddings else head)
-  causal = 2.0 * llm.num_layers * length**2 * llm.num_heads * llm.head_dim
-  square = 4.0 * vision.num_used_layers * visual**2 * vision.width
-  return {
-    "vision": 2.0 * used * visual + square,
-    "adapter": 2.0 * weights("adapter/") * visual,
-    "llm": 2.0 * (body * length + head * text_length) + causal,
-  }
-
-
 def meter(config, m, spec, trainable) -> metrics.Meter:
   """Rates and MFU of this run on these devices."""
   parts = {path.split("/")[0] for path in trainable}
 
   def sample_flops(length: int) -> float:
-    forward = forward_flops(m, length - spec.num_visual)
+    forward = metrics.forward_flops(m, length - spec.num_visual)
     return metrics.train_flops(forward, parts)
 
   return metrics.Meter(
     config["steps"], config["batch_size"], sample_flops,
-    metrics.peak_flops(jax.devices()[0]) * jax.device_count(),
+    metrics.peak_flops(jax.devices()[0].device_kind) * jax.device_count(),
   )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ goes on exactly where it stopped. The workdir receives
   metrics.jsonl     one line every `log_every` steps; also for TensorBoard
   incidents.jsonl   the examples of steps that were skipped, or a spike
   config.json       every field as resolved
+  profile/          traces of the steps that `config.profile` names
 
 With --replay STEP it computes that step again, exactly as it was, from the
 newest checkpoint before it, prints its numbers and examples, and writes
@@ -90,6 +91,7 @@ class _Run:
   start: int  # steps done before this process began
   state: Any  # train_step.State
   train_step: Any  # state, batch -> state, scalars
+  traced_step: Any  # the same; writes a trace of the steps that are named
   meter: Any  # metrics.Meter
   mesh: Any
   watch: Any  # hosts.Watch
@@ -120,7 +122,14 @@ def _open_run(
   config: Mapping, workdir: str, data: _Data, mesh, watch, replay: int
 ) -> _Run:
   """Parameters and optimizer, from the newest checkpoint if there is one."""
-  from locvlm_jax import build, checkpoint, optim, sharding, validation
+  from locvlm_jax import (
+    build,
+    checkpoint,
+    optim,
+    sharding,
+    tracing,
+    validation,
+  )
   from locvlm_jax import train_step as step_lib
 
   watch.at(0, "restore")
@@ -152,7 +161,14 @@ def _open_run(
   )
   meter = build.meter(config, model, data.spec, trainable)
   measured = validation.Validation(config, model, mesh)
-  return _Run(saved, start, state, train_step, meter, mesh, watch, measured)
+  traced_step = train_step
+  if not replay:
+    traced_step = tracing.traced(
+      train_step, config["profile"], os.path.join(workdir, "profile"), start
+    )
+  return _Run(
+    saved, start, state, train_step, traced_step, meter, mesh, watch, measured
+  )
 
 
 def _loop(config: Mapping, workdir: str, data: _Data, run: _Run) -> None:
@@ -192,9 +208,8 @@ def _validated(run: _Run, step: int, write) -> dict[str, float]:
   """Measures the parameters after `step`."""
   run.watch.at(step, "validate")
   numbers = run.validation({**run.state.frozen, **run.state.trainable})
-  print(f"step {step}  " + "  ".join(f"{k} {v:.4g}" for k, v in
-                                     numbers.items()), flush=True)  # fmt: skip
-  write(step, numbers)
+  shown = "  ".join(f"{k} {v:.4g}" for k, v in numbers.items())
+  write(step, numbers, f"step {step}  {shown}")
   return numbers
 
 
@@ -249,7 +264,7 @@ def _steps(config: Mapping, data: _Data, run: _Run) -> Iterator[_Done]:
     rows = sharding.put_batch(rows, run.mesh, config["batch_size"] // pack)
     if not lengths:
       run.watch.agree("program", _program(run, rows))
-    run.state, scalars = run.train_step(run.state, rows)
+    run.state, scalars = run.traced_step(run.state, rows)
     first = not lengths
     if length not in lengths:  # compilation is not bounded as a step is
       jax.block_until_ready(run.state.step)
@@ -300,7 +315,7 @@ def _journal(config: Mapping, workdir: str, data: _Data, run: _Run):
     incident({"step": done.step, "why": why, "scalars": numbers,
               "examples": examples, "records": records})  # fmt: skip
 
-  with _writers(workdir, run.start, run.meter) as (write, incident):
+  with _writers(workdir, run.start) as (write, incident):
 
     def look(done: _Done) -> dict[str, float]:
       step = done.step
@@ -316,7 +331,7 @@ def _journal(config: Mapping, workdir: str, data: _Data, run: _Run):
       if (step % config["log_every"] == 0 or last) and not scalars["skipped"]:
         line = scalars | run.meter.rates(step)
         line |= {"lr": float(learning_rate(step - 1))}
-        write(step, line)
+        write(step, line, run.meter.line(step, line))
       return scalars
 
     yield look, write
@@ -351,7 +366,7 @@ def _check_compiled_once(train_step, lengths: int) -> None:
 
 
 @contextlib.contextmanager
-def _writers(workdir: str, start: int, meter):
+def _writers(workdir: str, start: int):
   """Functions that write scalars and incidents; the first process does.
 
   Scalars are printed, and go into json lines and to TensorBoard.
@@ -359,7 +374,7 @@ def _writers(workdir: str, start: int, meter):
   from locvlm_jax import build, metrics
 
   if not build.is_first():
-    yield (lambda step, scalars: None), (lambda incident: None)
+    yield (lambda step, scalars, line: None), (lambda incident: None)
     return
   lines = metrics.JsonLines(os.path.join(workdir, "metrics.jsonl"), start)
   incidents = metrics.JsonLines(os.path.join(workdir, "incidents.jsonl"), start)
@@ -370,8 +385,8 @@ def _writers(workdir: str, start: int, meter):
   except ImportError:  # json lines alone, where clu or TensorFlow is absent
     board = None
 
-  def write(step, scalars):
-    print(meter.line(step, scalars), flush=True)
+  def write(step, scalars, line):
+    print(line, flush=True)
     lines.write({"step": step, **scalars})
     if board:
       board.write_scalars(step, scalars)

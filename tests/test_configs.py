@@ -70,7 +70,7 @@ def test_full_size_shapes_and_sharding(name, argument):
   from locvlm_jax import build, optim, sharding
 
   config = load(name, argument).to_dict()
-  shapes = build.param_shapes(build.model(config))
+  shapes = optim.param_shapes(build.model(config))
   trainable, frozen = optim.split(shapes, config["trainable"])
   assert trainable and len(trainable) + len(frozen) == len(shapes)
   for path, shape in shapes.items():
@@ -81,17 +81,17 @@ def test_stage1_trains_the_adapter_alone():
   from locvlm_jax import build, optim
 
   config = load("locvlm_b", "stage1").to_dict()
-  shapes = build.param_shapes(build.model(config))
+  shapes = optim.param_shapes(build.model(config))
   trainable, _ = optim.split(shapes, config["trainable"])
   assert sum(v.size for v in trainable.values()) == 1024 * 4096 + 4096
 
 
 def test_the_committed_base_is_the_micro_model():
   from configs import micro
-  from locvlm_jax import build
+  from locvlm_jax import build, optim
 
   config = micro.get_config("stage1").to_dict()
-  shapes = build.param_shapes(build.model(config))
+  shapes = optim.param_shapes(build.model(config))
   found = {path: value.shape for path, value in build._stored(config).items()}
   assert found == {path: value.shape for path, value in shapes.items()}
   text = build.load_tokenizer(config)

@@ -3,6 +3,7 @@
 Letters: D contracted dims, F result dims, L layers.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -36,8 +37,33 @@ def linear(
   matrix = kernel.reshape(math.prod(dims), math.prod(features))
   flat = x.reshape(math.prod(rows), math.prod(dims))
   matrix = matrix.astype(x.dtype)
-  y = jnp.einsum("nd,df->nf", flat, matrix, preferred_element_type=dtype)
+  y = flat @ matrix if dtype is None else _product(flat, matrix, dtype)
   return y.reshape(*rows, *features)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _product(
+  x: Float[Array, "N D"], kernel: Float[Array, "D F"], dtype
+) -> Float[Array, "N F"]:
+  """x @ kernel in `dtype`; the gradient is multiplied in the operands' own.
+
+  Left to itself it is float32 times bfloat16, which XLA computes, and gathers,
+  as float32: sixteen times slower on an A100.
+  """
+  return jnp.matmul(x, kernel, preferred_element_type=dtype)
+
+
+def _product_forward(x, kernel, dtype):
+  return _product(x, kernel, dtype), (x, kernel)
+
+
+def _product_backward(dtype, operands, gradient):
+  x, kernel = operands
+  gradient = gradient.astype(x.dtype)
+  return gradient @ kernel.T, x.T @ gradient
+
+
+_product.defvjp(_product_forward, _product_backward)
 
 
 def stack(
