@@ -135,6 +135,10 @@ def data() -> ml_collections.ConfigDict:
   # json; several files are separated by commas.
   d.refer = ""
   d.conversations = ""  # LLaVA conversations about images
+  # What the boxes in their text, [0.12, 0.34, 0.5, 0.6], are fractions of. pad:
+  # the padded square, as in LLaVA's mix665k; they are rewritten in the form and
+  # geometry above. Empty: they stay as they are.
+  d.conversation_boxes = ""
   d.text = ""  # LLaVA conversations without an image
   # weight: a source's share of the rows is its weight, whatever its size.
   # epoch: an epoch has each of its records that many times, as LLaVA's mix665k.

@@ -24,7 +24,7 @@ from locvlm_jax import (
   sharding,
   tokenizer,
 )
-from locvlm_jax.data import objectives, pipeline, preprocess
+from locvlm_jax.data import locations, objectives, pipeline, preprocess
 from locvlm_jax.models import clip_vit, llama, locvlm
 from locvlm_jax.weights import original, read
 
@@ -52,6 +52,12 @@ def check(config: Mapping) -> None:
     raise ValueError(
       f"batch_size={config['batch_size']}: accumulate="
       f"{config['accumulate']} does not divide it."
+    )
+  boxes = config["data"]["conversation_boxes"]
+  if boxes not in ("", *locations.FRAMES):
+    raise ValueError(
+      f"data.conversation_boxes={boxes!r}: not one of {locations.FRAMES} or"
+      " empty."
     )
   trained = config["prompt_format"]
   asked = _question_format(config)
@@ -116,6 +122,7 @@ def row_spec(
     max_pairs=config["data"]["max_pairs"],
     weights=tuple(weights[name] for name in objectives.OBJECTIVES),
     vocabulary=instances.categories if instances else (),
+    boxes=config["data"]["conversation_boxes"],
   )  # fmt: skip
 
 
