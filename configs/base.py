@@ -151,7 +151,14 @@ def data() -> ml_collections.ConfigDict:
   d.conversation_images = ""  # the same for LLaVA's
   d.instances = ""  # COCO instances: the three objectives
   d.captions = ""  # COCO captions
+  # RefCOCO, RefCOCO+, RefCOCOg: refs(*).p with instances.json beside it, or
+  # json; several files are separated by commas.
+  d.refer = ""
   d.conversations = ""  # LLaVA conversations about images
+  # What the boxes in their text, [0.12, 0.34, 0.5, 0.6], are fractions of. pad:
+  # the padded square, as in LLaVA's mix665k; they are rewritten in the form and
+  # geometry above. Empty: they stay as they are.
+  d.conversation_boxes = ""
   d.text = ""  # LLaVA conversations without an image
   # weight: a source's share of the rows is its weight, whatever its size.
   # epoch: an epoch has each of its records that many times, as LLaVA's mix665k.
@@ -159,6 +166,7 @@ def data() -> ml_collections.ConfigDict:
   d.mixture = ml_collections.ConfigDict()  # weight of each source
   d.mixture.instances = 1.0
   d.mixture.captions = 0.0
+  d.mixture.refer = 0.0
   d.mixture.conversations = 0.0
   d.mixture.text = 0.0
   d.text_length = 192  # T: text tokens a row; no turn of 4 pairs is left out

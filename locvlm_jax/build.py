@@ -25,7 +25,7 @@ from locvlm_jax import (
   sharding,
   tokenizer,
 )
-from locvlm_jax.data import objectives, pipeline, preprocess
+from locvlm_jax.data import locations, objectives, pipeline, preprocess
 from locvlm_jax.models import clip_vit, llama, locvlm
 from locvlm_jax.weights import original, read
 
@@ -70,6 +70,12 @@ def check(config: Mapping) -> None:
       f"{config['accumulate']} does not divide it."
     )
   _check_profile(config)
+  boxes = config["data"]["conversation_boxes"]
+  if boxes not in ("", *locations.FRAMES):
+    raise ValueError(
+      f"data.conversation_boxes={boxes!r}: not one of {locations.FRAMES} or"
+      " empty."
+    )
   trained = config["prompt_format"]
   asked = _question_format(config)
   for field, value in (
@@ -162,6 +168,7 @@ def row_spec(
     max_pairs=config["data"]["max_pairs"],
     weights=tuple(weights[name] for name in objectives.OBJECTIVES),
     vocabulary=instances.categories if instances else (),
+    boxes=config["data"]["conversation_boxes"],
   )  # fmt: skip
 
 

@@ -438,6 +438,7 @@ def test_batch_that_the_mesh_does_not_divide_is_refused(root):
   "field, value",
   [("steps", -5), ("optim.lr", float("nan")), ("batch_size", 0),
    ("optim.warmup_ratio", 1.5), ("accumulate", 3),
+   ("data.conversation_boxes", "square"),
    ("prompt_format", "v9"), ("eval.prompt_format", "v9")],
 )  # fmt: skip
 def test_bad_values_name_the_field(root, field, value):

@@ -25,7 +25,14 @@ from collections.abc import Iterator, Mapping, Sequence
 import grain
 import numpy as np
 
-from locvlm_jax.data import batch, coco, conversations, leakage, preprocess
+from locvlm_jax.data import (
+  batch,
+  coco,
+  conversations,
+  leakage,
+  preprocess,
+  refer,
+)
 
 # Of the length of a row: few lengths, so that few programs are compiled.
 LENGTH_MULTIPLE = 64
@@ -38,6 +45,7 @@ SOURCES = {
   "instances": (coco.Instances, "images"),
   "novel": (coco.Instances, "images"),
   "captions": (coco.Captions, "images"),
+  "refer": (refer.Refer, "images"),
   "conversations": (conversations.Conversations, "conversation_images"),
   "text": (conversations.Conversations, "conversation_images"),
 }
