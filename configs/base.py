@@ -139,8 +139,10 @@ def model() -> ml_collections.ConfigDict:
   m.llm.rope_high_freq_factor = 4.0
   m.llm.rope_original_positions = 8192
   m.dtype = "bfloat16"  # of the computation
-  m.remat = "dots"  # none | dots | full
-  m.unroll = 1  # layers per iteration of the scan
+  # What the backward pass computes again: none | dots | full; and layers per
+  # iteration of the scan. auto and 0: by the kind of device (models/layers.py).
+  m.remat = "auto"
+  m.unroll = 0
   return m
 
 

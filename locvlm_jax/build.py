@@ -9,6 +9,7 @@ import math
 import os
 import pathlib
 import platform
+import re
 from collections.abc import Mapping
 
 import jax
@@ -26,7 +27,7 @@ from locvlm_jax import (
   tokenizer,
 )
 from locvlm_jax.data import locations, objectives, pipeline, preprocess
-from locvlm_jax.models import clip_vit, llama, locvlm
+from locvlm_jax.models import clip_vit, layers, llama, locvlm
 from locvlm_jax.weights import original, read
 
 
@@ -114,9 +115,19 @@ def check_mesh(config: Mapping, mesh: jax.sharding.Mesh) -> None:
     )
 
 
-def model(config: Mapping) -> locvlm.LocVLM:
-  """The model that `config.model` describes."""
+def model(config: Mapping, device_kind: str = "") -> locvlm.LocVLM:
+  """The model that `config.model` describes.
+
+  Args:
+    config: all of it.
+    device_kind: it is to run on; "": that of the devices here.
+  """
   m = dict(config["model"])
+  kind = device_kind or jax.devices()[0].device_kind
+  frozen = not any(re.match(t, "llm/layers") for t in config["trainable"])
+  remat, unroll = layers.defaults(kind, frozen)
+  m["remat"] = remat if m["remat"] == "auto" else m["remat"]
+  m["unroll"] = m["unroll"] or unroll
   vision = clip_vit.VisionConfig(**m.pop("vision"))
   llm = llama.LlamaConfig(**m.pop("llm"))
   return locvlm.LocVLM(locvlm.LocVLMConfig(vision=vision, llm=llm, **m))

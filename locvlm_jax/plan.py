@@ -60,7 +60,10 @@ def plan(config: Mapping, target: targets.Target, hlo_file=None) -> dict:
   mesh = sharding.make_mesh(config["mesh"], targets.devices(target))
   build.check_mesh(config, mesh)
   began = time.monotonic()
-  result = {"topology": target.topology, "settings": settings(config, mesh)}
+  result = {
+    "topology": target.topology,
+    "settings": settings(config, target, mesh),
+  }
   try:
     compiled = _compile(config, target, mesh)
   except Exception as e:
@@ -80,16 +83,19 @@ def plan(config: Mapping, target: targets.Target, hlo_file=None) -> dict:
   }
 
 
-def settings(config: Mapping, mesh) -> dict:
+def settings(config: Mapping, target: targets.Target, mesh) -> dict:
   """What --search varies, and the shape of the batch."""
+  from locvlm_jax import build
+
+  model = build.model(config, target.device.name).config
   return {
     "stage": config["stage"],
     "batch_size": config["batch_size"],
     "row": row_length(config),
     "mesh": dict(mesh.shape),
     "accumulate": config["accumulate"],
-    "remat": config["model"]["remat"],
-    "unroll": config["model"]["unroll"],
+    "remat": model.remat,
+    "unroll": model.unroll,
   }
 
 
@@ -113,7 +119,9 @@ def _compile(config: Mapping, target: targets.Target, mesh):
 
   attention = "cudnn" if target.device.is_gpu else "xla"
   model = locvlm.LocVLM(
-    dataclasses.replace(build.model(config).config, attention=attention)
+    dataclasses.replace(
+      build.model(config, target.device.name).config, attention=attention
+    )
   )
   tx = optim.make(config["optim"], config["steps"])
   trainable, frozen = _parameters(config, model, mesh)

@@ -77,6 +77,25 @@ def test_full_size_shapes_and_sharding(name, argument):
     assert len(sharding.param_spec(path)) <= len(shape.shape), path
 
 
+@pytest.mark.parametrize(
+  "kind, word, remat, unroll",
+  [("NVIDIA A100-SXM4-80GB", "", "none", 32),
+   ("NVIDIA A100-SXM4-80GB", "stage1", "dots", 1),
+   ("NVIDIA H200", "", "dots", 1), ("TPU v5 lite", "", "dots", 1),
+   ("TPU v5 lite", "stage1", "full", 1), ("TPU v5p", "", "none", 1),
+   ("TPU v6 lite", "", "dots", 1), ("cpu", "", "none", 1)],
+)  # fmt: skip
+def test_remat_and_unroll_follow_the_device(kind, word, remat, unroll):
+  from locvlm_jax import build
+
+  config = load("locvlm_l", word).to_dict()
+  got = build.model(config, kind).config
+  assert (got.remat, got.unroll) == (remat, unroll)
+  config["model"].update(remat="full", unroll=4)
+  got = build.model(config, kind).config
+  assert (got.remat, got.unroll) == ("full", 4)
+
+
 def test_stage1_trains_the_adapter_alone():
   from locvlm_jax import build, optim
 

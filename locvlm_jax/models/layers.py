@@ -13,6 +13,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 REMAT = ("none", "dots", "full")
+# Device kind -> remat where the language model trains, remat where it is frozen
+# (stage 1, with four times the rows), layers unrolled. They fit LocVLM-L's
+# batches on 8 GPUs or 16 chips, by locvlm_jax.plan (GiB, stage 2 / stage 1):
+# A100 44.8 / 72.9 of 78; v5e 15.4 of 15.75; v6e 15.6 of 31; v5p 42.7 of 95.
+# Unrolled, GPUs overlap layers; TPUs do so without, and compile for minutes.
+DEFAULTS = (
+  ("NVIDIA H200", ("dots", "dots", 1)),  # often alone, with all of the state
+  ("NVIDIA", ("none", "dots", 32)),
+  ("TPU v5 lite", ("dots", "full", 1)),
+  ("TPU v5", ("none", "dots", 1)),
+  ("TPU", ("dots", "full", 1)),
+  ("", ("none", "none", 1)),  # CPUs: small models
+)
 # The attention output's name for rematerialisation.
 CONTEXT = "context"
 
@@ -64,6 +77,13 @@ def _product_backward(dtype, operands, gradient):
 
 
 _product.defvjp(_product_forward, _product_backward)
+
+
+def defaults(device_kind: str, frozen: bool) -> tuple[str, int]:
+  """(remat, unroll) where a config leaves them to the kind of device."""
+  found = next(v for k, v in DEFAULTS if device_kind.startswith(k))
+  # Frozen layers have no weight gradients to overlap: they stay in a loop.
+  return (found[1], 1) if frozen else (found[0], found[2])
 
 
 def stack(
