@@ -15,7 +15,7 @@ LAYERS = {
   "data": 2,
   "sharding": 3, "models": 4,
   "metrics": 5, "optim": 5, "hlo": 5, "targets": 5, "xplane": 5, "tracing": 5,
-  "train_step": 6, "decode": 6, "checkpoint": 6, "weights": 6,
+  "train_step": 6, "decode": 6, "checkpoint": 6, "weights": 6, "lora": 7,
   "evals": 7,
   "build": 8, "command": 8,
   "train": 9, "evaluate": 9, "reproduce": 9, "report": 9, "convert": 9,
