@@ -43,6 +43,12 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   c.init.llava = ""
   c.init.checkpoint = ""
 
+  # Low-rank updates of the LLM's kernels instead of the kernels: `lora()`.
+  c.lora = ml_collections.ConfigDict()
+  c.lora.rank = 0  # none
+  c.lora.alpha = 16.0  # updates count alpha / rank
+  c.lora.targets = ("q", "k", "v", "out", "gate", "up", "down")
+
   c.model = model()
   c.tokenizer = ""  # directory with tokenizer.json
   c.prompt_format = "v1"
@@ -239,6 +245,14 @@ def evaluation() -> ml_collections.ConfigDict:
 def paper_literal(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """The schedule as printed in Section 4.1: warm-up ratio 0.3."""
   c.optim.warmup_ratio = 0.3
+  return c
+
+
+def lora(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Stage 2 on a GPU or two: the LLM frozen, but for LoRA (LLaVA's values)."""
+  c.lora.update(rank=128, alpha=256.0)
+  c.trainable = ("adapter", "llm/layers/.*_lora_[ab]")
+  c.optim.lr = 2e-4
   return c
 
 
