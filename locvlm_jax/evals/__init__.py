@@ -7,6 +7,7 @@ from locvlm_jax.evals.hallucination import Hallucination
 from locvlm_jax.evals.loc_pred import LocPred
 from locvlm_jax.evals.rev_loc import RevLoc
 from locvlm_jax.evals.spatial import Spatial
+from locvlm_jax.evals.spatial_released import Released
 from locvlm_jax.evals.vqa import Vqa
 
 EVALS = {
@@ -18,6 +19,8 @@ EVALS = {
     Hallucination("hallucination_novel", "novel"),
     Spatial(),
     Spatial("spatial_pair", rule="pair"),
+    Spatial("spatial_paper", per_image=None, whole=True),
+    Released(),
     Vqa(),
   )
 }
