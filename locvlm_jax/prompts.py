@@ -123,6 +123,7 @@ REV_LOC_ANSWERS = ("{a_obj}", "{obj}")
 
 # The wording of POPE and of kahnchana/locvlm's object probe.
 PRESENCE = ("Is there {a_obj} in the image?",)
+PRESENCE_VIDEO = ("Is there {a_obj} in the video?",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,6 +206,7 @@ def spatial_icl(
 
 HELD_OUT = (
   *PRESENCE,
+  *PRESENCE_VIDEO,
   *(spatial.question for spatial in SPATIAL_DIRECT),
   *SPATIAL_RELEASED.values(),
 )

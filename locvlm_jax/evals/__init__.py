@@ -3,6 +3,7 @@
 Every task has the interface of `run.Task`.
 """
 
+from locvlm_jax import prompts
 from locvlm_jax.evals.hallucination import Hallucination
 from locvlm_jax.evals.loc_pred import LocPred
 from locvlm_jax.evals.rev_loc import RevLoc
@@ -17,6 +18,11 @@ EVALS = {
     RevLoc(),
     Hallucination(),
     Hallucination("hallucination_novel", "novel"),
+    Hallucination("hal_coco", "instances", whole=True),
+    Hallucination("hal_ade", "hal_ade", whole=True),
+    Hallucination(
+      "hal_act", "hal_act", whole=True, question=prompts.PRESENCE_VIDEO[0]
+    ),
     Spatial(),
     Spatial("spatial_pair", rule="pair"),
     Spatial("spatial_paper", per_image=None, whole=True),
