@@ -78,7 +78,7 @@ test-slow: $(READY)
 
 # What a run has to survive; writes the table in tests/README.md.
 test-acceptance: $(READY)
-	$(BIN)/python -m pytest -q -m acceptance tests
+	$(BIN)/python tests/acceptance/run.py
 
 # Against transformers on PyTorch, which `requirements.txt` does not install.
 test-parity: $(READY)

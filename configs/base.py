@@ -72,6 +72,8 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   c.optim.b2 = 0.999
   c.optim.eps = 1e-8
   c.optim.clip_norm = 1.0
+  # Of the first moment; bfloat16 saves 2 of 16 bytes a trained parameter.
+  c.optim.mu_dtype = "float32"
 
   c.steps = 31_250  # 10 epochs of 200K at batch 64 (Section 4.1)
   c.batch_size = 64  # global
@@ -91,7 +93,20 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   c.mesh.fsdp = -1
   c.mesh.tensor = 1
 
+  # A trace for XProf and `locvlm_jax.profile`, from the first of two steps to
+  # the last, as in --config.profile.steps=10,15; empty: none.
+  c.profile = ml_collections.ConfigDict()
+  c.profile.steps = ()
+  c.profile.hlo = False  # the compiled program beside it
+  c.profile.memory = False  # what lies in memory after the last of them
+
   c.eval = evaluation()
+  # Measured on the data of `eval` while training goes on.
+  c.validation = ml_collections.ConfigDict()
+  c.validation.every = 0  # steps; 0: never
+  c.validation.rows = 256  # of the mean loss; 0: none
+  c.validation.tasks = ()  # of `evaluate`
+  c.validation.samples = 64  # questions a task
   return tiny(c) if "tiny" in variant else c
 
 
@@ -130,8 +145,10 @@ def model() -> ml_collections.ConfigDict:
   m.llm.rope_high_freq_factor = 4.0
   m.llm.rope_original_positions = 8192
   m.dtype = "bfloat16"  # of the computation
-  m.remat = "dots"  # none | dots | full
-  m.unroll = 1  # layers per iteration of the scan
+  # What the backward pass computes again: none | dots | full; and layers per
+  # iteration of the scan. auto and 0: by the kind of device (models/layers.py).
+  m.remat = "auto"
+  m.unroll = 0
   return m
 
 
@@ -142,7 +159,14 @@ def data() -> ml_collections.ConfigDict:
   d.conversation_images = ""  # the same for LLaVA's
   d.instances = ""  # COCO instances: the three objectives
   d.captions = ""  # COCO captions
+  # RefCOCO, RefCOCO+, RefCOCOg: refs(*).p with instances.json beside it, or
+  # json; several files are separated by commas.
+  d.refer = ""
   d.conversations = ""  # LLaVA conversations about images
+  # What the boxes in their text, [0.12, 0.34, 0.5, 0.6], are fractions of. pad:
+  # the padded square, as in LLaVA's mix665k; they are rewritten in the form and
+  # geometry above. Empty: they stay as they are.
+  d.conversation_boxes = ""
   d.text = ""  # LLaVA conversations without an image
   # weight: a source's share of the rows is its weight, whatever its size.
   # epoch: an epoch has each of its records that many times, as LLaVA's mix665k.
@@ -150,6 +174,7 @@ def data() -> ml_collections.ConfigDict:
   d.mixture = ml_collections.ConfigDict()  # weight of each source
   d.mixture.instances = 1.0
   d.mixture.captions = 0.0
+  d.mixture.refer = 0.0
   d.mixture.conversations = 0.0
   d.mixture.text = 0.0
   d.text_length = 192  # T: text tokens a row; no turn of 4 pairs is left out

@@ -99,6 +99,7 @@ def data_paths(c):
   c.data.conversation_images = root + "/images"
   c.data.instances = notes + "instances_train.json"
   c.data.captions = notes + "captions_train.json"
+  c.data.refer = notes + "refs_train.json"
   c.data.conversations = notes + "conversations_train.json"
   c.data.text = notes + "text_train.json"
   c.eval.images = root + "/images/val"

@@ -66,7 +66,7 @@ class Answerer:
       flat, info = build.open_params(workdir)
       origin = {"workdir": workdir, "step": info["next_step"]}
     model, text = build.model(config), build.load_tokenizer(config)
-    wanted = build.param_shapes(model)
+    wanted = optim.param_shapes(model)
     for path, value in flat.items():
       build.check_shape(path, value, wanted)
     where = sharding.param_shardings(wanted, mesh)

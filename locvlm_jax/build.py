@@ -9,6 +9,7 @@ import math
 import os
 import pathlib
 import platform
+import re
 from collections.abc import Mapping
 
 import jax
@@ -25,8 +26,8 @@ from locvlm_jax import (
   sharding,
   tokenizer,
 )
-from locvlm_jax.data import objectives, pipeline, preprocess
-from locvlm_jax.models import clip_vit, llama, locvlm
+from locvlm_jax.data import locations, objectives, pipeline, preprocess
+from locvlm_jax.models import clip_vit, layers, llama, locvlm
 from locvlm_jax.weights import original, read
 
 
@@ -57,15 +58,24 @@ def check(config: Mapping) -> None:
   if config["checkpoint_best"] < 0:
     raise ValueError(f"checkpoint_best={config['checkpoint_best']}: below 0.")
   metric = config["checkpoint_metric"]
-  if metric.removeprefix("-") not in ("loss", "accuracy", "grad_norm"):
+  name, every = metric.removeprefix("-"), config["validation"]["every"]
+  known = name in ("loss", "accuracy", "grad_norm")
+  if not known and not (name.startswith("val.") and every):
     raise ValueError(
-      f"checkpoint_metric={metric!r}: not loss, accuracy or grad_norm, with a"
-      " '-' in front if more is better."
+      f"checkpoint_metric={metric!r}: not loss, accuracy or grad_norm, nor val."
+      "something with validation.every; with a '-' in front if more is better."
     )
   if config["batch_size"] % config["accumulate"]:
     raise ValueError(
       f"batch_size={config['batch_size']}: accumulate="
       f"{config['accumulate']} does not divide it."
+    )
+  _check_profile(config)
+  boxes = config["data"]["conversation_boxes"]
+  if boxes not in ("", *locations.FRAMES):
+    raise ValueError(
+      f"data.conversation_boxes={boxes!r}: not one of {locations.FRAMES} or"
+      " empty."
     )
   trained = config["prompt_format"]
   asked = _question_format(config)
@@ -76,6 +86,16 @@ def check(config: Mapping) -> None:
       raise ValueError(
         f"{field}={value!r}: not one of {', '.join(prompts.FORMATS)}."
       )
+
+
+def _check_profile(config: Mapping) -> None:
+  steps = config["profile"]["steps"]
+  if steps and not (len(steps) == 2 and 0 < steps[0] <= steps[1]):
+    raise ValueError(f"profile.steps={steps}: give two steps, as in 10,15.")
+  if steps and steps[1] > config["steps"]:
+    raise ValueError(
+      f"profile.steps={steps}: the run has {config['steps']} steps."
+    )
 
 
 def _field(config: Mapping, name: str):
@@ -95,9 +115,19 @@ def check_mesh(config: Mapping, mesh: jax.sharding.Mesh) -> None:
     )
 
 
-def model(config: Mapping) -> locvlm.LocVLM:
-  """The model that `config.model` describes."""
+def model(config: Mapping, device_kind: str = "") -> locvlm.LocVLM:
+  """The model that `config.model` describes.
+
+  Args:
+    config: all of it.
+    device_kind: it is to run on; "": that of the devices here.
+  """
   m = dict(config["model"])
+  kind = device_kind or jax.devices()[0].device_kind
+  frozen = not any(re.match(t, "llm/layers") for t in config["trainable"])
+  remat, unroll = layers.defaults(kind, frozen)
+  m["remat"] = remat if m["remat"] == "auto" else m["remat"]
+  m["unroll"] = m["unroll"] or unroll
   vision = clip_vit.VisionConfig(**m.pop("vision"))
   llm = llama.LlamaConfig(**m.pop("llm"))
   return locvlm.LocVLM(locvlm.LocVLMConfig(vision=vision, llm=llm, **m))
@@ -111,6 +141,25 @@ def with_exclusions(config: Mapping) -> dict:
     files += [e[n] for n in ("instances", "novel", "conversations") if e[n]]
     files += pipeline.benchmark_files(e)
   return {**config, "data": {**data, "exclude": sorted(set(files))}}
+
+
+def with_validation_data(config: Mapping) -> dict:
+  """`config` with the files of `eval` as its data, where it has them.
+
+  Raises:
+    ValueError: `eval` has no file of any source that is trained on.
+  """
+  data, e = config["data"], config["eval"]
+  names = [n for n, w in data["mixture"].items() if w > 0 and e.get(n)]
+  if not names:
+    raise ValueError(
+      "validation.every: eval names no file of a source that is trained on;"
+      " set --config.eval.instances, or validation.rows=0."
+    )
+  changed = {n: e[n] for n in (*names, "images", "conversation_images")}
+  mixture = {n: data["mixture"][n] for n in names}
+  changed |= {"mixture": mixture, "exclude": ()}
+  return {**config, "data": {**data, **changed}}
 
 
 def row_spec(
@@ -131,6 +180,7 @@ def row_spec(
     max_pairs=config["data"]["max_pairs"],
     weights=tuple(weights[name] for name in objectives.OBJECTIVES),
     vocabulary=instances.categories if instances else (),
+    boxes=config["data"]["conversation_boxes"],
   )  # fmt: skip
 
 
@@ -161,12 +211,6 @@ def load_tokenizer(config: Mapping) -> tokenizer.Tokenizer:
   return text
 
 
-def param_shapes(m: locvlm.LocVLM) -> optim.Flat:
-  """{path: jax.ShapeDtypeStruct} of all parameters."""
-  init = functools.partial(locvlm.init_params, m)
-  return optim.flatten(jax.eval_shape(init, jax.random.key(0)))
-
-
 def initial_params(
   config: Mapping, m: locvlm.LocVLM, mesh: jax.sharding.Mesh
 ) -> optim.Flat:
@@ -175,14 +219,14 @@ def initial_params(
   Trainable ones are float32, frozen ones bfloat16 unless the model computes
   in float32.
   """
-  trainable, _ = optim.split(param_shapes(m), config["trainable"])
+  trainable, _ = optim.split(optim.param_shapes(m), config["trainable"])
   frozen_dtype = jnp.dtype(config["model"]["dtype"])
 
   def init(key):
     flat = optim.flatten(locvlm.init_params(m, key))
     return {p: _cast(v, p in trainable, frozen_dtype) for p, v in flat.items()}
 
-  shardings = sharding.param_shardings(param_shapes(m), mesh)
+  shardings = sharding.param_shardings(optim.param_shapes(m), mesh)
   key = jax.random.key(config["seed"])
   stored = _stored(config)
   _check_frozen(stored, trainable, shardings)
@@ -306,7 +350,7 @@ def write_json(path: str, value: object) -> None:
 # the parameters nor the data.
 _FREE = ("log_every", "checkpoint_every", "checkpoint_keep", "checkpoint_best",
          "checkpoint_metric", "checkpoint_pinned", "faults", "mesh",
-         "eval", "init")  # fmt: skip
+         "eval", "init", "profile", "validation")  # fmt: skip
 
 
 def check_same_run(
@@ -340,50 +384,17 @@ def check_same_run(
       )
 
 
-def forward_flops(m: locvlm.LocVLM, text_length: int) -> dict[str, float]:
-  """Model FLOPs of the forward pass of one sample with one image, by part.
-
-  2 FLOPs a multiply-add of every matrix, plus attention: 4 L T^2 D for the
-  ViT, half of it for the causal LLM. The head counts on text positions only.
-
-  Args:
-    m: the model.
-    text_length: text tokens of the sample.
-  """
-  flat = param_shapes(m)
-  vision, llm = m.config.vision, m.config.llm
-  visual, length = vision.num_patches, vision.num_patches + text_length
-
-  def weights(prefix):
-    return sum(
-      math.prod(v.shape)
-      for p, v in flat.items()
-      if p.startswith(prefix) and "embed" not in p
-    )
-
-  used = weights("vision/") - weights("vision/unused")
-  head = llm.vocab_size * llm.width
-  body = weights("llm/") - (0 if llm.tie_embeddings else head)
-  causal = 2.0 * llm.num_layers * length**2 * llm.num_heads * llm.head_dim
-  square = 4.0 * vision.num_used_layers * visual**2 * vision.width
-  return {
-    "vision": 2.0 * used * visual + square,
-    "adapter": 2.0 * weights("adapter/") * visual,
-    "llm": 2.0 * (body * length + head * text_length) + causal,
-  }
-
-
 def meter(config, m, spec, trainable) -> metrics.Meter:
   """Rates and MFU of this run on these devices."""
   parts = {path.split("/")[0] for path in trainable}
 
   def sample_flops(length: int) -> float:
-    forward = forward_flops(m, length - spec.num_visual)
+    forward = metrics.forward_flops(m, length - spec.num_visual)
     return metrics.train_flops(forward, parts)
 
   return metrics.Meter(
     config["steps"], config["batch_size"], sample_flops,
-    metrics.peak_flops(jax.devices()[0]) * jax.device_count(),
+    metrics.peak_flops(jax.devices()[0].device_kind) * jax.device_count(),
   )  # fmt: skip
 
 

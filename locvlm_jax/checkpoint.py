@@ -180,6 +180,8 @@ class Retention:
 
   def _goodness(self, metrics: Mapping[str, float]) -> float:
     name = self.metric.removeprefix("-")
+    if name.startswith("val.") and name not in metrics:
+      return -math.inf  # saved before the first validation
     return metrics[name] if self.metric.startswith("-") else -metrics[name]
 
 

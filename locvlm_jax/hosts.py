@@ -93,6 +93,8 @@ class Watch:
         "coordinator_address": os.environ["JAX_COORDINATOR_ADDRESS"],
         "num_processes": int(count),
         "process_id": int(os.environ["JAX_PROCESS_ID"]),
+        # Slurm's would give each process one device.
+        "cluster_detection_method": "deactivate",
       }
       self._index, self._count = which["process_id"], int(count)
     # The limits here are better told than JAX's, which only abort.

@@ -2,12 +2,15 @@
 
 import functools
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+
+from locvlm_jax import optim
 
 # Dense bfloat16 peak of one device in FLOP/s, from the vendors' data sheets;
 # keyed by the beginning of `device_kind`.
@@ -23,10 +26,10 @@ PEAK_FLOPS = {
 }
 
 
-def peak_flops(device: jax.Device) -> float:
-  """Peak FLOP/s of the device; measured on one large product if unknown."""
+def peak_flops(device_kind: str) -> float:
+  """Peak FLOP/s of a device; measured on one large product if unknown."""
   for kind, peak in PEAK_FLOPS.items():
-    if device.device_kind.startswith(kind):
+    if device_kind.startswith(kind):
       return peak
   return _measured_flops()
 
@@ -61,6 +64,39 @@ def train_flops(forward: Mapping[str, float], trainable: set[str]) -> float:
     total += flops * (1 + upstream + trains)
     upstream |= trains
   return total
+
+
+def forward_flops(model, text_length: int) -> dict[str, float]:
+  """Model FLOPs of the forward pass of one sample with one image, by part.
+
+  2 FLOPs a multiply-add of every matrix, plus attention: 4 L T^2 D for the
+  ViT, half of it for the causal LLM. The head counts on text positions only.
+
+  Args:
+    model: `LocVLM`.
+    text_length: text tokens of the sample.
+  """
+  flat = optim.param_shapes(model)
+  vision, llm = model.config.vision, model.config.llm
+  visual, length = vision.num_patches, vision.num_patches + text_length
+
+  def weights(prefix):
+    return sum(
+      math.prod(v.shape)
+      for p, v in flat.items()
+      if p.startswith(prefix) and "embed" not in p
+    )
+
+  used = weights("vision/") - weights("vision/unused")
+  head = llm.vocab_size * llm.width
+  body = weights("llm/") - (0 if llm.tie_embeddings else head)
+  causal = 2.0 * llm.num_layers * length**2 * llm.num_heads * llm.head_dim
+  square = 4.0 * vision.num_used_layers * visual**2 * vision.width
+  return {
+    "vision": 2.0 * used * visual + square,
+    "adapter": 2.0 * weights("adapter/") * visual,
+    "llm": 2.0 * (body * length + head * text_length) + causal,
+  }
 
 
 class Meter:

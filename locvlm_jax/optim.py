@@ -5,13 +5,17 @@ ones and the frozen ones are two such dicts: only the former have gradients,
 optimizer state and float32 masters.
 """
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import optax
 import optax.contrib
 from flax import traverse_util
+
+from locvlm_jax.models import locvlm
 
 Flat = dict[str, Any]  # {path: array or shape}
 
@@ -24,6 +28,12 @@ def flatten(params: Mapping) -> Flat:
 def unflatten(flat: Flat) -> dict:
   """{"a/b": x} -> {"a": {"b": x}}."""
   return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def param_shapes(model: locvlm.LocVLM) -> Flat:
+  """{path: jax.ShapeDtypeStruct} of all parameters, float32."""
+  init = functools.partial(locvlm.init_params, model)
+  return flatten(jax.eval_shape(init, jax.random.key(0)))
 
 
 def split(flat: Flat, trainable: Sequence[str]) -> tuple[Flat, Flat]:
@@ -105,6 +115,7 @@ def _adamw(optim: Mapping, lr: optax.Schedule) -> optax.GradientTransformation:
   return optax.adamw(
     lr, b1=optim["b1"], b2=optim["b2"], eps=optim["eps"],
     weight_decay=optim["weight_decay"], mask=_decays,
+    mu_dtype=optim["mu_dtype"],
   )  # fmt: skip
 
 
@@ -112,7 +123,7 @@ def _muon(optim: Mapping, lr: optax.Schedule) -> optax.GradientTransformation:
   return optax.chain(
     optax.contrib.muon(
       1.0, eps=optim["eps"], adam_b1=optim["b1"], adam_b2=optim["b2"],
-      consistent_rms=0.2,
+      consistent_rms=0.2, mu_dtype=optim["mu_dtype"],
       muon_weight_dimension_numbers=lambda flat: {p: _matrix(p) for p in flat},
     ),
     # Its own decay would take in every vector that Adam moves.

@@ -5,6 +5,7 @@ these are ours. A template holds slots:
 
   {obj}     a category or caption without its leading article: "red cup"
   {a_obj}   the same with an article: "a red cup"
+  {text}    an expression or caption as it was written: "two red cups"
   {loc}     a location as `coords` writes it
   {a} {b}   two objects of a spatial question
 
@@ -118,6 +119,7 @@ REV_LOC = {
 }
 
 REV_LOC_ANSWERS = ("{a_obj}", "{obj}")
+REV_LOC_TEXT_ANSWERS = ("{text}",)  # "her left hand" takes no other article
 
 # ---------------------------------------------------------------- held out
 
@@ -255,7 +257,8 @@ def fill(
   >>> fill("Where is the {obj}?", obj="the red cup")
   'Where is the red cup?'
   """
-  slots = {"loc": loc, "obj": bare(obj), "a": bare(a), "b": bare(b)}
+  slots = {"loc": loc, "obj": bare(obj), "a": bare(a), "b": bare(b),
+           "text": obj}  # fmt: skip
   slots["a_obj"] = with_article(obj)
   return _SLOT.sub(lambda m: slots[m[1]], template)
 

@@ -10,9 +10,10 @@ Axis letters of the parameters, as in `models`: L layers, D width, H query
 heads, G key/value heads, K head width, F hidden width, V vocabulary.
 """
 
+import functools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,6 +24,7 @@ from jaxtyping import Array
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")
+FSDP = "fsdp"
 TENSOR = "tensor"
 
 _LAYER = r"(vision(/unused)?|llm)/layers"
@@ -52,11 +54,14 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 _COMPILED = tuple((re.compile(rf"(?:.*/)?{p}"), spec) for p, spec in RULES)
 
 
-def make_mesh(shape: Mapping[str, int]) -> jax.sharding.Mesh:
+def make_mesh(
+  shape: Mapping[str, int], devices: Sequence[jax.Device] | None = None
+) -> jax.sharding.Mesh:
   """All devices as a mesh of `AXES`; axes that are left out have size 1.
 
   Args:
     shape: size of each axis; one may be -1: all devices that are left.
+    devices: those of a machine that is not here; None: all that are.
 
   Raises:
     ValueError: an unknown axis, a size that is neither -1 nor positive, two
@@ -69,13 +74,15 @@ def make_mesh(shape: Mapping[str, int]) -> jax.sharding.Mesh:
   for axis, size in sizes.items():
     if size < 1 and size != -1:
       raise ValueError(f"mesh.{axis}={size}: give a positive size, or -1")
-  sizes = _fill(sizes, jax.device_count())
+  devices = jax.devices() if devices is None else devices
+  sizes = _fill(sizes, len(devices))
   return jax.make_mesh(
     tuple(sizes[axis] for axis in AXES),
     AXES,
     # Named, because make_mesh's default is Explicit, which Linen's lifted
     # transforms do not take.
     axis_types=(AxisType.Auto,) * len(AXES),
+    devices=devices,
   )
 
 
@@ -223,6 +230,29 @@ def constrain(x: Array, spec: tuple) -> Array:
   if jax.sharding.get_abstract_mesh().empty:
     return x
   return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def gather(kernel: Array, whole: tuple, parts: tuple) -> Array:
+  """A kernel that lies in `parts`, laid out as `whole`; its gradient in parts.
+
+  `constrain` alone asks for `whole` of the gradient too: every device then
+  holds the sum of all, only to throw most of it away; a sum that goes straight
+  into parts moves half as much. And it lets the kernel be gathered before it is
+  cast to the dtype of the computation, which moves twice as much.
+  """
+  return constrain(constrain(kernel, parts), whole)
+
+
+def _gather_forward(kernel, whole, parts):
+  return gather(kernel, whole, parts), None
+
+
+def _gather_backward(whole, parts, _, gradient):
+  return (constrain(gradient, parts),)
+
+
+gather.defvjp(_gather_forward, _gather_backward)
 
 
 def num_batch_shards() -> int:

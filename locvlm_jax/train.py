@@ -7,6 +7,7 @@ goes on exactly where it stopped. The workdir receives
   metrics.jsonl     one line every `log_every` steps; also for TensorBoard
   incidents.jsonl   the examples of steps that were skipped, or a spike
   config.json       every field as resolved
+  profile/          traces of the steps that `config.profile` names
 
 With --replay STEP it computes that step again, exactly as it was, from the
 newest checkpoint before it, prints its numbers and examples, and writes
@@ -90,9 +91,11 @@ class _Run:
   start: int  # steps done before this process began
   state: Any  # train_step.State
   train_step: Any  # state, batch -> state, scalars
+  traced_step: Any  # the same; writes a trace of the steps that are named
   meter: Any  # metrics.Meter
   mesh: Any
   watch: Any  # hosts.Watch
+  validation: Any  # validation.Validation
 
 
 class _Done(NamedTuple):
@@ -119,7 +122,14 @@ def _open_run(
   config: Mapping, workdir: str, data: _Data, mesh, watch, replay: int
 ) -> _Run:
   """Parameters and optimizer, from the newest checkpoint if there is one."""
-  from locvlm_jax import build, checkpoint, optim, sharding
+  from locvlm_jax import (
+    build,
+    checkpoint,
+    optim,
+    sharding,
+    tracing,
+    validation,
+  )
   from locvlm_jax import train_step as step_lib
 
   watch.at(0, "restore")
@@ -150,7 +160,15 @@ def _open_run(
     build.summary(config, trainable, frozen, data.sources, mesh), flush=True
   )
   meter = build.meter(config, model, data.spec, trainable)
-  return _Run(saved, start, state, train_step, meter, mesh, watch)
+  measured = validation.Validation(config, model, mesh)
+  traced_step = train_step
+  if not replay:
+    traced_step = tracing.traced(
+      train_step, config["profile"], os.path.join(workdir, "profile"), start
+    )
+  return _Run(
+    saved, start, state, train_step, traced_step, meter, mesh, watch, measured
+  )
 
 
 def _loop(config: Mapping, workdir: str, data: _Data, run: _Run) -> None:
@@ -164,14 +182,16 @@ def _loop(config: Mapping, workdir: str, data: _Data, run: _Run) -> None:
 
   if build.is_first():
     build.write_json(os.path.join(workdir, "config.json"), config)
-  step, pending = run.start, None
-  with _journal(config, workdir, data, run) as look:
+  step, pending, validated = run.start, None, {}
+  with _journal(config, workdir, data, run) as (look, write):
     for done in _steps(config, data, run):
       if pending:
         look(pending)
       step, pending = done.step, done
+      if run.validation.due(step):
+        validated = _validated(run, step, write)
       if run.saved.due(step) or step == config["steps"]:
-        numbers, pending = look(done), None
+        numbers, pending = look(done) | validated, None
         run.watch.at(step, "save")
         run.saved.save(
           step, step_lib.to_items(run.state), _info(config, data, step),
@@ -182,6 +202,15 @@ def _loop(config: Mapping, workdir: str, data: _Data, run: _Run) -> None:
       look(pending)
     if step < config["steps"]:
       _preempted(config, workdir, data, run, step)
+
+
+def _validated(run: _Run, step: int, write) -> dict[str, float]:
+  """Measures the parameters after `step`."""
+  run.watch.at(step, "validate")
+  numbers = run.validation({**run.state.frozen, **run.state.trainable})
+  shown = "  ".join(f"{k} {v:.4g}" for k, v in numbers.items())
+  write(step, numbers, f"step {step}  {shown}")
+  return numbers
 
 
 def _info(config: Mapping, data: _Data, step: int) -> dict:
@@ -235,7 +264,7 @@ def _steps(config: Mapping, data: _Data, run: _Run) -> Iterator[_Done]:
     rows = sharding.put_batch(rows, run.mesh, config["batch_size"] // pack)
     if not lengths:
       run.watch.agree("program", _program(run, rows))
-    run.state, scalars = run.train_step(run.state, rows)
+    run.state, scalars = run.traced_step(run.state, rows)
     first = not lengths
     if length not in lengths:  # compilation is not bounded as a step is
       jax.block_until_ready(run.state.step)
@@ -286,7 +315,7 @@ def _journal(config: Mapping, workdir: str, data: _Data, run: _Run):
     incident({"step": done.step, "why": why, "scalars": numbers,
               "examples": examples, "records": records})  # fmt: skip
 
-  with _writers(workdir, run.start, run.meter) as (write, incident):
+  with _writers(workdir, run.start) as (write, incident):
 
     def look(done: _Done) -> dict[str, float]:
       step = done.step
@@ -302,10 +331,10 @@ def _journal(config: Mapping, workdir: str, data: _Data, run: _Run):
       if (step % config["log_every"] == 0 or last) and not scalars["skipped"]:
         line = scalars | run.meter.rates(step)
         line |= {"lr": float(learning_rate(step - 1))}
-        write(step, line)
+        write(step, line, run.meter.line(step, line))
       return scalars
 
-    yield look
+    yield look, write
 
 
 def _replay(config, workdir, data: _Data, run: _Run, step: int) -> None:
@@ -337,7 +366,7 @@ def _check_compiled_once(train_step, lengths: int) -> None:
 
 
 @contextlib.contextmanager
-def _writers(workdir: str, start: int, meter):
+def _writers(workdir: str, start: int):
   """Functions that write scalars and incidents; the first process does.
 
   Scalars are printed, and go into json lines and to TensorBoard.
@@ -345,7 +374,7 @@ def _writers(workdir: str, start: int, meter):
   from locvlm_jax import build, metrics
 
   if not build.is_first():
-    yield (lambda step, scalars: None), (lambda incident: None)
+    yield (lambda step, scalars, line: None), (lambda incident: None)
     return
   lines = metrics.JsonLines(os.path.join(workdir, "metrics.jsonl"), start)
   incidents = metrics.JsonLines(os.path.join(workdir, "incidents.jsonl"), start)
@@ -356,8 +385,8 @@ def _writers(workdir: str, start: int, meter):
   except ImportError:  # json lines alone, where clu or TensorFlow is absent
     board = None
 
-  def write(step, scalars):
-    print(meter.line(step, scalars), flush=True)
+  def write(step, scalars, line):
+    print(line, flush=True)
     lines.write({"step": step, **scalars})
     if board:
       board.write_scalars(step, scalars)

@@ -43,21 +43,39 @@ def init_state(
   trainable: dict, frozen: dict, tx, mesh: jax.sharding.Mesh
 ) -> tuple[TrainState, TrainState]:
   """(the state before the first step, its shardings)."""
-  replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-  where = {p: v.sharding for p, v in trainable.items()}
+  shapes = state_shapes(trainable, frozen, tx, mesh)
+  where = jax.tree.map(lambda x: x.sharding, shapes)
+  step = jax.device_put(jnp.zeros((), jnp.int32), where.step)
+  opt_state = jax.jit(tx.init, out_shardings=where.opt_state)(trainable)
+  return TrainState(step, trainable, frozen, opt_state), where
 
-  def place(keys, _):  # a moment lies where its parameter does
-    return where.get(getattr(keys[-1], "key", None), replicated)
+
+def state_shapes(
+  trainable: dict, frozen: dict, tx, mesh: jax.sharding.Mesh
+) -> TrainState:
+  """The state as `jax.ShapeDtypeStruct`s with shardings.
+
+  Args:
+    trainable, frozen: arrays, or shapes with shardings.
+    tx: the optimizer.
+    mesh: that they lie on.
+  """
+  replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+  def shape(x, where):
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+
+  def place(keys, x):  # a moment lies where its parameter does
+    of = trainable.get(getattr(keys[-1], "key", None))
+    return shape(x, replicated if of is None else of.sharding)
 
   opt_shapes = jax.eval_shape(tx.init, trainable)
-  opt_where = jax.tree_util.tree_map_with_path(place, opt_shapes)
-  shardings = TrainState(
-    step=replicated, trainable=where,
-    frozen={p: v.sharding for p, v in frozen.items()}, opt_state=opt_where,
-  )  # fmt: skip
-  step = jax.device_put(jnp.zeros((), jnp.int32), replicated)
-  opt_state = jax.jit(tx.init, out_shardings=opt_where)(trainable)
-  return TrainState(step, trainable, frozen, opt_state), shardings
+  return TrainState(
+    step=jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated),
+    trainable={p: shape(v, v.sharding) for p, v in trainable.items()},
+    frozen={p: shape(v, v.sharding) for p, v in frozen.items()},
+    opt_state=jax.tree_util.tree_map_with_path(place, opt_shapes),
+  )
 
 
 def to_items(state: TrainState) -> dict[str, Any]:

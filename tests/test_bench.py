@@ -1,13 +1,20 @@
 """The measurements run and say what they measured."""
 
 import json
+import os
+import pathlib
+import subprocess
+import sys
+import types
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from locvlm_jax.bench import __main__ as bench
-from locvlm_jax.bench import timing
+from locvlm_jax.bench import timing, train
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def run(monkeypatch, capsys, *arguments) -> dict:
@@ -54,3 +61,70 @@ def test_input_names_an_empty_folder(tmp_path, monkeypatch, capsys):
     run(monkeypatch, capsys, "input", f"--images={tmp_path}")
   assert stopped.value.code == 78
   assert str(tmp_path) in capsys.readouterr().err
+
+
+def _square(x):
+  return x * x
+
+
+def test_alone_returns_what_another_process_found():
+  assert timing.alone(_square, 3) == 9
+  with pytest.raises(ValueError, match="_square failed"):
+    timing.alone(_square, None)
+
+
+def test_train_needs_neither_grain_nor_clu_nor_tensorflow():
+  """As on a bare GPU image; stage 1 is the shorter compilation."""
+  code = """
+import sys
+for name in ("grain", "clu", "tensorflow", "ml_collections", "torch"):
+  sys.modules[name] = None
+from locvlm_jax.bench import __main__, train
+import argparse, json
+parser = argparse.ArgumentParser()
+train.add_arguments(parser)
+arguments = parser.parse_args(["--stage=1", "--batch=2", "--text=16",
+                               "--steps=1", "--rounds=2", "--warmup=1"])
+print(json.dumps(train._ours(arguments)))
+"""
+  done = subprocess.run(
+    [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+    env={**os.environ, "XLA_FLAGS": ""}, timeout=200,
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr[-2000:]
+  got = json.loads(done.stdout)
+  assert got["row"] == 80 and len(got["seconds"]) == 2
+  assert 5 < got["loss"] < 10  # random: ln(1024) = 6.9
+  assert got["sample_flops"] > 0 and got["one_product_flops"] > 0
+
+
+def test_train_divides_by_the_samples_flops():
+  parts = [
+    {"seconds": [2.0, 1.0], "sample_flops": 10.0, "peak_flops": 100.0},
+    {"seconds": [4.0], "sample_flops": 10.0, "peak_flops": 100.0},
+  ]
+  got = train._rates(parts, types.SimpleNamespace(batch=8, text=64))
+  assert got["step_ms"]["median"] == 2000
+  assert got["samples_per_s"] == {"median": 4.0, "lowest": 2.0, "highest": 8.0}
+  assert got["mfu"]["median"] == pytest.approx(4 * 10 / 100)
+  assert got["tokens_per_s"]["median"] == 64 * 4
+
+
+@pytest.mark.parametrize("name, length", [("b", 384), ("l", 704)])
+def test_train_has_the_paper_sizes(name, length):
+  shape = train.config(name)
+  rows = train.batch(shape, 2, 128)
+  assert rows["tokens"].shape == (2, length)
+  assert (rows["loss_mask"].sum(1) == 127).all()
+  assert (rows["tokens"] == -1).sum() == 2 * shape.vision.num_patches
+
+
+@pytest.mark.parity
+def test_the_peer_is_transformers_llava():
+  pytest.importorskip("torch")
+  arguments = types.SimpleNamespace(
+    model="micro", stage=2, batch=2, text=16, accumulate=1, remat="none",
+    warmup=1, steps=1, rounds=1,
+  )  # fmt: skip
+  got = train._peer(arguments, tuned=False)
+  assert got["row"] == 80 and 5 < got["loss"] < 10

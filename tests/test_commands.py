@@ -15,7 +15,7 @@ from locvlm_jax.data import microworld
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COMMANDS = ("train", "evaluate", "generate", "reproduce", "report",
             "convert", "build_data", "overlap", "train_tokenizer",
-            "data.microworld", "data.inspect")  # fmt: skip
+            "plan", "profile", "data.microworld", "data.inspect")  # fmt: skip
 
 
 def run(command: str, *arguments: str) -> subprocess.CompletedProcess:

@@ -70,28 +70,47 @@ def test_full_size_shapes_and_sharding(name, argument):
   from locvlm_jax import build, optim, sharding
 
   config = load(name, argument).to_dict()
-  shapes = build.param_shapes(build.model(config))
+  shapes = optim.param_shapes(build.model(config))
   trainable, frozen = optim.split(shapes, config["trainable"])
   assert trainable and len(trainable) + len(frozen) == len(shapes)
   for path, shape in shapes.items():
     assert len(sharding.param_spec(path)) <= len(shape.shape), path
 
 
+@pytest.mark.parametrize(
+  "kind, word, remat, unroll",
+  [("NVIDIA A100-SXM4-80GB", "", "none", 32),
+   ("NVIDIA A100-SXM4-80GB", "stage1", "dots", 1),
+   ("NVIDIA H200", "", "dots", 1), ("TPU v5 lite", "", "dots", 1),
+   ("TPU v5 lite", "stage1", "full", 1), ("TPU v5p", "", "none", 1),
+   ("TPU v6 lite", "", "dots", 1), ("cpu", "", "none", 1)],
+)  # fmt: skip
+def test_remat_and_unroll_follow_the_device(kind, word, remat, unroll):
+  from locvlm_jax import build
+
+  config = load("locvlm_l", word).to_dict()
+  got = build.model(config, kind).config
+  assert (got.remat, got.unroll) == (remat, unroll)
+  config["model"].update(remat="full", unroll=4)
+  got = build.model(config, kind).config
+  assert (got.remat, got.unroll) == ("full", 4)
+
+
 def test_stage1_trains_the_adapter_alone():
   from locvlm_jax import build, optim
 
   config = load("locvlm_b", "stage1").to_dict()
-  shapes = build.param_shapes(build.model(config))
+  shapes = optim.param_shapes(build.model(config))
   trainable, _ = optim.split(shapes, config["trainable"])
   assert sum(v.size for v in trainable.values()) == 1024 * 4096 + 4096
 
 
 def test_the_committed_base_is_the_micro_model():
   from configs import micro
-  from locvlm_jax import build
+  from locvlm_jax import build, optim
 
   config = micro.get_config("stage1").to_dict()
-  shapes = build.param_shapes(build.model(config))
+  shapes = optim.param_shapes(build.model(config))
   found = {path: value.shape for path, value in build._stored(config).items()}
   assert found == {path: value.shape for path, value in shapes.items()}
   text = build.load_tokenizer(config)

@@ -15,17 +15,19 @@ LAYERS = {
   "coords": 1, "geometry": 1, "prompts": 1, "tokenizer": 1,
   "data": 2, "grammar": 2,
   "sharding": 3, "models": 4,
-  "hosts": 5, "guards": 5, "metrics": 5, "optim": 5,
+  "hosts": 5, "guards": 5, "metrics": 5, "optim": 5, "hlo": 5, "targets": 5,
+  "xplane": 5, "tracing": 5,
   "train_step": 6, "decode": 6, "constrained": 6, "checkpoint": 6, "weights": 6,
   "evals": 7,
-  "answering": 8, "build": 8, "command": 8,
+  "answering": 8, "build": 8, "command": 8, "validation": 8,
   "train": 9, "evaluate": 9, "reproduce": 9, "report": 9, "convert": 9,
   "train_tokenizer": 9, "generate": 9, "overlap": 9, "build_data": 9,
-  "bench": 9,
+  "bench": 9, "plan": 9, "profile": 9,
 }  # fmt: skip
 OWN_LAYER = {
   ("tokenizer", "prompts"), ("build", "command"), ("answering", "build"),
-  ("weights", "checkpoint"),
+  ("validation", "answering"), ("validation", "build"),
+  ("weights", "checkpoint"), ("metrics", "optim"),
 }  # fmt: skip
 # What each layer may not import from outside, anywhere in the file.
 FORBIDDEN = {

@@ -9,7 +9,7 @@ import pytest
 from locvlm_jax import metrics, optim
 
 _OPTIM = {"name": "adamw", "lr": 1.0, "warmup_ratio": 0.03, "b1": 0.9,
-          "b2": 0.999, "eps": 1e-8, "weight_decay": 0.0,
+          "b2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "mu_dtype": "float32",
           "clip_norm": 1.0}  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def test_every_matrix_of_the_model_is_muons():
   from configs import micro
   from locvlm_jax import build
 
-  shapes = build.param_shapes(build.model(micro.get_config().to_dict()))
+  shapes = optim.param_shapes(build.model(micro.get_config().to_dict()))
   left = {p for p in shapes if optim._matrix(p) is None}
   for path in left:
     assert (
@@ -120,7 +120,7 @@ def test_forward_flops_of_locvlm_b_and_l():
     (locvlm_l, 576, 9.43e12),
   ):
     model = build.model(config.get_config().to_dict())
-    flops = build.forward_flops(model, text_length=128)
+    flops = metrics.forward_flops(model, text_length=128)
     head_on_visual = 2.0 * 32_000 * 4096 * visual
     assert flops["llm"] + head_on_visual == pytest.approx(expected, rel=0.01)
 

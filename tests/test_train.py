@@ -175,6 +175,40 @@ def test_other_annotations_are_no_resumption(root, tmp_path):
     train.train(config, str(tmp_path / "run"))
 
 
+def test_validation_measures_held_out_data_and_the_best_is_kept(
+  root, tmp_path, monkeypatch
+):
+  config = _config(
+    root, "stage2,tiny",
+    **{"init.checkpoint": "", "steps": 4, "checkpoint_every": 1,
+       "checkpoint_keep": 1, "checkpoint_best": 1,
+       "checkpoint_metric": "val.loss", "validation.every": 2,
+       "validation.rows": 16, "validation.tasks": ("locpred",),
+       "validation.samples": 4, "optim.lr": 1e-2},
+  )  # fmt: skip
+  train.train(config, str(tmp_path))
+  with open(tmp_path / "metrics.jsonl") as f:
+    rows = [json.loads(line) for line in f]
+  found = {r["step"]: r for r in rows if "val.loss" in r}
+  assert found.keys() == {2, 4}
+  assert found[4]["val.locpred.num"] == 4
+  assert 0 < found[4]["val.loss"] != found[2]["val.loss"]
+  best = min(found, key=lambda step: found[step]["val.loss"])
+  saved = checkpoint.Checkpoints(
+    build.checkpoint_dir(str(tmp_path)), read_only=True
+  )
+  assert {best, 4} <= set(saved.steps) and len(saved.steps) <= 3
+
+
+def test_validation_names_what_is_missing(root, tmp_path):
+  change = {"validation.every": 1, "eval.conversations": ""}
+  with pytest.raises(ValueError, match="validation.every: eval names no file"):
+    train.train(_config(root, **change), str(tmp_path))
+  change = {"validation.tasks": ("nothing",)}
+  with pytest.raises(ValueError, match="validation.tasks .'nothing'.: not"):
+    train.train(_config(root, **change), str(tmp_path))
+
+
 def test_resume_under_another_config_is_refused(root, tmp_path):
   train.train(_config(root), str(tmp_path))
   with pytest.raises(ValueError, match="another config.*optim/lr"):
@@ -404,6 +438,7 @@ def test_batch_that_the_mesh_does_not_divide_is_refused(root):
   "field, value",
   [("steps", -5), ("optim.lr", float("nan")), ("batch_size", 0),
    ("optim.warmup_ratio", 1.5), ("accumulate", 3),
+   ("data.conversation_boxes", "square"),
    ("prompt_format", "v9"), ("eval.prompt_format", "v9")],
 )  # fmt: skip
 def test_bad_values_name_the_field(root, field, value):

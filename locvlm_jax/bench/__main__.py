@@ -5,7 +5,7 @@ import importlib
 import json
 
 # Each is a module beside this one, with `add_arguments` and `measure`.
-NAMES = ("decode", "input")
+NAMES = ("decode", "input", "train")
 
 
 def main() -> None:

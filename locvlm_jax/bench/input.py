@@ -9,7 +9,6 @@ import functools
 import glob
 import importlib.metadata
 import itertools
-import multiprocessing
 import os
 import time
 
@@ -48,7 +47,11 @@ def measure(arguments) -> dict:
   files = _files(arguments.images)
   names = ("ours", "peer") if arguments.peer else ("ours",)
   rates = timing.rounds(
-    {n: functools.partial(_alone, n, files, arguments) for n in names},
+    # Each in a process of its own, so that nothing reads ahead beside it.
+    {
+      n: functools.partial(timing.alone, _rate, n, files, arguments)
+      for n in names
+    },
     arguments.rounds,
   )
   result = {
@@ -64,29 +67,14 @@ def measure(arguments) -> dict:
   return result
 
 
-def _alone(name: str, files: list[str], arguments) -> float:
-  """The rate in a process of its own, so that nothing reads ahead beside."""
-  context = multiprocessing.get_context("spawn")
-  receive, send = context.Pipe(duplex=False)
-  child = context.Process(target=_rate, args=(name, files, arguments, send))
-  child.start()
-  send.close()
-  try:
-    return receive.recv()
-  except EOFError:
-    raise ValueError(f"{name} failed; its error is above.") from None
-  finally:
-    child.join()
-
-
-def _rate(name: str, files: list[str], arguments, send) -> None:
+def _rate(name: str, files: list[str], arguments) -> float:
   stream = {"ours": _ours, "peer": _peer}[name](files, arguments)
   next(stream)  # by now the workers run
   began = time.perf_counter()
   done = sum(len(x) for x in itertools.islice(stream, arguments.batches))
-  send.send(done / (time.perf_counter() - began))
-  send.close()
+  rate = done / (time.perf_counter() - began)
   del stream
+  return rate
 
 
 def _files(folder: str) -> list[str]:

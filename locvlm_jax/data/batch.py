@@ -44,12 +44,17 @@ class DataError(faults.Fault, ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Object:
-  """One annotated object; `box` in pixels of the original image."""
+  """One annotated object; `box` in pixels of the original image.
+
+  `texts` are expressions or captions of it alone, any of which stands for it in
+  place of the category.
+  """
 
   category: str
   box: Box
   crowd: bool = False
   id: int = 0
+  texts: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Record:
   `image` is a path, or None for text alone; `width` and `height` are those
   the annotation names (0 where it names none). `objects` feed the three
   objectives; `turns` are questions and answers that the source brings itself.
+  `exhaustive` says that whatever is not among the objects is not in the image.
   """
 
   id: str
@@ -67,6 +73,7 @@ class Record:
   height: int = 0
   objects: tuple[Object, ...] = ()
   turns: tuple[Turn, ...] = ()
+  exhaustive: bool = True
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ import copy
 import json
 import math
 import os
+import pickle
 
 from locvlm_jax.data import batch, objectives
 
@@ -46,6 +47,29 @@ def read_jsonl(path: str) -> list:
   return rows
 
 
+class _Plain(pickle.Unpickler):
+  """Lists, dicts, strings and numbers; whatever needs a name is refused."""
+
+  def find_class(self, module, name):
+    raise pickle.UnpicklingError(
+      f"it asks for {module}.{name}; only lists, dicts, strings and numbers"
+      " are read from a pickle"
+    )
+
+
+def read_pickle(path: str) -> object:
+  """The content of a pickle that holds nothing but plain values."""
+  try:
+    with open(path, "rb") as f:  # written by Python 2: its strings are bytes
+      return _Plain(f, encoding="utf-8", errors="replace").load()
+  except FileNotFoundError:
+    raise batch.DataError(
+      f"{path}: no such file. Check the config's data paths."
+    ) from None
+  except Exception as e:  # a broken pickle can raise anything
+    raise batch.DataError(f"{path}: not a plain pickle ({e}).") from None
+
+
 def image_path(directory: str, file_name: str, origin: str) -> str:
   """`directory/file_name`, refused when it leads out of `directory`."""
   root = os.path.realpath(directory)
@@ -60,30 +84,32 @@ def image_path(directory: str, file_name: str, origin: str) -> str:
   return path
 
 
-def _check_directory(directory: str) -> None:
+def check_directory(directory: str) -> None:
   if not os.path.isdir(directory):
     raise batch.DataError(
       f"{directory}: no such images directory. Set --config.data.images."
     )
 
 
-def _field(row: dict, key: str, origin: str):
+def field(row: object, key: str, origin: str):
+  """row[key]; DataError says where it is missing."""
   try:
     return row[key]
   except (KeyError, TypeError):
     raise batch.DataError(f"{origin}: field {key!r} is missing.") from None
 
 
-def _section(content: object, key: str, path: str) -> list:
-  section = _field(content, key, path)
-  if not isinstance(section, list):
+def section(content: object, key: str, path: str) -> list:
+  """The list that the file keeps under `key`."""
+  rows = field(content, key, path)
+  if not isinstance(rows, list):
     raise batch.DataError(f"{path}: {key!r} is not a list.")
-  return section
+  return rows
 
 
-def _corner_box(row: dict, size: tuple[int, int], origin: str) -> batch.Box:
+def corner_box(row: dict, size: tuple[int, int], origin: str) -> batch.Box:
   """[x, y, width, height] -> (x1, y1, x2, y2), clipped to the image."""
-  bbox = _field(row, "bbox", origin)
+  bbox = field(row, "bbox", origin)
   if not isinstance(bbox, list) or len(bbox) != 4:
     raise batch.DataError(f"{origin}: bbox {bbox!r} is not [x, y, w, h].")
   if not all(isinstance(v, int | float) and math.isfinite(v) for v in bbox):
@@ -113,20 +139,20 @@ class Instances:
   """
 
   def __init__(self, path: str, images: str):
-    _check_directory(images)
+    check_directory(images)
     content = read_json(path)
     self.path, self.images = path, images
     self.dropped = collections.Counter()
     names = {
-      _field(c, "id", path): _field(c, "name", path)
-      for c in _section(content, "categories", path)
+      field(c, "id", path): field(c, "name", path)
+      for c in section(content, "categories", path)
     }
     self.categories = tuple(names[i] for i in sorted(names))
-    self._rows = _section(content, "images", path)
-    sizes = {_field(r, "id", path): self._size(r) for r in self._rows}
+    self._rows = section(content, "images", path)
+    sizes = {field(r, "id", path): self._size(r) for r in self._rows}
     if len(sizes) != len(self._rows):
       raise batch.DataError(f"{path}: two images have the same id.")
-    self._objects = self._group(_section(content, "annotations", path), names,
+    self._objects = self._group(section(content, "annotations", path), names,
                                 sizes)  # fmt: skip
     self._order = list(range(len(self._rows)))  # record -> row
 
@@ -154,19 +180,19 @@ class Instances:
 
   def _size(self, row: dict) -> tuple[int, int]:
     origin = f"{self.path}: image {row.get('id')}"
-    return _field(row, "width", origin), _field(row, "height", origin)
+    return field(row, "width", origin), field(row, "height", origin)
 
   def _group(self, rows, names, sizes) -> dict[int, tuple[batch.Object, ...]]:
     groups = collections.defaultdict(list)
     for row in rows:
       origin = f"{self.path}: annotation {row.get('id')}"
-      image = _field(row, "image_id", origin)
-      category = _field(row, "category_id", origin)
+      image = field(row, "image_id", origin)
+      category = field(row, "category_id", origin)
       if category not in names:
         raise batch.DataError(f"{origin}: unknown category {category!r}.")
       if image not in sizes:
         raise batch.DataError(f"{origin}: unknown image {image!r}.")
-      box = _corner_box(row, sizes[image], origin)
+      box = corner_box(row, sizes[image], origin)
       if box[2] <= box[0] or box[3] <= box[1]:
         # COCO train2017 has two boxes of zero height (cocoapi issue 355). The
         # object is there all the same: it keeps its category from counting as
@@ -185,7 +211,7 @@ class Instances:
   def __getitem__(self, index: int) -> batch.Record:
     row = self._rows[self._order[index]]
     origin = f"{self.path}: image {row['id']}"
-    file_name = _field(row, "file_name", origin)
+    file_name = field(row, "file_name", origin)
     return batch.Record(
       id=str(row["id"]),
       image=image_path(self.images, file_name, origin),
@@ -207,15 +233,15 @@ class Captions:
   """
 
   def __init__(self, path: str, images: str):
-    _check_directory(images)
+    check_directory(images)
     content = read_json(path)
     self.path, self.images = path, images
     self._images = {
-      _field(r, "id", path): r for r in _section(content, "images", path)
+      field(r, "id", path): r for r in section(content, "images", path)
     }
-    self._rows = _section(content, "annotations", path)
+    self._rows = section(content, "annotations", path)
     for row in self._rows:
-      if _field(row, "image_id", path) not in self._images:
+      if field(row, "image_id", path) not in self._images:
         raise batch.DataError(
           f"{path}: caption {row.get('id')}: unknown image {row['image_id']!r}."
         )
@@ -233,10 +259,10 @@ class Captions:
     origin = f"{self.path}: image {image['id']}"
     return batch.Record(
       id=str(row["image_id"]),
-      image=image_path(self.images, _field(image, "file_name", origin), origin),
+      image=image_path(self.images, field(image, "file_name", origin), origin),
       width=image.get("width", 0),
       height=image.get("height", 0),
-      turns=(("", _field(row, "caption", origin).strip()),),
+      turns=(("", field(row, "caption", origin).strip()),),
     )
 
   def __repr__(self) -> str:

@@ -9,7 +9,9 @@ The paper's filters: a category is asked for (LocPred, RevLoc) only where it
 is annotated exactly once in the image, since "the dog" has to mean one dog; a
 category is denied (NegPred) only where it isn't annotated at all. A crowd
 counts as present and as more than one, and is never a target itself. Both
-rules look at the whole image: a dog that a crop removed can be neither.
+rules look at the whole image: a dog that a crop removed can be neither. Where
+an object has texts of its own (a referring expression), one of them stands in
+place of the category; where not everything is annotated, nothing is denied.
 """
 
 import dataclasses
@@ -48,11 +50,26 @@ def scene(objects: Sequence[Object], transform: Transform) -> Scene:
   Raises:
     ValueError: a box that is not finite or not ordered.
   """
-  boxes = [(o.category, transform.apply_box(o.box)) for o in alone(objects)]
   return Scene(
-    unique=tuple(b for b in boxes if b[1] is not None),
-    present=frozenset(o.category for o in objects),
+    unique=tuple((o.category, b) for o, b in visible(objects, transform)),
+    present=_present(objects),
   )
+
+
+def _present(objects: Sequence[Object]) -> frozenset[str]:
+  return frozenset(o.category for o in objects)
+
+
+def visible(
+  objects: Sequence[Object], transform: Transform
+) -> list[tuple[Object, Box]]:
+  """Those of `alone` that the square shows enough of, with their boxes there.
+
+  Raises:
+    ValueError: a box that is not finite or not ordered.
+  """
+  boxes = [(o, transform.apply_box(o.box)) for o in alone(objects)]
+  return [(o, box) for o, box in boxes if box is not None]
 
 
 def alone(objects: Sequence[Object]) -> list[Object]:
@@ -84,11 +101,12 @@ def neg_pred(category: str, coords: Coords, rng: np.random.Generator) -> Turn:
 
 
 def rev_loc(
-  category: str, box: Box, coords: Coords, rng: np.random.Generator
-) -> Turn:
+  category: str, box: Box, coords: Coords, rng: np.random.Generator,
+  answers: Sequence[str] = prompts.REV_LOC_ANSWERS,
+) -> Turn:  # fmt: skip
   """Asks for a location, answers with the category or caption."""
   question = _pick(prompts.REV_LOC[coords.location], rng)
-  answer = _pick(prompts.REV_LOC_ANSWERS, rng)
+  answer = _pick(answers, rng)
   return (
     prompts.fill(question, loc=coords.encode(box)),
     prompts.fill(answer, obj=category),
@@ -150,10 +168,8 @@ def pairs(
     ValueError: weights that are negative or all zero, or max_pairs below 1.
   """
   _check(max_pairs, weights)
-  seen = scene(record.objects, transform)
-  objects = _shuffled(seen.unique, rng)
-  absent = [c for c in dict.fromkeys(vocabulary) if c not in seen.present]
-  absent = _shuffled(absent, rng)
+  objects = _shuffled(visible(record.objects, transform), rng)
+  absent = _shuffled(_absent(record, vocabulary), rng)
   found = {}  # by question: two tiny objects can share a location
   while len(found) < max_pairs:
     kind = _draw_kind(weights, objects, absent, bool(found), rng)
@@ -162,9 +178,27 @@ def pairs(
     if kind == 1:
       turn = neg_pred(absent.pop(), coords, rng)
     else:
-      turn = (loc_pred, None, rev_loc)[kind](*objects.pop(), coords, rng)
+      turn = _located(kind, *objects.pop(), coords, rng)
     found.setdefault(turn[0], Pair(OBJECTIVES[kind], *turn))
   return _shuffled(found.values(), rng)
+
+
+def _absent(record: Record, vocabulary: Sequence[str]) -> list[str]:
+  """What may be denied of the image: nothing, if objects may be missing."""
+  if not record.exhaustive:
+    return []
+  present = _present(record.objects)
+  return [c for c in dict.fromkeys(vocabulary) if c not in present]
+
+
+def _located(kind: int, thing: Object, box: Box, coords, rng) -> Turn:
+  """loc_pred (0) or rev_loc (2) about an object, by one of its texts."""
+  if not thing.texts:
+    return (loc_pred, None, rev_loc)[kind](thing.category, box, coords, rng)
+  text = _pick(thing.texts, rng)
+  if kind == 0:
+    return loc_pred(text, box, coords, rng)
+  return rev_loc(text, box, coords, rng, prompts.REV_LOC_TEXT_ANSWERS)
 
 
 def _draw_kind(weights, objects, absent, started, rng) -> int | None:

@@ -33,6 +33,7 @@ from locvlm_jax.data import (
   leakage,
   object_lists,
   preprocess,
+  refer,
 )
 
 # Of the length of a row: few lengths, so that few programs are compiled.
@@ -46,6 +47,7 @@ SOURCES = {
   "instances": (coco.Instances, "images"),
   "novel": (coco.Instances, "images"),
   "captions": (coco.Captions, "images"),
+  "refer": (refer.Refer, "images"),
   "conversations": (conversations.Conversations, "conversation_images"),
   "text": (conversations.Conversations, "conversation_images"),
 }

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from locvlm_jax import coords, geometry, prompts, tokenizer
-from locvlm_jax.data import batch, objectives
+from locvlm_jax.data import batch, locations, objectives
 
 
 class BadImage(Exception):
@@ -65,6 +65,8 @@ class RowSpec:
       single pairs.
     weights: relative frequency of loc_pred, neg_pred and rev_loc.
     vocabulary: the categories that objectives may name.
+    boxes: what the boxes in a conversation's text are fractions of, one of
+      `locations.FRAMES`; empty: they stay as they are.
   """
 
   tokenizer: tokenizer.Tokenizer
@@ -77,6 +79,7 @@ class RowSpec:
   max_pairs: int
   weights: tuple[float, float, float]
   vocabulary: tuple[str, ...] = ()
+  boxes: str = ""
 
   @property
   def length(self) -> int:
@@ -89,7 +92,8 @@ class RowMaker:
 
   Attributes:
     skipped: why each bad record was left out, by the name of its file.
-    counts: rows made, rows skipped, turns that did not fit.
+    counts: rows made, rows skipped, turns that did not fit or whose boxes the
+      geometry cropped away.
   """
 
   def __init__(self, spec: RowSpec):
@@ -120,11 +124,11 @@ class RowMaker:
     follows from its length (train_step.text_targets).
 
     Args:
-      record: with the size of its image, if it has objects; without it, any
-        length may be needed.
+      record: with the size of its image, if it has objects or boxes in its
+        text; without it, any length may be needed.
       rng: as it will be given to make the row.
     """
-    if not record.turns and not record.width * record.height:
+    if not record.width * record.height and self._depends_on_size(record):
       return self.spec.length
     try:
       turns = self._turns(record, (record.width, record.height), rng)
@@ -138,11 +142,27 @@ class RowMaker:
     if record.image is None:
       return None, list(record.turns)
     image = load_image(record.image, (record.width, record.height))
-    transform = self._transform(image.size)
-    return transform.apply_image(image), self._turns(record, image.size, rng)
+    turns = self._turns(record, image.size, rng)
+    if record.turns and (lost := len(record.turns) - len(turns)):
+      with self._lock:
+        self.counts["turns cropped away"] += lost
+    return self._transform(image.size).apply_image(image), turns
+
+  def _depends_on_size(self, record) -> bool:
+    """Whether what is said follows from the size of the image."""
+    held = (
+      self.spec.boxes
+      and record.image
+      and any(locations.held(text) for turn in record.turns for text in turn)
+    )
+    return not record.turns or bool(held)
 
   def _turns(self, record, size, rng) -> list[batch.Turn]:
     spec = self.spec
+    if record.turns and self._depends_on_size(record):
+      return locations.rewrite(
+        record.turns, spec.boxes, self._transform(size), spec.coords
+      )
     return list(record.turns) or objectives.turns(
       record, self._transform(size), spec.coords, spec.vocabulary, rng,
       spec.max_pairs, spec.weights,

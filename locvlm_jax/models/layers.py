@@ -3,6 +3,7 @@
 Letters: D contracted dims, F result dims, L layers.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -12,6 +13,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 REMAT = ("none", "dots", "full")
+# Device kind -> remat where the language model trains, remat where it is frozen
+# (stage 1, with four times the rows), layers unrolled. They fit LocVLM-L's
+# batches on 8 GPUs or 16 chips, by locvlm_jax.plan (GiB, stage 2 / stage 1):
+# A100 44.8 / 72.9 of 78; v5e 15.4 of 15.75; v6e 15.6 of 31; v5p 42.7 of 95.
+# Unrolled, GPUs overlap layers; TPUs do so without, and compile for minutes.
+DEFAULTS = (
+  ("NVIDIA H200", ("dots", "dots", 1)),  # often alone, with all of the state
+  ("NVIDIA", ("none", "dots", 32)),
+  ("TPU v5 lite", ("dots", "full", 1)),
+  ("TPU v5", ("none", "dots", 1)),
+  ("TPU", ("dots", "full", 1)),
+  ("", ("none", "none", 1)),  # CPUs: small models
+)
 # The attention output's name for rematerialisation.
 CONTEXT = "context"
 
@@ -36,8 +50,40 @@ def linear(
   matrix = kernel.reshape(math.prod(dims), math.prod(features))
   flat = x.reshape(math.prod(rows), math.prod(dims))
   matrix = matrix.astype(x.dtype)
-  y = jnp.einsum("nd,df->nf", flat, matrix, preferred_element_type=dtype)
+  y = flat @ matrix if dtype is None else _product(flat, matrix, dtype)
   return y.reshape(*rows, *features)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _product(
+  x: Float[Array, "N D"], kernel: Float[Array, "D F"], dtype
+) -> Float[Array, "N F"]:
+  """x @ kernel in `dtype`; the gradient is multiplied in the operands' own.
+
+  Left to itself it is float32 times bfloat16, which XLA computes, and gathers,
+  as float32: sixteen times slower on an A100.
+  """
+  return jnp.matmul(x, kernel, preferred_element_type=dtype)
+
+
+def _product_forward(x, kernel, dtype):
+  return _product(x, kernel, dtype), (x, kernel)
+
+
+def _product_backward(dtype, operands, gradient):
+  x, kernel = operands
+  gradient = gradient.astype(x.dtype)
+  return gradient @ kernel.T, x.T @ gradient
+
+
+_product.defvjp(_product_forward, _product_backward)
+
+
+def defaults(device_kind: str, frozen: bool) -> tuple[str, int]:
+  """(remat, unroll) where a config leaves them to the kind of device."""
+  found = next(v for k, v in DEFAULTS if device_kind.startswith(k))
+  # Frozen layers have no weight gradients to overlap: they stay in a loop.
+  return (found[1], 1) if frozen else (found[0], found[2])
 
 
 def stack(

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from locvlm_jax.models import attention
 from locvlm_jax.models.layers import CONTEXT, linear, stack
-from locvlm_jax.sharding import BATCH, TENSOR, constrain
+from locvlm_jax.sharding import BATCH, FSDP, TENSOR, constrain, gather
 
 ROPE_TYPES = ("default", "linear", "llama3")
 
@@ -386,5 +386,6 @@ class Llama(nn.Module):
     tied = self.config.tie_embeddings
     with jax.named_scope("head"):
       kernel = self.embedding.T if tied else self.head
-      kernel = constrain(kernel.astype(hidden.dtype), (None, TENSOR))
+      kernel = kernel.astype(hidden.dtype)
+      kernel = gather(kernel, (None, TENSOR), (FSDP, TENSOR))
       return linear(hidden, kernel, dtype=jnp.float32)

@@ -155,9 +155,11 @@ def curve(folder) -> list[tuple]:
 
 
 def ids(folder, num: int) -> list[list[int]]:
-  """The ids of each global batch that `num` processes read, in order."""
+  """Of each global batch that the last start of `num` processes read."""
   parts = []
   for i in range(num):
     with open(pathlib.Path(folder) / f"ids-{i}.jsonl") as f:
-      parts.append([json.loads(line) for line in f])
-  return [sum(rows, []) for rows in zip(*parts, strict=True)]
+      rows = [json.loads(line) for line in f if line.endswith("\n")]
+    last = max(n for n, row in enumerate(rows) if row == "begin")
+    parts.append(rows[last + 1 :])
+  return [sum(rows, []) for rows in zip(*parts, strict=False)]

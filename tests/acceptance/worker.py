@@ -9,6 +9,7 @@ every batch go to `ids-PROCESS.jsonl` in the working directory.
 
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -31,7 +32,33 @@ ACTIONS = {
   "sleep": lambda: time.sleep(1000),
   "nap": lambda: time.sleep(4),
   "raise": _raise,
+  "limit": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000,) * 2),
 }
+
+
+def _count_compilations(watch) -> None:
+  import atexit
+
+  import jax
+
+  events, where = [], ["start", 0]
+  original = watch.at
+
+  def at(self, step, phase):
+    where[:] = [phase, step]
+    original(self, step, phase)
+
+  def heard(name, *_, **__):
+    if name == "/jax/core/compile/backend_compile_duration":
+      events.append(list(where))
+
+  def write():
+    with open("compiled.json", "w", encoding="utf-8") as f:
+      json.dump(events, f)
+
+  watch.at = at
+  jax.monitoring.register_event_duration_secs_listener(heard)
+  atexit.register(write)
 
 
 def _inject_at_phase(watch) -> None:
@@ -121,6 +148,7 @@ def _log_ids(step_lib) -> None:
     out.flush()
     return original(batch)
 
+  out.write('"begin"\n')
   step_lib.inputs = inputs
 
 
@@ -154,6 +182,8 @@ def inject() -> None:
     _slow_saves(checkpoint)
   if FAULT.get("process") != PROCESS:
     return
+  if FAULT.get("kind") == "count":
+    _count_compilations(hosts.Watch)
   if "phase" in FAULT:
     _inject_at_phase(hosts.Watch)
   if FAULT.get("kind") == "fewer":

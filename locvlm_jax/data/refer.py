@@ -1,0 +1,216 @@
+"""Referring expressions as a source: RefCOCO, RefCOCO+ and RefCOCOg.
+
+Two kinds of file are read:
+
+  refs(unc).p, refs_train.json
+    [{"image_id", "ann_id", "split", "sentences": [{"sent"}]}], where the
+    boxes are in instances.json or instances_train.json of the same folder:
+    the official release (`lichengunc/refer`) and the micro-world
+  refcoco_val.json
+    [{"img_id": "COCO_train2014_000000000154_1", "sents", "bbox": [x, y, w, h],
+    "height", "width"}], a row a sentence; the split is the file's last word
+
+The last number of img_id means another thing in each set, and is not needed:
+expressions belong together where the image and the box are the same.
+"""
+
+import collections
+import dataclasses
+import os
+import re
+from collections.abc import Iterator
+
+from locvlm_jax import prompts
+from locvlm_jax.data import batch, coco, leakage
+
+_INDEX = re.compile(r"_\d+$")  # of img_id
+_SPLIT = re.compile(r"(?:^|_)(val|test[AB]?)$")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Expression:
+  image: int  # COCO's id
+  file_name: str
+  size: tuple[int, int]
+  box: batch.Box
+  text: str
+  split: str
+
+
+def _expressions(path: str) -> Iterator[_Expression]:
+  rows = coco.read_pickle(path) if path.endswith(".p") else coco.read_json(path)
+  if not isinstance(rows, list):
+    raise batch.DataError(f"{path}: not a list of referring expressions.")
+  if rows and isinstance(rows[0], dict) and "sentences" in rows[0]:
+    return _of_refs(path, rows)
+  return _of_rows(path, rows)
+
+
+def _of_refs(path: str, refs: list) -> Iterator[_Expression]:
+  beside = os.path.join(os.path.dirname(path), _instances_name(path))
+  content = coco.read_json(beside)
+  images = {coco.field(r, "id", beside): r
+            for r in coco.section(content, "images", beside)}  # fmt: skip
+  notes = {coco.field(r, "id", beside): r
+           for r in coco.section(content, "annotations", beside)}  # fmt: skip
+  for i, ref in enumerate(refs):
+    origin = f"{path}: reference {i}"
+    note = _found(notes, ref, "ann_id", origin, beside)
+    image = _found(images, ref, "image_id", origin, beside)
+    if note.get("image_id") != image["id"]:
+      raise batch.DataError(
+        f"{origin}: its ann_id is of image {note.get('image_id')} in {beside}."
+      )
+    split = coco.field(ref, "split", origin)
+    for row in coco.section(ref, "sentences", origin):
+      yield _expression(
+        image["id"], image, note, coco.field(row, "sent", origin), split, origin
+      )
+
+
+def _instances_name(path: str) -> str:
+  """refs(unc).p -> instances.json; refs_val.json -> instances_val.json."""
+  stem = os.path.splitext(os.path.basename(path))[0]
+  return re.sub(r"^refs(\(\w+\))?", "instances", stem) + ".json"
+
+
+def _found(rows: dict, ref: object, key: str, origin: str, where: str) -> dict:
+  number = coco.field(ref, key, origin)
+  try:
+    return rows[number]
+  except (KeyError, TypeError):
+    raise batch.DataError(
+      f"{origin}: {key} {number!r} is not in {where}."
+    ) from None
+
+
+def _of_rows(path: str, rows: list) -> Iterator[_Expression]:
+  stem = os.path.splitext(os.path.basename(path))[0]
+  split = m[1] if (m := _SPLIT.search(stem)) else "train"
+  for i, row in enumerate(rows):
+    origin = f"{path}: record {i}"
+    name = coco.field(row, "img_id", origin)
+    number = leakage.coco_id(name) if isinstance(name, str) else None
+    if number is None:
+      raise batch.DataError(f"{origin}: img_id {name!r} has no COCO id.")
+    image = {**row, "file_name": _INDEX.sub("", name) + ".jpg"}
+    text = coco.field(row, "sents", origin)
+    yield _expression(number, image, row, text, row.get("split", split), origin)
+
+
+def _expression(number, image, note, text, split, origin) -> _Expression:
+  if not isinstance(text, str):
+    raise batch.DataError(f"{origin}: expression {text!r} is not a text.")
+  size = tuple(coco.field(image, k, origin) for k in ("width", "height"))
+  return _Expression(
+    number, coco.field(image, "file_name", origin), size,
+    coco.corner_box(note, size, origin), " ".join(text.split()), split,
+  )  # fmt: skip
+
+
+class Refer:
+  """One record an image, with the objects that were referred to.
+
+  An object's texts are its expressions. Most of an image's objects have none,
+  so that nothing can be said to be absent. Left out, and counted:
+
+    of another split        the expressions of other splits
+    tested image            for "train", all others about the same images
+    empty                   no words, or a box without area
+    ambiguous               the same words for two boxes of one image
+    said before             the same words for the same box
+
+  Args:
+    paths: the files, separated by commas.
+    images: the folder of COCO's images, by their names of 2014 or of 2017.
+    split: the one that is read.
+
+  Attributes:
+    dropped: how many expressions were left out, by reason.
+
+  Raises:
+    DataError: a missing or malformed file, named with the record; or nothing
+      is left.
+  """
+
+  categories = ()
+
+  def __init__(self, paths: str, images: str, split: str = "train"):
+    coco.check_directory(images)
+    self.paths, self.images = paths, images
+    self.dropped = collections.Counter()
+    said = [e for path in paths.split(",") for e in _expressions(path)]
+    groups = self._group(said, split)
+    self._records = [
+      r for g in groups.values() if (r := self._record(g)).objects
+    ]
+    if not self._records:
+      left_out = dict(self.dropped)
+      raise batch.DataError(
+        f"{paths}: no expression of split {split!r} ({left_out})."
+      )
+    self._by_id = not any(
+      os.path.exists(os.path.join(images, r.image)) for r in self._records
+    )
+
+  def _group(self, said, split: str) -> dict[int, list[_Expression]]:
+    """By image: the expressions of `split` that can be used."""
+    tested = {e.image for e in said if e.split != split == "train"}
+    groups = collections.defaultdict(list)
+    for e in said:
+      x1, y1, x2, y2 = e.box
+      if e.split != split:
+        self.dropped["of another split"] += 1
+      elif e.image in tested:
+        self.dropped["tested image"] += 1
+      elif not e.text or x2 <= x1 or y2 <= y1:
+        self.dropped["empty"] += 1
+      else:
+        groups[e.image].append(e)
+    return groups
+
+  def _record(self, said: list[_Expression]) -> batch.Record:
+    """Of one image; its path is completed when it is asked for."""
+    boxes = collections.defaultdict(set)
+    for e in said:
+      boxes[_key(e.text)].add(e.box)
+    texts = collections.defaultdict(dict)  # a dict, for its order
+    for e in said:
+      if len(boxes[_key(e.text)]) > 1:
+        self.dropped["ambiguous"] += 1
+      elif e.text in texts[e.box]:
+        self.dropped["said before"] += 1
+      else:
+        texts[e.box][e.text] = None
+    # Its first text is an object's category: no other object has it.
+    objects = [batch.Object(next(iter(t)), box, texts=tuple(t))
+               for box, t in texts.items()]  # fmt: skip
+    first = said[0]
+    return batch.Record(
+      str(first.image), first.file_name, *first.size, tuple(objects),
+      exhaustive=False,
+    )  # fmt: skip
+
+  def image_ids(self) -> list[int]:
+    """The image that each record is about."""
+    return [int(r.id) for r in self._records]
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, index: int) -> batch.Record:
+    record = self._records[index]
+    name = f"{int(record.id):012d}.jpg" if self._by_id else record.image
+    path = coco.image_path(
+      self.images, name, f"{self.paths}: image {record.id}"
+    )
+    return dataclasses.replace(record, image=path)
+
+  def __repr__(self) -> str:
+    number = sum(len(o.texts) for r in self._records for o in r.objects)
+    return f"Refer({self.paths!r}, {len(self)} images, {number} expressions)"
+
+
+def _key(text: str) -> str:
+  """What makes two expressions the same."""
+  return prompts.bare(text).casefold().rstrip(" .")

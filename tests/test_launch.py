@@ -1,0 +1,124 @@
+"""The launch scripts print what they would run, and run it."""
+
+import json
+import os
+import pathlib
+import string
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+WHAT = {"CONFIG": "configs/micro.py:tiny", "FLAGS": "--config.seed=3",
+        "PYTHON": sys.executable}  # fmt: skip
+PODS = {"TPU_NAME": "slice", "ZONE": "here", "NAME": "run", "IMAGE": "image",
+        "HOSTS": "4", "CHIPS": "4", "ACCELERATOR": "tpu-v5p-slice",
+        "TOPOLOGY": "2x2x4"}  # fmt: skip
+
+
+def _dry(tmp_path, script: str, *words: str, **env: str):
+  workdir = tmp_path / "never made"
+  env = {**os.environ, **WHAT, "WORKDIR": str(workdir).replace(" ", "_"), **env}
+  done = subprocess.run(
+    ["bash", str(ROOT / "launch" / script), *words, "--dry-run"],
+    env=env, capture_output=True, text=True, cwd=tmp_path, timeout=60,
+  )  # fmt: skip
+  assert not list(tmp_path.iterdir()), "a dry run wrote something"
+  return done
+
+
+def test_local(tmp_path):
+  lines = _dry(tmp_path, "local.sh", "3").stdout.splitlines()
+  assert len(lines) == 3
+  for i, line in enumerate(lines):
+    assert f"JAX_NUM_PROCESSES=3 JAX_PROCESS_ID={i} " in line
+    assert "-m locvlm_jax.train --config=configs/micro.py:tiny" in line
+    assert line.endswith("--config.seed=3")
+
+
+@pytest.mark.parametrize("per, tasks", [("node", 2), ("gpu", 16)])
+def test_slurm(tmp_path, per, tasks):
+  out = _dry(tmp_path, "slurm_gpu.sh", NODES="2", PER=per, GRACE="60").stdout
+  assert "--nodes=2" in out and "--gpus-per-node=8" in out
+  assert "--signal=B:TERM@60" in out and "--requeue" in out
+  assert f"srun --ntasks={tasks} " in out
+  assert ("JAX_LOCAL_DEVICE_IDS" in out) == (per == "gpu")
+
+
+def test_tpu_pod(tmp_path):
+  out = _dry(tmp_path, "tpu_pod.sh", COMMAND="evaluate", **PODS).stdout
+  assert out.startswith("gcloud compute tpus tpu-vm ssh slice --zone=here")
+  assert "--worker=all" in out and "JAX_NUM_PROCESSES=auto" in out
+  assert "locvlm_jax.evaluate" in out
+
+
+def test_gke(tmp_path):
+  yaml = pytest.importorskip("yaml")
+  out = _dry(tmp_path, "gke.sh", **PODS).stdout
+  assert "${" not in out
+  text = out.split("<<EOF\n")[1].removesuffix("EOF\n")
+  (job,) = yaml.safe_load(text)["spec"]["replicatedJobs"]
+  spec = job["template"]["spec"]
+  assert spec["parallelism"] == spec["completions"] == 4
+  (container,) = spec["template"]["spec"]["containers"]
+  assert container["args"][0].startswith(f"exec {sys.executable} -m locvlm_jax")
+  (rule,) = spec["podFailurePolicy"]["rules"]
+  from locvlm_jax import faults
+
+  # What would come again, or come back as it was, is not what restarts.
+  again = {faults.Stalled.code, faults.SaveFailed.code, faults.Preempted.code}
+  assert not again & set(rule["onExitCodes"]["values"])
+
+
+def test_every_variable_of_the_jobset_is_explained():
+  text = (ROOT / "launch" / "gke_jobset.yaml").read_text()
+  named = set(string.Template(text).get_identifiers()) - {"RUN"}
+  script = (ROOT / "launch" / "gke.sh").read_text()
+  assert named and all(f"#   {name} " in script for name in named)
+
+
+@pytest.mark.parametrize(
+  "script, missing",
+  [("local.sh", "CONFIG"), ("slurm_gpu.sh", "WORKDIR"),
+   ("tpu_pod.sh", "TPU_NAME"), ("gke.sh", "NAME")],
+)  # fmt: skip
+def test_what_is_missing_is_named(tmp_path, script, missing):
+  words = ("2",) if script == "local.sh" else ()
+  env = {**PODS, missing: ""} if missing != "NAME" else {}
+  done = _dry(tmp_path, script, *words, **env)
+  assert done.returncode != 0 and missing in done.stderr
+
+
+@pytest.mark.acceptance
+def test_local_trains_evaluates_and_resumes(tmp_path):
+  """Two processes train, four go on and evaluate."""
+  from locvlm_jax.data import microworld
+
+  microworld.write(
+    str(tmp_path / "w"), num_train=24, num_val=8, num_videos=0, workers=0,
+    log=lambda line: None,
+  )  # fmt: skip
+  flags = f"--config.root={tmp_path / 'w'} --config.optim.name=adamw"
+  env = {**os.environ, "CONFIG": "configs/micro.py:stage2,tiny",
+         "WORKDIR": str(tmp_path / "run"), "PYTHON": sys.executable,
+         "XLA_FLAGS": "--xla_backend_optimization_level=0",
+         "PYTHONPATH": str(ROOT)}  # fmt: skip
+
+  def run(num, **more):
+    done = subprocess.run(
+      ["bash", str(ROOT / "launch" / "local.sh"), str(num)],
+      env=env | more, capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+  out = run(2, DEVICES="2", FLAGS=f"{flags} --config.checkpoint_keep=1")
+  assert "[0] step 2/2" in out and "[1] step 2/2" not in out
+  run(4, FLAGS=f"{flags} --tasks=locpred", COMMAND="evaluate")
+  result = json.loads((tmp_path / "run" / "eval.json").read_text())
+  assert result["metrics"]["locpred.num"] == 8
+  lines = (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()
+  assert len(lines) == 8
+  out = run(4, FLAGS=flags)
+  assert "resumed" in out and "at step 2" in out
