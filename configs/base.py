@@ -7,6 +7,12 @@ steps of a few rows that run on a laptop.
 
 import ml_collections
 
+# What `eval` has files of; the evaluations that ask about them.
+BENCHMARKS = (
+  "hal_ade",  # a folder of ADE20K; its images are beside the json files
+  "hal_act",  # a line {"video", "objects"} each
+)
+
 
 def words(argument: str, allowed: tuple[str, ...]) -> set[str]:
   """The words of a config's argument.
@@ -224,6 +230,12 @@ def evaluation() -> ml_collections.ConfigDict:
   e.instances = ""  # COCO instances of the evaluation split
   e.novel = ""  # the same for categories that no objective was trained on
   e.conversations = ""
+  # Benchmarks as their authors publish them: the file of the questions, that
+  # of the answers where it is another one, the folder of images or videos.
+  for name in BENCHMARKS:
+    e[name] = ml_collections.ConfigDict(
+      {"questions": "", "answers": "", "media": ""}
+    )
   # Of the questions; empty: as in training. Captions alone are trained in
   # "plain", which has no place for a question.
   e.prompt_format = ""

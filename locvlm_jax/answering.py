@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import ImageOps
 
 from locvlm_jax import (
   build,
@@ -177,10 +178,12 @@ class Answerer:
     images = np.zeros((len(examples[mine]), most, size, size, 3), np.uint8)
     for row, example in zip(images, examples[mine], strict=True):
       for slot, path in zip(row, example.pictures, strict=False):
-        slot[:] = self._image(path)
+        slot[:] = self._image(path, example.mirrored)
     return images
 
-  def _image(self, path: str) -> np.ndarray:
+  def _image(self, path: str, mirrored: bool) -> np.ndarray:
     image = preprocess.load_image(path)
+    if mirrored:
+      image = ImageOps.mirror(image)
     kind, size = self.spec.geometry, self.spec.image_size
     return geometry.make(kind, *image.size, size).apply_image(image)

@@ -142,6 +142,7 @@ def with_exclusions(config: Mapping) -> dict:
   files = list(data["exclude"])
   if data["exclude_eval"]:
     files += [e[n] for n in ("instances", "novel", "conversations") if e[n]]
+    files += pipeline.benchmark_files(e)
   return {**config, "data": {**data, "exclude": sorted(set(files))}}
 
 

@@ -16,7 +16,7 @@ alone: no training text may match `is_held_out`.
 import dataclasses
 import re
 
-TEMPLATE_VERSION = "1"  # goes into every result; raise it with any change
+TEMPLATE_VERSION = "2"  # goes into every result; raise it with any change
 
 Turn = tuple[str, str]  # (question, answer)
 
@@ -125,6 +125,7 @@ REV_LOC_TEXT_ANSWERS = ("{text}",)  # "her left hand" takes no other article
 
 # The wording of POPE and of kahnchana/locvlm's object probe.
 PRESENCE = ("Is there {a_obj} in the image?",)
+PRESENCE_VIDEO = ("Is there {a_obj} in the video?",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +172,12 @@ SPATIAL_DIRECT = (
   *_spatial("y", _Y),
 )
 
+# The wordings of the authors' script, by axis.
+SPATIAL_RELEASED = {
+  "x": SPATIAL_DIRECT[0].question,
+  "y": "Where is the {a} relative to the {b}?",
+}
+
 # The two answers that a likelihood scorer compares, and the form of the
 # answers in the two examples that go before an in-context question.
 SPATIAL_ANSWERS = {
@@ -201,7 +208,9 @@ def spatial_icl(
 
 HELD_OUT = (
   *PRESENCE,
+  *PRESENCE_VIDEO,
   *(spatial.question for spatial in SPATIAL_DIRECT),
+  *SPATIAL_RELEASED.values(),
 )
 
 # ------------------------------------------------------------------ filling

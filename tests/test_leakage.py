@@ -109,15 +109,17 @@ def test_nothing_left_is_an_error(data):
     pipeline.open_sources({**data, "exclude": [data["instances"]]})
 
 
-def test_files_of_the_evaluation_are_excluded_by_default():
+def test_files_of_the_evaluation_are_excluded_by_default(tmp_path):
+  from configs import base
   from locvlm_jax import build
 
-  config = {
-    "data": {"exclude": ("a.json",), "exclude_eval": True},
-    "eval": {"instances": "b.json", "novel": "", "conversations": "a.json"},
-  }
+  config = json.loads(base.get_config().to_json_best_effort())
+  config["data"]["exclude"] = ("a.json",)
+  config["eval"] |= {"instances": "b.json", "conversations": "a.json"}
+  config["eval"]["hal_act"]["questions"] = "c.jsonl"
+  config["eval"]["hal_ade"]["questions"] = str(tmp_path)  # a folder
   found = build.with_exclusions(config)["data"]["exclude"]
-  assert found == ["a.json", "b.json"]
+  assert found == ["a.json", "b.json", "c.jsonl"]
   config["data"]["exclude_eval"] = False
   assert build.with_exclusions(config)["data"]["exclude"] == ["a.json"]
 

@@ -26,10 +26,12 @@ import grain
 import numpy as np
 
 from locvlm_jax.data import (
+  ade20k,
   batch,
   coco,
   conversations,
   leakage,
+  object_lists,
   preprocess,
   refer,
 )
@@ -50,13 +52,36 @@ SOURCES = {
   "text": (conversations.Conversations, "conversation_images"),
 }
 
+# Name in `config.eval` -> (what reads it, the fields with its paths).
+BENCHMARKS = {
+  "hal_ade": (ade20k.Ade20k, ("questions",)),
+  "hal_act": (object_lists.ObjectLists, ("questions", "media")),
+}
+
 
 def open_source(name: str, data: Mapping) -> batch.Source:
   """The source `name` of `config.data` or `config.eval`."""
+  if name in BENCHMARKS:
+    return _open_benchmark(name, data[name])
   source, images = SOURCES[name]
   if not data[name]:
     raise batch.DataError(f"data.{name}: no path. Set --config.data.{name}.")
   return source(data[name], data[images])
+
+
+def _open_benchmark(name: str, files: Mapping):
+  source, fields = BENCHMARKS[name]
+  for field in fields:
+    if not files[field]:
+      full = f"eval.{name}.{field}"
+      raise batch.DataError(f"{full}: no path. Set --config.{full}.")
+  return source(*(files[field] for field in fields))
+
+
+def benchmark_files(evaluation: Mapping) -> list[str]:
+  """The files of questions that `config.eval` names; folders hold no COCO."""
+  paths = [evaluation[name]["questions"] for name in BENCHMARKS]
+  return [p for p in paths if p and not os.path.isdir(p)]
 
 
 def open_sources(data: Mapping) -> dict[str, batch.Source]:

@@ -24,6 +24,7 @@ class Example:
     truth: what the scorer and the report need; only json values. Boxes are
       (x1, y1, x2, y2) in [0, 1] of the model's square input.
     location: whether every right answer is a location.
+    mirrored: whether the image is shown with left and right exchanged.
   """
 
   id: str
@@ -32,6 +33,7 @@ class Example:
   history: tuple[batch.Turn, ...] = ()
   truth: dict[str, Any] = dataclasses.field(default_factory=dict)
   location: bool = False
+  mirrored: bool = False
 
   @property
   def pictures(self) -> tuple[str, ...]:

@@ -1,8 +1,14 @@
 """Object hallucination: "Is there a cup in the image?" (paper, Section 4.5).
 
 As many questions about present as about absent categories, at most two of
-each an image. On the seen categories this is Hal-COCO's counterpart, on the
-held-out ones Hal-ADE's.
+each an image. On the micro-world's seen categories this is Hal-COCO's
+counterpart, on the held-out ones Hal-ADE's.
+
+The paper's own Hal-COCO, Hal-ADE and Hal-Act are not published; here they are
+built as Section 4.5 says, two present and two absent objects a sample. Ours
+where it is silent: samples without two of either are left out, which ones are
+asked for is drawn evenly by seed, and for Hal-ADE both are among the categories
+that COCO lacks (`data/ade20k.py`).
 """
 
 import dataclasses
@@ -26,11 +32,19 @@ class Hallucination:
   `accuracy`, `precision`, `recall`, `f1`, `accuracy_absent`, `yes_rate`;
   counts: `num`, `num_present`, `num_absent`, `unclear` (answers with neither
   word, which the rule calls "yes").
+
+  Attributes:
+    per_image: pairs of questions an image at most.
+    whole: asks about whole images, and only where there are `per_image` pairs:
+      then all models are asked the same.
+    question: the wording.
   """
 
   name: str = "hallucination"
   source: str = "instances"
   per_image: int = 2
+  whole: bool = False
+  question: str = prompts.PRESENCE[0]
 
   def examples(
     self, records: batch.Source, coords: coords_lib.Coords,
@@ -42,15 +56,36 @@ class Hallucination:
 
     def groups():
       for record, rng in shuffled(records, seed):
-        visible, annotated = _categories(record, geometry, image_size)
+        annotated = {o.category for o in record.objects}
+        visible = self._visible(record, geometry, image_size)
         here = rng.permutation(sorted(allowed & visible))
         gone = rng.permutation(sorted(allowed - annotated))
         pairs = list(zip(here, gone, strict=False))[: self.per_image]
-        for present, absent in pairs:
-          yield [_example(record, str(present), "yes", geometry),
-                 _example(record, str(absent), "no", geometry)]  # fmt: skip
+        questions = [
+          [self._example(record, str(present), "yes", geometry),
+           self._example(record, str(absent), "no", geometry)]
+          for present, absent in pairs
+        ]  # fmt: skip
+        if not self.whole:
+          yield from questions
+        elif len(pairs) == self.per_image:
+          yield sum(questions, [])
 
     return take(groups(), limit)
+
+  def _visible(self, record, geometry, image_size) -> set[str]:
+    """What is a crowd or cut away by the crop is neither present nor absent."""
+    things = [o for o in record.objects if not o.crowd]
+    if self.whole:
+      return {o.category for o in things}
+    transform = square(record, geometry, image_size)
+    return {o.category for o in things if transform.apply_box(o.box)}
+
+  def _example(self, record, category, label, geometry) -> Example:
+    question = prompts.fill(self.question, obj=category)
+    truth = {"category": category, "label": label, "geometry": geometry}
+    name = f"{record.id}/{category}"
+    return Example(name, record.image, question, truth=truth)
 
   def judge(self, example: Example, answer: str) -> dict[str, Any]:
     """`correct`, `said` ("yes" or "no"), `unclear`."""
@@ -79,20 +114,3 @@ class Hallucination:
       "num": len(rows), "num_present": sum(true),
       "num_absent": len(on_absent), "unclear": sum(r["unclear"] for r in rows),
     })  # fmt: skip
-
-
-def _categories(record, geometry, image_size) -> tuple[set[str], set[str]]:
-  """Those with a visible object, and all that are annotated.
-
-  What is a crowd or cut away by the crop is neither present nor absent.
-  """
-  transform = square(record, geometry, image_size)
-  things = [o for o in record.objects if not o.crowd]
-  visible = {o.category for o in things if transform.apply_box(o.box)}
-  return visible, {o.category for o in record.objects}
-
-
-def _example(record, category, label, geometry) -> Example:
-  question = prompts.fill(prompts.PRESENCE[0], obj=category)
-  truth = {"category": category, "label": label, "geometry": geometry}
-  return Example(f"{record.id}/{category}", record.image, question, truth=truth)

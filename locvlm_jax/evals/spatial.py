@@ -13,8 +13,9 @@ Ours where the paper is silent: each pair is asked both ways round, so that
 "left" and "right" are equally often true; at most `per_image` pairs an image
 and axis; each pair draws one of the wordings; the two in-context examples are
 both ways round of the third object and the one opposite to it, in random
-order; halves are those of the model's input. `rule="pair"` needs no third
-object: more questions on a small set, but no in-context setting.
+order; halves are those of the model's input, or with `whole` of the whole
+image: then all models are asked the same. `rule="pair"` needs no third object:
+more questions on a small set, but no in-context setting.
 """
 
 import dataclasses
@@ -39,7 +40,7 @@ SETTINGS = ("direct", "icl")
 
 
 @dataclasses.dataclass(frozen=True)
-class Spatial:
+class Sides:
   """Right when the answer contains the true word and not its opposite.
 
   Metrics for each setting (`direct`, `icl`) and axis: `SETTING.AXIS.all`, one
@@ -50,8 +51,34 @@ class Spatial:
 
   name: str = "spatial"
   source: str = "instances"
+
+  def judge(self, example: Example, answer: str) -> dict[str, Any]:
+    """`correct`, `said` (the keywords of the axis that the answer has)."""
+    low, high, _ = AXES[example.truth["axis"]]
+    said = [word for word in (low, high) if score.contains(answer, word)]
+    return {"correct": said == [example.truth["label"]], "said": said}
+
+  def score(
+    self, examples: Sequence[Example], answers: Sequence[str]
+  ) -> dict[str, float]:
+    """The metrics named in the class's docstring."""
+    rows = [(e.truth, self.judge(e, a))
+            for e, a in zip(examples, answers, strict=True)]  # fmt: skip
+    metrics = {"num": len(rows)}
+    for setting in SETTINGS:
+      part = [(t, r) for t, r in rows if t["setting"] == setting]
+      if part:
+        metrics |= {f"{setting}.{k}": v for k, v in _table(part).items()}
+    return score.known(metrics)
+
+
+@dataclasses.dataclass(frozen=True)
+class Spatial(Sides):
+  """Questions by the paper's rule, at most `per_image` pairs an axis."""
+
   rule: Literal["triplet", "pair"] = "triplet"
-  per_image: int = 2
+  per_image: int | None = 2
+  whole: bool = False
 
   def examples(
     self, records: batch.Source, coords: coords_lib.Coords,
@@ -60,13 +87,15 @@ class Spatial:
   ) -> list[Example]:  # fmt: skip
     """At most `limit` questions; the settings share theirs."""
     allowed = frozenset(vocabulary)
+    kind = "square" if self.whole else geometry
 
     def groups():
       for record, rng in shuffled(records, seed):
-        boxes = unique(record, geometry, image_size)
+        longer = max(record.width, record.height)
+        boxes = unique(record, kind, longer if self.whole else image_size)
         boxes = {c: b for c, b in boxes.items() if c in allowed}
         for axis in AXES:
-          yield from self._groups(record, boxes, axis, geometry, rng)
+          yield from self._groups(record, boxes, axis, kind, rng)
 
     return take(groups(), limit)
 
@@ -87,25 +116,6 @@ class Spatial:
         for setting, history in histories.items()
         for order in (pairs[i], pairs[i][::-1])
       ]  # fmt: skip
-
-  def judge(self, example: Example, answer: str) -> dict[str, Any]:
-    """`correct`, `said` (the keywords of the axis that the answer has)."""
-    low, high, _ = AXES[example.truth["axis"]]
-    said = [word for word in (low, high) if score.contains(answer, word)]
-    return {"correct": said == [example.truth["label"]], "said": said}
-
-  def score(
-    self, examples: Sequence[Example], answers: Sequence[str]
-  ) -> dict[str, float]:
-    """The metrics named in the class's docstring."""
-    rows = [(e.truth, self.judge(e, a))
-            for e, a in zip(examples, answers, strict=True)]  # fmt: skip
-    metrics = {"num": len(rows)}
-    for setting in SETTINGS:
-      part = [(t, r) for t, r in rows if t["setting"] == setting]
-      if part:
-        metrics |= {f"{setting}.{k}": v for k, v in _table(part).items()}
-    return score.known(metrics)
 
 
 def _table(rows: list[tuple[dict, dict]]) -> dict[str, float | int | None]:

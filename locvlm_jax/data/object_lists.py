@@ -1,0 +1,53 @@
+"""Lists of what is in videos, or in images, as a source.
+
+A line each: {"video": "v_abc.mp4", "objects": ["dog", "ball"]}. Where the
+objects are is not known.
+"""
+
+from locvlm_jax.data import batch, coco
+
+_NOWHERE = (0.0, 0.0, 0.0, 0.0)
+
+
+class ObjectLists:
+  """One record a video; its objects have no box.
+
+  Args:
+    path: the jsonl file.
+    media: the folder that the names of the videos are relative to.
+
+  Raises:
+    DataError: a missing or malformed file; names the line.
+  """
+
+  def __init__(self, path: str, media: str):
+    self.path, self.media = path, media
+    rows = coco.read_jsonl(path)
+    self._records = [self._record(i, row) for i, row in enumerate(rows, 1)]
+    self.categories = tuple(
+      sorted({o.category for r in self._records for o in r.objects})
+    )
+
+  def _record(self, line: int, row: object) -> batch.Record:
+    origin = f"{self.path}: line {line}"
+    try:
+      name, objects = row["video"], row["objects"]
+      things = tuple(
+        batch.Object(str(o).strip().lower(), _NOWHERE) for o in objects
+      )
+    except (KeyError, TypeError):
+      raise batch.DataError(
+        f'{origin}: wants {{"video": name, "objects": [names]}}.'
+      ) from None
+    return batch.Record(
+      name, coco.image_path(self.media, name, origin), objects=things
+    )
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, index: int) -> batch.Record:
+    return self._records[index]
+
+  def __repr__(self) -> str:
+    return f"ObjectLists({self.path!r}, {len(self)} videos)"
