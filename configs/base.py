@@ -164,6 +164,9 @@ def data() -> ml_collections.ConfigDict:
   d.images = ""  # the folder that COCO's file names are relative to
   d.conversation_images = ""  # the same for LLaVA's
   d.instances = ""  # COCO instances: the three objectives
+  # jsonl of captions by COCO's annotation id, in place of the categories of
+  # `instances` in all three objectives.
+  d.object_captions = ""
   d.captions = ""  # COCO captions
   # RefCOCO, RefCOCO+, RefCOCOg: refs(*).p with instances.json beside it, or
   # json; several files are separated by commas.

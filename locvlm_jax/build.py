@@ -183,6 +183,7 @@ def row_spec(
     max_pairs=config["data"]["max_pairs"],
     weights=tuple(weights[name] for name in objectives.OBJECTIVES),
     vocabulary=instances.categories if instances else (),
+    captions=instances.deniable() if instances else None,
     boxes=config["data"]["conversation_boxes"],
   )  # fmt: skip
 
