@@ -28,3 +28,9 @@ from jaxtyping import install_import_hook  # noqa: E402
 
 # Checks the shapes and types of every signature, for as long as tests run.
 install_import_hook("locvlm_jax", "beartype.beartype")
+
+import hypothesis  # noqa: E402
+
+# How long an example takes says something about the machine's load alone.
+hypothesis.settings.register_profile("any_load", deadline=None)
+hypothesis.settings.load_profile("any_load")
