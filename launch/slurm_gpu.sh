@@ -53,9 +53,10 @@ if [ -n "$DRY" ]; then
   go "${step[@]}"
   exit
 fi
-"${step[@]}" &  # not `go`, whose subshell would keep the signal to itself
+"${step[@]}" &
 child=$!
-trap 'kill -TERM "$child" 2>/dev/null || true' TERM
+# To the processes: srun itself takes SIGTERM for an order to kill them.
+trap 'scancel --signal=TERM "$SLURM_JOB_ID.0" || true' TERM
 # A signal ends `wait` early: until srun has gone.
 while wait "$child" && code=0 || code=$?; kill -0 "$child" 2>/dev/null; do :; done
 if [ "$code" = "$PREEMPTED" ]; then

@@ -57,14 +57,14 @@ class Cluster:
       file = open(self.folder / f"log-{i}.txt", "w+b")  # noqa: SIM115
       line = [
         *prefix, sys.executable, str(WORKER), command,
-        f"--config={ROOT}/configs/micro.py:stage2,tiny",
+        "--config=configs/micro.py:stage2,tiny",
         f"--workdir={self.folder / 'run'}", f"--config.root={world}",
         *FLAGS, *flags, *(only or {}).get(i, ()),
       ]  # fmt: skip
       self._files.append(file)
       self.processes.append(
         subprocess.Popen(
-          line, cwd=self.folder, stdout=file, stderr=subprocess.STDOUT,
+          line, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT,
           env=self._env(i, num, devices // num, port, fault) | (env or {}),
           start_new_session=True,
         )
@@ -82,6 +82,7 @@ class Cluster:
       "JAX_NUM_PROCESSES": str(num),
       "JAX_PROCESS_ID": str(i),
       "LOCVLM_FAULT": json.dumps(fault or {}),
+      "LOCVLM_TEST_FOLDER": str(self.folder),
     }
 
   def log(self, i: int = 0) -> str:

@@ -4,11 +4,12 @@
 
 LOCVLM_FAULT is json: what to do when process `process` begins `phase` of
 `step`: {"process": 1, "phase": "data", "step": 5, "action": "kill"}. The ids of
-every batch go to `ids-PROCESS.jsonl` in the working directory.
+every batch go to `ids-PROCESS.jsonl` in LOCVLM_TEST_FOLDER.
 """
 
 import json
 import os
+import pathlib
 import resource
 import signal
 import sys
@@ -18,6 +19,7 @@ import time
 sys.modules["clu"] = None
 
 FAULT = json.loads(os.environ.get("LOCVLM_FAULT", "{}"))
+FOLDER = pathlib.Path(os.environ["LOCVLM_TEST_FOLDER"])
 PROCESS = int(os.environ.get("JAX_PROCESS_ID", "0"))
 
 
@@ -53,7 +55,7 @@ def _count_compilations(watch) -> None:
       events.append(list(where))
 
   def write():
-    with open("compiled.json", "w", encoding="utf-8") as f:
+    with open(FOLDER / "compiled.json", "w", encoding="utf-8") as f:
       json.dump(events, f)
 
   watch.at = at
@@ -141,7 +143,7 @@ def _poisoned(step_lib) -> None:
 
 def _log_ids(step_lib) -> None:
   original = step_lib.inputs
-  out = open(f"ids-{PROCESS}.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+  out = open(FOLDER / f"ids-{PROCESS}.jsonl", "a", encoding="utf-8")  # noqa: SIM115
 
   def inputs(batch):
     out.write(json.dumps(batch["example"].tolist()) + "\n")
