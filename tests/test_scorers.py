@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from locvlm_jax.evals import vqa_accuracy
+from locvlm_jax.evals import gqa_scores, pope, vqa_accuracy
 
 GOLDEN = json.loads(
   (pathlib.Path(__file__).parent / "golden/scores.json").read_text()
@@ -51,3 +51,32 @@ def test_vqa_scores_by_answer_type_in_percent():
 def test_vqa_accuracy_wants_human_answers():
   with pytest.raises(ValueError, match="none"):
     vqa_accuracy.accuracy("yes", [])
+
+
+# --- POPE ---
+
+
+@golden("pope")
+def test_pope_scores_are_the_official_ones(case):
+  assert pope.scores(case["said"], case["labels"]) == case["scores"]
+
+
+# --- GQA ---
+
+
+@golden("gqa")
+def test_gqa_scores_are_the_official_ones(case):
+  said = {k: gqa_scores.from_text(t) for k, t in case["texts"].items()}
+  scores = gqa_scores.scores(case["questions"], said, case["choices"])
+  assert scores == case["scores"]
+
+
+def test_gqa_leaves_out_what_nothing_speaks_for():
+  questions = {"1": {"answer": "red"}, "2": {"answer": "no", "entailed": ["7"]}}
+  scores = gqa_scores.scores(questions, {"1": "red", "2": "No"})
+  assert scores == {"accuracy": 50.0}
+
+
+def test_gqa_wants_every_balanced_question():
+  with pytest.raises(ValueError, match="1 of 2 .* first is 2"):
+    gqa_scores.scores({"1": {"answer": "a"}, "2": {"answer": "b"}}, {"1": "a"})
