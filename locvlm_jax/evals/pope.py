@@ -31,5 +31,5 @@ def scores(said: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
   }
 
 
-def _share(part: float, whole: float) -> float:
+def _share(part: int | float, whole: int | float) -> float:
   return part / whole if whole else 0.0
