@@ -18,7 +18,7 @@ from typing import Any
 from locvlm_jax import coords as coords_lib
 from locvlm_jax import prompts
 from locvlm_jax.data import batch
-from locvlm_jax.evals import rules
+from locvlm_jax.evals import pope, rules
 from locvlm_jax.evals.example import Example, shuffled, square, take
 
 
@@ -99,18 +99,14 @@ class Hallucination:
   ) -> dict[str, float]:
     """The metrics named in the class's docstring."""
     rows = [self.judge(e, a) for e, a in zip(examples, answers, strict=True)]
-    said = [row["said"] == "yes" for row in rows]
-    true = [e.truth["label"] == "yes" for e in examples]
-    hits = sum(s and t for s, t in zip(said, true, strict=True))
-    on_absent = [not s for s, t in zip(said, true, strict=True) if not t]
-    metrics = {"accuracy": rules.mean([r["correct"] for r in rows])}
-    if rows:  # a model that never says "yes" has a precision of 0, no error
-      metrics["precision"] = hits / max(1, sum(said))
-      metrics["recall"] = hits / sum(true) if any(true) else None
-      metrics["f1"] = 2 * hits / max(1, sum(said) + sum(true))
+    labels = [e.truth["label"] for e in examples]
+    on_absent = [r["correct"] for r, label in zip(rows, labels, strict=True)
+                 if label == "no"]  # fmt: skip
+    metrics = pope.scores(answers, labels) if rows else {}
+    yes_rate = metrics.pop("yes_ratio", None)
     return rules.known(metrics | {
       "accuracy_absent": rules.mean(on_absent),
-      "yes_rate": rules.mean(said),
-      "num": len(rows), "num_present": sum(true),
+      "yes_rate": yes_rate,
+      "num": len(rows), "num_present": labels.count("yes"),
       "num_absent": len(on_absent), "unclear": sum(r["unclear"] for r in rows),
     })  # fmt: skip
