@@ -163,7 +163,9 @@ def data() -> ml_collections.ConfigDict:
   d = ml_collections.ConfigDict()
   d.images = ""  # the folder that COCO's file names are relative to
   d.conversation_images = ""  # the same for LLaVA's
-  d.instances = ""  # COCO instances: the three objectives
+  # COCO instances: the three objectives. Json, or FOLDER:SPLIT of
+  # tensorflow_datasets, as coco/2017/1.1.0:train.
+  d.instances = ""
   # jsonl of captions by COCO's annotation id, in place of the categories of
   # `instances` in all three objectives.
   d.object_captions = ""

@@ -13,7 +13,7 @@ import os
 import pickle
 from collections.abc import Collection, Mapping
 
-from locvlm_jax.data import batch, objectives
+from locvlm_jax.data import batch, objectives, tfds_coco
 
 _MAX_NAMED = 5  # records named in a message before it says "and N more"
 
@@ -136,8 +136,9 @@ class Instances:
   """COCO instances: one record an image, with its objects.
 
   Args:
-    path: `instances_*.json`.
-    images: the folder that the file names are relative to.
+    path: `instances_*.json`, or FOLDER:SPLIT of tensorflow_datasets.
+    images: the folder that the file names are relative to; FOLDER for the
+      latter.
 
   Attributes:
     categories: every category name of the file, in the order of the ids.
@@ -150,8 +151,11 @@ class Instances:
   """
 
   def __init__(self, path: str, images: str):
-    check_directory(images)
-    content = read_json(path)
+    if packed := tfds_coco.parts(path):
+      images, content = packed[0], tfds_coco.content(*packed)
+    else:
+      check_directory(images)
+      content = read_json(path)
     self.path, self.images = path, images
     self.dropped = collections.Counter()
     self.captions = collections.Counter()

@@ -8,7 +8,8 @@ RefCOCO's test images are in train2014. What stays the same is the id:
   COCO_train2014_000000000042_7      42      RefCOCO's img_id
   {"image_id": 42}                   42      COCO, VQA
 
-Files may be json, jsonl, or either compressed by gzip.
+Files may be json, jsonl, either compressed by gzip, or a split of
+tensorflow_datasets.
 """
 
 import gzip
@@ -17,7 +18,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from locvlm_jax.data import batch
+from locvlm_jax.data import batch, tfds_coco
 
 _NAME = re.compile(r"(?:^|[/_])(\d{12})(?:_\d+)?(?:\.[A-Za-z]+)?$")
 _NAMES = ("image", "file_name", "img_id", "image_source")
@@ -39,6 +40,8 @@ def image_ids(path: str) -> frozenset[int]:
   Raises:
     DataError: the file is missing or malformed.
   """
+  if packed := tfds_coco.parts(path):
+    return frozenset(r["id"] for r in tfds_coco.content(*packed)["images"])
   return frozenset(i for row in _rows(path) if (i := _id(row)) is not None)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from locvlm_jax import coords, geometry, prompts, tokenizer
-from locvlm_jax.data import batch, locations, objectives
+from locvlm_jax.data import batch, locations, objectives, tfds_coco
 
 
 class BadImage(Exception):
@@ -30,7 +30,8 @@ def load_image(path: str, size: tuple[int, int] = (0, 0)) -> Image.Image:
   try:
     with warnings.catch_warnings():
       warnings.simplefilter("error", Image.DecompressionBombWarning)
-      with Image.open(path) as image:
+      packed = tfds_coco.is_image(path)
+      with Image.open(tfds_coco.read_image(path) if packed else path) as image:
         if all(size) and image.size != size:
           raise BadImage(f"is {image.size}, the annotation says {size}")
         return _rgb(image)
