@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from locvlm_jax import geometry
 from locvlm_jax.data import coco, preprocess
-from locvlm_jax.evals.score import iou
+from locvlm_jax.evals.rules import iou
 from locvlm_jax.models import clip_vit
 from locvlm_jax.weights import read
 

@@ -53,6 +53,12 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   c.init.llava = ""
   c.init.checkpoint = ""
 
+  # Low-rank updates of the LLM's kernels instead of the kernels: `lora()`.
+  c.lora = ml_collections.ConfigDict()
+  c.lora.rank = 0  # none
+  c.lora.alpha = 16.0  # updates count alpha / rank
+  c.lora.targets = ("q", "k", "v", "out", "gate", "up", "down")
+
   c.model = model()
   c.tokenizer = ""  # directory with tokenizer.json
   c.prompt_format = "v1"
@@ -162,6 +168,9 @@ def data() -> ml_collections.ConfigDict:
   d.images = ""  # the folder that COCO's file names are relative to
   d.conversation_images = ""  # the same for LLaVA's
   d.instances = ""  # COCO instances: the three objectives
+  # jsonl of captions by COCO's annotation id, in place of the categories of
+  # `instances` in all three objectives.
+  d.object_captions = ""
   d.captions = ""  # COCO captions
   # RefCOCO, RefCOCO+, RefCOCOg: refs(*).p with instances.json beside it, or
   # json; several files are separated by commas.
@@ -255,6 +264,14 @@ def evaluation() -> ml_collections.ConfigDict:
 def paper_literal(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """The schedule as printed in Section 4.1: warm-up ratio 0.3."""
   c.optim.warmup_ratio = 0.3
+  return c
+
+
+def lora(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Stage 2 on a GPU or two: the LLM frozen, but for LoRA (LLaVA's values)."""
+  c.lora.update(rank=128, alpha=256.0)
+  c.trainable = ("adapter", "llm/layers/.*_lora_[ab]")
+  c.optim.lr = 2e-4
   return c
 
 

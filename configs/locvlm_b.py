@@ -13,10 +13,11 @@ from configs import base
 
 
 def get_config(argument: str = ""):
-  """LocVLM-B; words: stage1, stage2, paper_literal, tiny."""
-  variant = base.words(argument, ("stage1", "stage2", "paper_literal"))
+  """LocVLM-B; words: stage1, stage2, lora, paper_literal, tiny."""
+  variant = base.words(argument, ("stage1", "stage2", "paper_literal", "lora"))
   c = base.get_config()
   c = stage1(c, lr=2e-3, batch_size=128) if "stage1" in variant else c
+  c = base.lora(c) if "lora" in variant else c
   c = base.paper_literal(c) if "paper_literal" in variant else c
   return base.tiny(c) if "tiny" in variant else c
 

@@ -47,8 +47,13 @@ if [ "$PER" = gpu ]; then
   one+=' JAX_LOCAL_DEVICE_IDS=$SLURM_LOCALID'
 fi
 # The shell of each task is replaced, so that signals reach the program.
-go srun --ntasks="$JAX_NUM_PROCESSES" --kill-on-bad-exit=0 \
-  bash -c "$one; exec $RUN" &
+step=(srun --ntasks="$JAX_NUM_PROCESSES" --kill-on-bad-exit=0
+  bash -c "$one; exec $RUN")
+if [ -n "$DRY" ]; then
+  go "${step[@]}"
+  exit
+fi
+"${step[@]}" &  # not `go`, whose subshell would keep the signal to itself
 child=$!
 trap 'kill -TERM "$child" 2>/dev/null || true' TERM
 # A signal ends `wait` early: until srun has gone.

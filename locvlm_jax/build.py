@@ -27,7 +27,7 @@ from locvlm_jax import (
   tokenizer,
 )
 from locvlm_jax.data import locations, objectives, pipeline, preprocess
-from locvlm_jax.models import clip_vit, layers, llama, locvlm
+from locvlm_jax.models import clip_vit, layers, llama, locvlm, lora
 from locvlm_jax.weights import original, read
 
 
@@ -130,6 +130,9 @@ def model(config: Mapping, device_kind: str = "") -> locvlm.LocVLM:
   m["unroll"] = m["unroll"] or unroll
   vision = clip_vit.VisionConfig(**m.pop("vision"))
   llm = llama.LlamaConfig(**m.pop("llm"))
+  m["lora"] = lora.LoraConfig(
+    **{**config["lora"], "targets": tuple(config["lora"]["targets"])}
+  )
   return locvlm.LocVLM(locvlm.LocVLMConfig(vision=vision, llm=llm, **m))
 
 
@@ -180,6 +183,7 @@ def row_spec(
     max_pairs=config["data"]["max_pairs"],
     weights=tuple(weights[name] for name in objectives.OBJECTIVES),
     vocabulary=instances.categories if instances else (),
+    captions=instances.deniable() if instances else None,
     boxes=config["data"]["conversation_boxes"],
   )  # fmt: skip
 
@@ -386,7 +390,7 @@ def check_same_run(
 
 def meter(config, m, spec, trainable) -> metrics.Meter:
   """Rates and MFU of this run on these devices."""
-  parts = {path.split("/")[0] for path in trainable}
+  parts = metrics.trained_parts(trainable)
 
   def sample_flops(length: int) -> float:
     forward = metrics.forward_flops(m, length - spec.num_visual)

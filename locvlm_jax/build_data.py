@@ -47,6 +47,10 @@ _MAX_PAIRS = flags.DEFINE_integer(
 _EXCLUDE = flags.DEFINE_multi_string(
   "exclude", [], "File of an evaluation set, whose images are left out."
 )
+_CAPTIONS = flags.DEFINE_string(
+  "captions", None, "jsonl of captions by annotation id, as targets in place of"
+  " the categories.",
+)  # fmt: skip
 flags.mark_flags_as_required(["instances", "images", "out"])
 
 
@@ -66,11 +70,13 @@ def build() -> dict:
   Raises:
     DataError: an annotation file that has to be repaired.
   """
-  from locvlm_jax.data import coco, leakage
+  from locvlm_jax.data import coco, leakage, object_captions
 
   source = coco.Instances(_INSTANCES.value, _IMAGES.value)
+  if _CAPTIONS.value:
+    source = object_captions.captioned(source, _CAPTIONS.value)
   tested = frozenset().union(*map(leakage.image_ids, _EXCLUDE.value))
-  counts = Counts()
+  counts, denied = Counts(source.captions), source.deniable(tested)
   partial = _OUT.value + ".partial"
   try:
     with open(partial, "w", encoding="utf-8") as out:
@@ -79,7 +85,7 @@ def build() -> dict:
         if image in tested:
           counts.leave_out(record, "of an evaluation set")
         else:
-          out.write(_line(source, i, record, counts))
+          out.write(_line(source, i, record, denied, counts))
     os.replace(partial, _OUT.value)
   finally:
     if os.path.exists(partial):
@@ -88,9 +94,10 @@ def build() -> dict:
 
 
 class Counts:
-  """What became of the images and annotations; pairs by objective."""
+  """What became of images, annotations and captions; pairs by objective."""
 
-  def __init__(self):
+  def __init__(self, captions: collections.Counter):
+    self.captions = captions
     self.images = collections.Counter()
     self.annotations = collections.Counter()
     self.pairs = collections.Counter()
@@ -135,12 +142,12 @@ def _settings() -> dict:
   from locvlm_jax import prompts
 
   flags_ = (_DATASET, _INSTANCES, _COORDS, _NUM_BINS, _LOCATION, _IMAGE_SIZE,
-            _GEOMETRY, _SEED, _MAX_PAIRS, _EXCLUDE)  # fmt: skip
+            _GEOMETRY, _SEED, _MAX_PAIRS, _EXCLUDE, _CAPTIONS)  # fmt: skip
   chosen = {flag.name: flag.value for flag in flags_}
   return chosen | {"templates": prompts.TEMPLATE_VERSION}
 
 
-def _line(source, index: int, record, counts: Counts) -> str:
+def _line(source, index: int, record, denied, counts: Counts) -> str:
   """The conversation about an image; empty where nothing can be asked."""
   import numpy as np
 
@@ -154,7 +161,7 @@ def _line(source, index: int, record, counts: Counts) -> str:
     record, transform,
     coords.Coords(_COORDS.value, _NUM_BINS.value, _LOCATION.value),
     source.categories, np.random.default_rng((_SEED.value, index)),
-    _MAX_PAIRS.value,
+    _MAX_PAIRS.value, captions=denied,
   )  # fmt: skip
   counts.add(record, transform, pairs)
   folder = os.path.realpath(source.images)

@@ -5,7 +5,7 @@
 
 What --input holds is seen from its files:
 
-  a run's workdir                                    -> a Llava
+  a run's workdir, merged if it trained a LoRA       -> a Llava
   a Hugging Face Llava, or one of LLaVA's own        -> a Llava
   a LLaMA, Vicuna or Qwen2                           -> the same, safetensors
   a CLIP or SigLIP (whole, or its vision tower)      -> its vision tower
@@ -131,13 +131,15 @@ def _to_hf() -> Mapping[str, Any]:
 
 
 def _run(workdir: str) -> Source:
-  from locvlm_jax import build
+  from locvlm_jax import build, lora
 
   params, info = build.open_params(workdir)
   config = info["config"]
   origin = {"stage": config["stage"], "step": info["next_step"],
             "config": config, "versions": build.versions()}  # fmt: skip
   shape = build.model(config).config
+  if shape.lora.rank:
+    params = lora.merged(params, shape.lora.scale)
   return Source(params, shape, config["tokenizer"], origin)
 
 

@@ -52,6 +52,7 @@ class Watch:
     self._where = ("start", 0, time.monotonic())  # phase, step, since when
     self._heard = time.monotonic()  # when the coordinator last answered
     self._verdict: faults.Fault | None = None
+    self._signs: list[str] = []  # where each process was, as last heard
     self._over = threading.Event()
     self._asked, self._stop = False, None
 
@@ -177,6 +178,8 @@ class Watch:
   def _end(self, fault: faults.Fault, tell: bool) -> None:
     print(f"error: {_one_line(fault)}", file=sys.stderr, flush=True)
     if fault.code in (1, faults.Stalled.code):
+      for sign in self._signs:
+        print(f"last heard: {sign}", file=sys.stderr)
       print(f"stacks of {self._me()}:", file=sys.stderr, flush=True)
       with contextlib.suppress(RuntimeError, OSError, ValueError):
         faulthandler.dump_traceback(all_threads=True)
@@ -244,6 +247,7 @@ class Watch:
       for _, value in verdicts:
         self._verdict = _Told(*json.loads(value))
       self._heard = time.monotonic()
+      self._signs = sorted(value.split("|", 1)[1] for _, value in told)
       self._verdict = self._verdict or self._silent(dict(told), beats)
 
   def _silent(self, told: Mapping, beats: dict) -> faults.Fault | None:

@@ -5,7 +5,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -64,6 +64,15 @@ def train_flops(forward: Mapping[str, float], trainable: set[str]) -> float:
     total += flops * (1 + upstream + trains)
     upstream |= trains
   return total
+
+
+def trained_parts(paths: Iterable[str]) -> set[str]:
+  """Parts whose own weights have gradients.
+
+  A part that trains by LoRA alone has none worth counting: its cost is that of
+  a frozen part that the gradient flows through.
+  """
+  return {path.split("/")[0] for path in paths if "_lora_" not in path}
 
 
 def forward_flops(model, text_length: int) -> dict[str, float]:

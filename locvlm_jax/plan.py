@@ -202,11 +202,12 @@ def floor(config: Mapping, target: targets.Target, traffic: int) -> dict:
   optimizer's one pass over its state, what goes over the slowest link. The
   last can hide behind the first, the optimizer behind neither.
   """
-  from locvlm_jax import build, metrics
+  from locvlm_jax import build, metrics, optim
 
   model, device = build.model(config), target.device
   text = row_length(config) - model.config.vision.num_patches
-  parts = {p.split("/")[0] for p in config["trainable"]}
+  trainable, _ = optim.split(optim.param_shapes(model), config["trainable"])
+  parts = metrics.trained_parts(trainable)
   flops = metrics.train_flops(metrics.forward_flops(model, text), parts)
   peak = metrics.peak_flops(device.name)
   compute = flops * config["batch_size"] / (peak * target.num)

@@ -43,6 +43,12 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (rf"{_LAYER}/mlp/(gate|up)", (None, "fsdp", "tensor")),  # [L, D, F]
   (rf"{_LAYER}/mlp/up_bias", (None, "tensor")),
   (rf"{_LAYER}/mlp/down", (None, "tensor", "fsdp")),  # [L, F, D]
+  # LoRA's: [L, D, R] and [L, R, H|G, K], [L, H, K, R] and [L, R, D], ...
+  (r"llm/layers/(attention/[qkv]|mlp/(gate|up))_lora_a", (None, "fsdp")),
+  (r"llm/layers/(attention/[qkv]|mlp/(gate|up))_lora_b",
+   (None, None, "tensor")),
+  (r"llm/layers/(attention/out|mlp/down)_lora_a", (None, "tensor")),
+  (r"llm/layers/(attention/out|mlp/down)_lora_b", (None, None, "fsdp")),
   (r"adapter/linear_1", ("fsdp", "tensor")),
   (r"adapter/linear_1_bias", ("tensor",)),
   (r"adapter/linear_2", ("tensor", "fsdp")),
@@ -50,7 +56,7 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r"llm/embedding", ("tensor", "fsdp")),  # [V, D]
   (r"llm/final_norm/scale", ()),
   (r"llm/head", ("fsdp", "tensor")),  # [D, V]
-)
+)  # fmt: skip
 _COMPILED = tuple((re.compile(rf"(?:.*/)?{p}"), spec) for p, spec in RULES)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from locvlm_jax import coords, prompts
 from locvlm_jax.data import batch
-from locvlm_jax.evals import EVALS, counting, run, score, spatial
+from locvlm_jax.evals import EVALS, counting, rules, run, spatial
 from locvlm_jax.evals.example import Example, take, unique
 from locvlm_jax.evals.loc_pred import LocPred
 from locvlm_jax.evals.rev_loc import RevLoc
@@ -64,10 +64,10 @@ def asked_about(task, id):
 
 def test_iou_of_known_boxes():
   wide, unit = (0.0, 0.0, 2.0, 1.0), (0.0, 0.0, 1.0, 1.0)
-  assert score.iou(wide, (1.0, 0.0, 3.0, 1.0)) == pytest.approx(1 / 3)
-  assert score.iou(unit, unit) == 1
-  assert score.iou(unit, (1.0, 0.0, 2.0, 1.0)) == 0
-  assert score.iou((0.5, 0.5, 0.5, 0.5), unit) == 0  # a box without area
+  assert rules.iou(wide, (1.0, 0.0, 3.0, 1.0)) == pytest.approx(1 / 3)
+  assert rules.iou(unit, unit) == 1
+  assert rules.iou(unit, (1.0, 0.0, 2.0, 1.0)) == 0
+  assert rules.iou((0.5, 0.5, 0.5, 0.5), unit) == 0  # a box without area
 
 
 @pytest.mark.parametrize(
@@ -84,17 +84,17 @@ def test_iou_of_known_boxes():
   ],
 )
 def test_says_no_is_popes_rule(answer, no):
-  assert score.says_no(answer) is no
+  assert rules.says_no(answer) is no
 
 
 def test_contains_wants_whole_words():
-  assert score.contains("It is on the LEFT, I think.", "left")
-  assert not score.contains("It is the leftmost.", "left")
-  assert score.contains("a traffic-light!", "traffic light")
+  assert rules.contains("It is on the LEFT, I think.", "left")
+  assert not rules.contains("It is the leftmost.", "left")
+  assert rules.contains("a traffic-light!", "traffic light")
 
 
 def test_mean_of_nothing_is_left_out():
-  assert score.known({"a": score.mean([]), "b": score.mean([True])}) == {"b": 1}
+  assert rules.known({"a": rules.mean([]), "b": rules.mean([True])}) == {"b": 1}
 
 
 # --- Scenes ---
@@ -277,7 +277,7 @@ def test_in_context_examples_are_about_the_third_object():
     third = {"cup", "dog", "ball"} - {e.truth["a"], e.truth["b"]}
     answers = [answer for _, answer in e.history]
     assert len(e.history) == 2
-    assert all(third & set(score.normalize(q).split()) for q, _ in e.history)
+    assert all(third & set(rules.normalize(q).split()) for q, _ in e.history)
     assert {w for w in ("left", "right") for a in answers if w in a} == {
       "left", "right",
     }  # fmt: skip

@@ -86,7 +86,8 @@ def data(tmp_path):
     "instances": coco_file, "captions": coco_file, "conversations": llava_file,
     "images": str(tmp_path), "conversation_images": str(tmp_path),
     "mixture": {"instances": 1.0, "captions": 1.0, "conversations": 1.0},
-    "per_object": True, "exclude": [str(tmp_path / "pope.json")],
+    "per_object": True, "object_captions": "",
+    "exclude": [str(tmp_path / "pope.json")],
   }  # fmt: skip
 
 

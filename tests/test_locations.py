@@ -110,21 +110,11 @@ def source(tmp_path):
 
 def _maker(boxes):
   text = tokenizer.train_bpe(["USER: region: [0.25,1] ASSISTANT: cup dog"], 400)
-  return preprocess.RowMaker(
-    preprocess.RowSpec(
-      text,
-      prompts.FORMATS["bare"],
-      BINS,
-      "center_crop",
-      100,
-      4,
-      300,
-      4,
-      (1.0, 1.0, 1.0),
-      (),
-      boxes,
-    )  # fmt: skip
-  )
+  spec = preprocess.RowSpec(
+    text, prompts.FORMATS["bare"], BINS, "center_crop", 100, num_visual=4,
+    text_length=300, max_pairs=4, weights=(1.0, 1.0, 1.0), boxes=boxes,
+  )  # fmt: skip
+  return preprocess.RowMaker(spec)
 
 
 def _said(make, record):

@@ -209,7 +209,7 @@ def test_it_is_mixed_in(official):
   data = {
     "refer": str(official), "images": str(official.parent),
     "mixture": {"refer": 1.0, "instances": 0.0}, "per_object": False,
-    "exclude": [str(tested)],
+    "object_captions": "", "exclude": [str(tested)],
   }  # fmt: skip
   source = pipeline.open_sources(data)["refer"]
   assert isinstance(source, leakage.Clean)

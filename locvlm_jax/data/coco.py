@@ -6,10 +6,12 @@ format" on the COCO site, as `pycocotools/coco.py` reads it.
 
 import collections
 import copy
+import dataclasses
 import json
 import math
 import os
 import pickle
+from collections.abc import Collection, Mapping
 
 from locvlm_jax.data import batch, objectives
 
@@ -99,6 +101,14 @@ def field(row: object, key: str, origin: str):
     raise batch.DataError(f"{origin}: field {key!r} is missing.") from None
 
 
+def integer(row: object, key: str, origin: str) -> int:
+  """row[key], which has to be an integer: "42" and 42.0 are none."""
+  value = field(row, key, origin)
+  if type(value) is not int:
+    raise batch.DataError(f"{origin}: {key} {value!r} is not an integer.")
+  return value
+
+
 def section(content: object, key: str, path: str) -> list:
   """The list that the file keeps under `key`."""
   rows = field(content, key, path)
@@ -132,6 +142,7 @@ class Instances:
   Attributes:
     categories: every category name of the file, in the order of the ids.
     dropped: how many annotations were left out, by reason.
+    captions: how many captions of objects were used and left out, by reason.
 
   Raises:
     DataError: a missing file or folder, malformed json, an annotation with an
@@ -143,6 +154,7 @@ class Instances:
     content = read_json(path)
     self.path, self.images = path, images
     self.dropped = collections.Counter()
+    self.captions = collections.Counter()
     names = {
       field(c, "id", path): field(c, "name", path)
       for c in section(content, "categories", path)
@@ -173,6 +185,36 @@ class Instances:
     if not view._order:
       raise batch.DataError(f"{self.path}: no category is alone in any image.")
     return view
+
+  def annotations(self) -> dict[int, tuple[int, str]]:
+    """{id of an annotation: (its image, its category)}."""
+    return {o.id: (image, o.category)
+            for image, objects in self._objects.items() for o in objects
+            }  # fmt: skip
+
+  def with_texts(
+    self, texts: Mapping[int, tuple[str, ...]], counts: collections.Counter
+  ) -> "Instances":
+    """A copy whose objects have these texts, by the id of their annotation."""
+    view = copy.copy(self)
+    view.captions = counts
+    view._objects = {
+      image: tuple(dataclasses.replace(o, texts=texts.get(o.id, ()))
+                   for o in objects)
+      for image, objects in self._objects.items()
+    }  # fmt: skip
+    return view
+
+  def deniable(self, without: Collection[int] = ()) -> dict:
+    """{category: texts} that name it, of all images but those of `without`."""
+    if not self.captions:
+      return {}
+    found = collections.defaultdict(dict)  # a dict, for its order
+    for image, objects in self._objects.items():
+      for thing in objects if image not in without else ():
+        named = [t for t in thing.texts if objectives.names(t, thing.category)]
+        found[thing.category] |= dict.fromkeys(named)
+    return {name: tuple(texts) for name, texts in found.items() if texts}
 
   def image_ids(self) -> list[int]:
     """The image that each record is about."""
@@ -221,7 +263,8 @@ class Instances:
     )
 
   def __repr__(self) -> str:
-    return f"Instances({self.path!r}, {len(self._rows)} images)"
+    said = f", {self.captions['used']} captions" if self.captions else ""
+    return f"Instances({self.path!r}, {len(self._rows)} images{said})"
 
 
 class Captions:

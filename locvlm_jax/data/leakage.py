@@ -89,7 +89,7 @@ class Clean:
   """The records of a source that are not about the images of `ids`."""
 
   def __init__(self, source: batch.Source, ids: frozenset[int]):
-    self._source = source
+    self._source, self._ids = source, ids
     self._kept = [i for i, k in enumerate(source.image_ids()) if k not in ids]
     self.categories = getattr(source, "categories", ())
     self.left_out = len(source) - len(self._kept)
@@ -99,6 +99,10 @@ class Clean:
 
   def __getitem__(self, index: int) -> batch.Record:
     return self._source[self._kept[index]]
+
+  def deniable(self) -> dict:
+    """Texts of objects by category, as `coco.Instances` gives them."""
+    return self._source.deniable(self._ids)
 
   def image_ids(self) -> list[int | None]:
     """The image that each record is about."""

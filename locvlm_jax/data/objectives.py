@@ -10,13 +10,15 @@ is annotated exactly once in the image, since "the dog" has to mean one dog; a
 category is denied (NegPred) only where it isn't annotated at all. A crowd
 counts as present and as more than one, and is never a target itself. Both
 rules look at the whole image: a dog that a crop removed can be neither. Where
-an object has texts of its own (a referring expression), one of them stands in
-place of the category; where not everything is annotated, nothing is denied.
+an object has texts of its own (a referring expression or a caption), one of
+them stands in place of the category; where not everything is annotated, nothing
+is denied.
 """
 
 import dataclasses
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -129,9 +131,12 @@ def turns(
   rng: np.random.Generator,
   max_pairs: int,
   weights: tuple[float, float, float] = WEIGHTS,
+  captions: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Turn]:
   """`pairs` without their objectives: what a conversation is made of."""
-  found = pairs(record, transform, coords, vocabulary, rng, max_pairs, weights)
+  found = pairs(
+    record, transform, coords, vocabulary, rng, max_pairs, weights, captions
+  )
   return [(question, answer) for _, question, answer in found]
 
 
@@ -143,6 +148,7 @@ def pairs(
   rng: np.random.Generator,
   max_pairs: int,
   weights: tuple[float, float, float] = WEIGHTS,
+  captions: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Pair]:
   """Question-answer pairs about one image, in random order.
 
@@ -160,6 +166,7 @@ def pairs(
     rng: decides everything that is random here.
     max_pairs: at most; 1 gives single pairs.
     weights: relative frequency of each of OBJECTIVES.
+    captions: of other objects by category, denied in place of the category.
 
   Returns:
     Pairs with distinct questions; empty where nothing can be asked.
@@ -176,7 +183,8 @@ def pairs(
     if kind is None:
       break
     if kind == 1:
-      turn = neg_pred(absent.pop(), coords, rng)
+      denied = _denied(absent.pop(), record, captions, rng)
+      turn = neg_pred(denied, coords, rng)
     else:
       turn = _located(kind, *objects.pop(), coords, rng)
     found.setdefault(turn[0], Pair(OBJECTIVES[kind], *turn))
@@ -189,6 +197,21 @@ def _absent(record: Record, vocabulary: Sequence[str]) -> list[str]:
     return []
   present = _present(record.objects)
   return [c for c in dict.fromkeys(vocabulary) if c not in present]
+
+
+def _denied(category: str, record: Record, captions, rng) -> str:
+  """A caption of what is absent, unless it names something present too."""
+  if not captions or category not in captions:
+    return category
+  text = _pick(captions[category], rng)
+  there = _present(record.objects).union(*(o.texts for o in record.objects))
+  return category if any(names(text, name) for name in there) else text
+
+
+def names(text: str, name: str) -> bool:
+  """Whether `text` holds `name` as whole words."""
+  words = rf"(?<!\w){re.escape(prompts.bare(name).casefold())}(?!\w)"
+  return re.search(words, text.casefold()) is not None
 
 
 def _located(kind: int, thing: Object, box: Box, coords, rng) -> Turn:

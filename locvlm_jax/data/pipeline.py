@@ -31,6 +31,7 @@ from locvlm_jax.data import (
   coco,
   conversations,
   leakage,
+  object_captions,
   object_lists,
   preprocess,
   refer,
@@ -106,6 +107,10 @@ def open_sources(data: Mapping) -> dict[str, batch.Source]:
   if not names:
     raise batch.DataError("data.mixture: no source has a positive weight.")
   sources = {n: open_source(n, data) for n in names}
+  if data["object_captions"] and "instances" in sources:
+    sources["instances"] = object_captions.captioned(
+      sources["instances"], data["object_captions"]
+    )
   if data["per_object"] and "instances" in sources:
     sources["instances"] = sources["instances"].per_object()
   return leakage.without(sources, data["exclude"])

@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import threading
 import warnings
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -65,6 +66,7 @@ class RowSpec:
       single pairs.
     weights: relative frequency of loc_pred, neg_pred and rev_loc.
     vocabulary: the categories that objectives may name.
+    captions: of objects by category, which neg_pred denies in its place.
     boxes: what the boxes in a conversation's text are fractions of, one of
       `locations.FRAMES`; empty: they stay as they are.
   """
@@ -79,6 +81,7 @@ class RowSpec:
   max_pairs: int
   weights: tuple[float, float, float]
   vocabulary: tuple[str, ...] = ()
+  captions: Mapping[str, Sequence[str]] | None = None
   boxes: str = ""
 
   @property
@@ -165,7 +168,7 @@ class RowMaker:
       )
     return list(record.turns) or objectives.turns(
       record, self._transform(size), spec.coords, spec.vocabulary, rng,
-      spec.max_pairs, spec.weights,
+      spec.max_pairs, spec.weights, spec.captions,
     )  # fmt: skip
 
   def _transform(self, size: tuple[int, int]) -> geometry.Transform:

@@ -13,7 +13,7 @@ from typing import Any
 from locvlm_jax import coords as coords_lib
 from locvlm_jax import prompts
 from locvlm_jax.data import batch
-from locvlm_jax.evals import score
+from locvlm_jax.evals import rules
 from locvlm_jax.evals.example import Example, shuffled, take
 
 _WORDS = {
@@ -72,10 +72,10 @@ class Counting:
     rows = [(e.truth["count"], self.judge(e, a))
             for e, a in zip(examples, answers, strict=True)]  # fmt: skip
     said = [(c, r["count"]) for c, r in rows if r["count"] is not None]
-    return score.known({
-      "accuracy": score.mean([r["correct"] for _, r in rows]),
-      "accuracy_several": score.mean([r["correct"] for c, r in rows if c > 1]),
-      "mean_error": score.mean([float(abs(c - n)) for c, n in said]),
+    return rules.known({
+      "accuracy": rules.mean([r["correct"] for _, r in rows]),
+      "accuracy_several": rules.mean([r["correct"] for c, r in rows if c > 1]),
+      "mean_error": rules.mean([float(abs(c - n)) for c, n in said]),
       "no_number": len(rows) - len(said), "num": len(rows),
     })  # fmt: skip
 
@@ -88,7 +88,7 @@ def number(answer: str) -> int | None:
   >>> number("There are two cups.")
   2
   """
-  for word in score.normalize(answer).split():
+  for word in rules.normalize(answer).split():
     if re.fullmatch(r"[0-9]{1,4}", word):
       return int(word)
     if word in _WORDS:

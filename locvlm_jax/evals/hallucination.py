@@ -18,13 +18,13 @@ from typing import Any
 from locvlm_jax import coords as coords_lib
 from locvlm_jax import prompts
 from locvlm_jax.data import batch
-from locvlm_jax.evals import score
+from locvlm_jax.evals import rules
 from locvlm_jax.evals.example import Example, shuffled, square, take
 
 
 @dataclasses.dataclass(frozen=True)
 class Hallucination:
-  """Yes or no, read by POPE's rule (`score.says_no`); "yes" is positive.
+  """Yes or no, read by POPE's rule (`rules.says_no`); "yes" is positive.
 
   A present category has a visible object; an absent one is drawn evenly from
   the vocabulary without those annotated. Present and absent questions come in
@@ -89,8 +89,8 @@ class Hallucination:
 
   def judge(self, example: Example, answer: str) -> dict[str, Any]:
     """`correct`, `said` ("yes" or "no"), `unclear`."""
-    said = "no" if score.says_no(answer) else "yes"
-    unclear = said == "yes" and not score.contains(answer, "yes")
+    said = "no" if rules.says_no(answer) else "yes"
+    unclear = said == "yes" and not rules.contains(answer, "yes")
     return {"correct": said == example.truth["label"], "said": said,
             "unclear": unclear}  # fmt: skip
 
@@ -103,14 +103,14 @@ class Hallucination:
     true = [e.truth["label"] == "yes" for e in examples]
     hits = sum(s and t for s, t in zip(said, true, strict=True))
     on_absent = [not s for s, t in zip(said, true, strict=True) if not t]
-    metrics = {"accuracy": score.mean([r["correct"] for r in rows])}
+    metrics = {"accuracy": rules.mean([r["correct"] for r in rows])}
     if rows:  # a model that never says "yes" has a precision of 0, no error
       metrics["precision"] = hits / max(1, sum(said))
       metrics["recall"] = hits / sum(true) if any(true) else None
       metrics["f1"] = 2 * hits / max(1, sum(said) + sum(true))
-    return score.known(metrics | {
-      "accuracy_absent": score.mean(on_absent),
-      "yes_rate": score.mean(said),
+    return rules.known(metrics | {
+      "accuracy_absent": rules.mean(on_absent),
+      "yes_rate": rules.mean(said),
       "num": len(rows), "num_present": sum(true),
       "num_absent": len(on_absent), "unclear": sum(r["unclear"] for r in rows),
     })  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 from locvlm_jax import coords as coords_lib
 from locvlm_jax import prompts
 from locvlm_jax.data import batch
-from locvlm_jax.evals import score
+from locvlm_jax.evals import rules
 from locvlm_jax.evals.example import Example, shuffled, take, unique
 
 
@@ -65,10 +65,10 @@ class LocPred:
     found = {"location": value, "error": None}
     if coords.location == "point":
       inside = all(truth[i] <= value[i] <= truth[i + 2] for i in (0, 1))
-      distance = math.dist(value, score.center(truth))
+      distance = math.dist(value, rules.center(truth))
       return {**found, "correct": inside, "center_error": distance}
-    overlap = score.iou(tuple(value), truth)
-    distance = math.dist(score.center(tuple(value)), score.center(truth))
+    overlap = rules.iou(tuple(value), truth)
+    distance = math.dist(rules.center(tuple(value)), rules.center(truth))
     return {**found, "correct": overlap >= 0.5, "iou": overlap,
             "center_error": distance}  # fmt: skip
 
@@ -81,14 +81,14 @@ class LocPred:
     ious = [r["iou"] for r in rows if "iou" in r]
     if ious:
       metrics = {
-        "acc_iou50": score.mean([v >= 0.5 for v in ious]),
-        "acc_iou75": score.mean([v >= 0.75 for v in ious]),
-        "mean_iou": score.mean(ious),
+        "acc_iou50": rules.mean([v >= 0.5 for v in ious]),
+        "acc_iou75": rules.mean([v >= 0.75 for v in ious]),
+        "mean_iou": rules.mean(ious),
       }
     else:
-      metrics = {"acc_in_box": score.mean([r["correct"] for r in rows])}
-    return score.known(metrics | {
-      "center_error": score.mean([r["center_error"] for r in parsed]),
+      metrics = {"acc_in_box": rules.mean([r["correct"] for r in rows])}
+    return rules.known(metrics | {
+      "center_error": rules.mean([r["center_error"] for r in parsed]),
       "parse_rate": len(parsed) / len(rows) if rows else None,
       "parse_failures": len(rows) - len(parsed),
       "num": len(rows),

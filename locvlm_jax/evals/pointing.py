@@ -11,7 +11,7 @@ from typing import Any
 from locvlm_jax import coords as coords_lib
 from locvlm_jax import prompts
 from locvlm_jax.data import batch
-from locvlm_jax.evals import score
+from locvlm_jax.evals import rules
 from locvlm_jax.evals.example import Example, shuffled, take, unique
 
 
@@ -53,7 +53,7 @@ class Pointing:
     spec = example.truth["coords"]
     point = coords_lib.Coords(**spec | {"location": "point"}).parse(answer)
     box = coords_lib.Coords(**spec | {"location": "box"}).parse(answer)
-    found = point.value or (box.value and score.center(box.value))
+    found = point.value or (box.value and rules.center(box.value))
     if not found:
       return {"correct": False, "location": None}
     truth = example.truth["box"]
@@ -65,8 +65,8 @@ class Pointing:
   ) -> dict[str, float]:
     """The metrics named in the class's docstring."""
     rows = [self.judge(e, a) for e, a in zip(examples, answers, strict=True)]
-    return score.known({
-      "acc_in_box": score.mean([r["correct"] for r in rows]),
-      "parse_rate": score.mean([r["location"] is not None for r in rows]),
+    return rules.known({
+      "acc_in_box": rules.mean([r["correct"] for r in rows]),
+      "parse_rate": rules.mean([r["location"] is not None for r in rows]),
       "num": len(rows),
     })  # fmt: skip

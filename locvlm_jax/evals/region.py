@@ -15,7 +15,7 @@ from typing import Any
 from locvlm_jax import coords as coords_lib
 from locvlm_jax import prompts
 from locvlm_jax.data import batch
-from locvlm_jax.evals import score
+from locvlm_jax.evals import rules
 from locvlm_jax.evals.example import Example, shuffled, square, take
 
 
@@ -53,9 +53,9 @@ class Region:
 
   def judge(self, example: Example, answer: str) -> dict[str, Any]:
     """`correct`: the answer is one of the references."""
-    said = score.normalize(prompts.bare(answer))
+    said = rules.normalize(prompts.bare(answer))
     wanted = example.truth["references"]
-    known = {score.normalize(prompts.bare(text)) for text in wanted}
+    known = {rules.normalize(prompts.bare(text)) for text in wanted}
     return {"correct": said in known}
 
   def score(
@@ -65,6 +65,6 @@ class Region:
     right = [self.judge(e, a)["correct"]
              for e, a in zip(examples, answers, strict=True)]  # fmt: skip
     number = sum(len(e.truth["references"]) for e in examples)
-    return score.known({
-      "exact": score.mean(right), "num": len(right), "num_references": number,
+    return rules.known({
+      "exact": rules.mean(right), "num": len(right), "num_references": number,
     })  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 from locvlm_jax import coords as coords_lib
 from locvlm_jax import prompts
 from locvlm_jax.data import batch
-from locvlm_jax.evals import score
+from locvlm_jax.evals import rules
 from locvlm_jax.evals.example import Example, shuffled, take, unique
 
 
@@ -33,7 +33,7 @@ class RevLoc:
   ) -> list[Example]:  # fmt: skip
     """At most `limit` questions, on records in an order given by `seed`."""
     allowed = frozenset(vocabulary)
-    longer = {c: [v for v in vocabulary if v != c and score.contains(v, c)]
+    longer = {c: [v for v in vocabulary if v != c and rules.contains(v, c)]
               for c in vocabulary}  # fmt: skip
 
     def groups():
@@ -51,10 +51,10 @@ class RevLoc:
 
   def judge(self, example: Example, answer: str) -> dict[str, Any]:
     """`correct`."""
-    words = f" {score.normalize(answer)} "
+    words = f" {rules.normalize(answer)} "
     for name in example.truth["longer_names"]:
-      words = words.replace(f" {score.normalize(name)} ", " | ")
-    name = score.normalize(example.truth["category"])
+      words = words.replace(f" {rules.normalize(name)} ", " | ")
+    name = rules.normalize(example.truth["category"])
     return {"correct": f" {name} " in words}
 
   def score(
@@ -63,7 +63,7 @@ class RevLoc:
     """The metrics named in the class's docstring."""
     right = [self.judge(e, a)["correct"]
              for e, a in zip(examples, answers, strict=True)]  # fmt: skip
-    return score.known({"accuracy": score.mean(right), "num": len(right)})
+    return rules.known({"accuracy": rules.mean(right), "num": len(right)})
 
 
 def _question(coords: coords_lib.Coords, box: batch.Box) -> str:

@@ -28,7 +28,7 @@ import numpy as np
 from locvlm_jax import coords as coords_lib
 from locvlm_jax import prompts
 from locvlm_jax.data import batch
-from locvlm_jax.evals import score
+from locvlm_jax.evals import rules
 from locvlm_jax.evals.example import Example, shuffled, take, unique
 
 # axis -> (word for the lower coordinates, for the higher, index in the box)
@@ -55,7 +55,7 @@ class Sides:
   def judge(self, example: Example, answer: str) -> dict[str, Any]:
     """`correct`, `said` (the keywords of the axis that the answer has)."""
     low, high, _ = AXES[example.truth["axis"]]
-    said = [word for word in (low, high) if score.contains(answer, word)]
+    said = [word for word in (low, high) if rules.contains(answer, word)]
     return {"correct": said == [example.truth["label"]], "said": said}
 
   def score(
@@ -69,7 +69,7 @@ class Sides:
       part = [(t, r) for t, r in rows if t["setting"] == setting]
       if part:
         metrics |= {f"{setting}.{k}": v for k, v in _table(part).items()}
-    return score.known(metrics)
+    return rules.known(metrics)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _table(rows: list[tuple[dict, dict]]) -> dict[str, float | int | None]:
   """The metrics of one setting."""
   said = [len(r["said"]) for _, r in rows]
   metrics = {
-    "all": score.mean([r["correct"] for _, r in rows]),
+    "all": rules.mean([r["correct"] for _, r in rows]),
     "num": len(rows),
     "no_keyword": said.count(0),
     "both_keywords": said.count(2),
@@ -130,9 +130,9 @@ def _table(rows: list[tuple[dict, dict]]) -> dict[str, float | int | None]:
   for axis, (low, high, _) in AXES.items():
     right = [(t["label"], r["correct"]) for t, r in rows if t["axis"] == axis]
     metrics[f"{axis}.num"] = len(right) or None
-    metrics[f"{axis}.all"] = score.mean([c for _, c in right])
+    metrics[f"{axis}.all"] = rules.mean([c for _, c in right])
     for word in (low, high):
-      metrics[f"{axis}.{word}"] = score.mean([c for w, c in right if w == word])
+      metrics[f"{axis}.{word}"] = rules.mean([c for w, c in right if w == word])
   return metrics
 
 

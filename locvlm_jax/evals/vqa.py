@@ -14,7 +14,7 @@ from typing import Any
 
 from locvlm_jax import coords as coords_lib
 from locvlm_jax.data import batch
-from locvlm_jax.evals import score
+from locvlm_jax.evals import rules
 from locvlm_jax.evals.example import Example, shuffled, take
 
 
@@ -55,8 +55,8 @@ class Vqa:
     """`correct` (exact), `contained`."""
     wanted = example.truth["answer"]
     return {
-      "correct": score.normalize(answer) == score.normalize(wanted),
-      "contained": score.contains(answer, wanted),
+      "correct": rules.normalize(answer) == rules.normalize(wanted),
+      "contained": rules.contains(answer, wanted),
     }
 
   def score(
@@ -64,12 +64,12 @@ class Vqa:
   ) -> dict[str, float]:
     """The metrics named in the class's docstring."""
     rows = [self.judge(e, a) for e, a in zip(examples, answers, strict=True)]
-    return score.known({
-      "accuracy": score.mean([r["correct"] for r in rows]),
-      "accuracy_contained": score.mean([r["contained"] for r in rows]),
+    return rules.known({
+      "accuracy": rules.mean([r["correct"] for r in rows]),
+      "accuracy_contained": rules.mean([r["contained"] for r in rows]),
       "num": len(rows),
     })  # fmt: skip
 
 
 def _num_words(text: str) -> int:
-  return len(score.normalize(text).split())
+  return len(rules.normalize(text).split())

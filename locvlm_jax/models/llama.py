@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from locvlm_jax.models import attention
 from locvlm_jax.models.layers import CONTEXT, linear, stack
+from locvlm_jax.models.lora import LoraConfig, adapted
 from locvlm_jax.sharding import BATCH, FSDP, TENSOR, constrain, gather
 
 ROPE_TYPES = ("default", "linear", "llama3")
@@ -172,6 +173,7 @@ class Attention(nn.Module):
 
   config: LlamaConfig
   implementation: str
+  lora: LoraConfig
 
   @nn.compact
   def __call__(
@@ -208,7 +210,7 @@ class Attention(nn.Module):
     init = _residual_init(cfg, in_axis=(-3, -2))
     shape = (cfg.num_heads, cfg.head_dim, cfg.width)
     out = self.param("out", init, shape)
-    return linear(context, out, num_contracted=2), cache
+    return adapted(self, "out", context, out, self.lora, 2), cache
 
   def _project(
     self, name: str, x: Float[Array, "B T D"], heads: int
@@ -216,7 +218,7 @@ class Attention(nn.Module):
     cfg = self.config
     shape = (cfg.width, heads, cfg.head_dim)
     init = nn.initializers.lecun_normal(in_axis=-3, out_axis=(-2, -1))
-    y = linear(x, self.param(name, init, shape))
+    y = adapted(self, name, x, self.param(name, init, shape), self.lora)
     if cfg.qkv_bias:
       zeros = nn.initializers.zeros
       y = y + self.param(f"{name}_bias", zeros, shape[1:]).astype(x.dtype)
@@ -259,6 +261,7 @@ class Mlp(nn.Module):
   """SwiGLU: down(silu(gate(x)) * up(x))."""
 
   config: LlamaConfig
+  lora: LoraConfig
 
   @nn.compact
   def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
@@ -267,8 +270,10 @@ class Mlp(nn.Module):
     gate = self.param("gate", init, (cfg.width, cfg.mlp_width))
     up = self.param("up", init, (cfg.width, cfg.mlp_width))
     down = self.param("down", _residual_init(cfg), (cfg.mlp_width, cfg.width))
-    y = jax.nn.silu(linear(x, gate)) * linear(x, up)
-    return linear(constrain(y, (BATCH, None, TENSOR)), down)
+    y = jax.nn.silu(adapted(self, "gate", x, gate, self.lora))
+    y = y * adapted(self, "up", x, up, self.lora)
+    y = constrain(y, (BATCH, None, TENSOR))
+    return adapted(self, "down", y, down, self.lora)
 
 
 class Block(nn.Module):
@@ -280,6 +285,7 @@ class Block(nn.Module):
 
   config: LlamaConfig
   implementation: str
+  lora: LoraConfig
 
   @nn.compact
   def __call__(
@@ -295,12 +301,12 @@ class Block(nn.Module):
     cfg = self.config
     with jax.named_scope("attention"):
       y = RMSNorm(cfg.eps, name="attention_norm")(x)
-      attn = Attention(cfg, self.implementation, name="attention")
+      attn = Attention(cfg, self.implementation, self.lora, name="attention")
       y, cache = attn(y, cache, layer, angles, lengths, segments, positions)
       x = constrain(x + y, (BATCH, None, None))
     with jax.named_scope("mlp"):
       y = RMSNorm(cfg.eps, name="mlp_norm")(x)
-      x = x + Mlp(cfg, name="mlp")(y)
+      x = x + Mlp(cfg, self.lora, name="mlp")(y)
     return (constrain(x, (BATCH, None, None)), cache), None
 
 
@@ -312,6 +318,7 @@ class Llama(nn.Module):
   remat: str = "none"
   unroll: int = 1
   implementation: str = "auto"
+  lora: LoraConfig = LoraConfig()
 
   def setup(self) -> None:
     cfg = self.config
@@ -324,7 +331,7 @@ class Llama(nn.Module):
       remat=self.remat,
       unroll=self.unroll,
     )
-    self.layers = layers(cfg, self.implementation)
+    self.layers = layers(cfg, self.implementation, self.lora)
     self.final_norm = RMSNorm(cfg.eps)
     if not cfg.tie_embeddings:
       self.head = self.param("head", init, (cfg.width, cfg.vocab_size))

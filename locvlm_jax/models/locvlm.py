@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
 from locvlm_jax.models import adapter, attention, clip_vit, layers, llama
+from locvlm_jax.models.lora import LoraConfig
 from locvlm_jax.sharding import BATCH, constrain, num_batch_shards
 
 # Stands for one visual token in `tokens`; never an id of a vocabulary.
@@ -35,6 +36,7 @@ class LocVLMConfig:
   remat: str = "none"
   unroll: int = 1
   attention: str = "auto"
+  lora: LoraConfig = LoraConfig()
 
   def __post_init__(self) -> None:
     choices = (
@@ -98,7 +100,7 @@ class LocVLM(nn.Module):
     }
     self.vision = clip_vit.ClipVit(cfg.vision, **common)
     self.adapter = adapter.Adapter(cfg.adapter, cfg.llm.width)
-    self.llm = llama.Llama(cfg.llm, **common)
+    self.llm = llama.Llama(cfg.llm, **common, lora=cfg.lora)
 
   def __call__(
     self,

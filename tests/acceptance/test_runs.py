@@ -157,9 +157,9 @@ def test_sigterm_to_a_single_process(world, tmp_path):
     ({"phase": "data", "step": 5, "action": "raise"},
      r"process 1 of 2 on \S+, step 5, phase data: injected"),
     ({"kind": "fewer", "step": 5},
-     r"process 1 of 2 on \S+, step 5, phase data: StopIteration"),
+     r"process 1 of 2 on \S+, step 5, phase data: .*StopIteration"),
     ({"phase": "data", "step": 5, "action": "sleep"},
-     r"process [01] of 2 on \S+, step 5, phase (data|step): for \d+ s"),
+     r"process 1 of 2 on \S+, step 5, phase data"),
   ],
   ids=["killed", "frozen", "raises", "fewer batches", "sleeps"],
 )  # fmt: skip
