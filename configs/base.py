@@ -11,7 +11,11 @@ import ml_collections
 BENCHMARKS = (
   "hal_ade",  # a folder of ADE20K; its images are beside the json files
   "hal_act",  # a line {"video", "objects"} each
-)
+  # refs(*).p with instances.json beside it, or json
+  "refcoco_val", "refcoco_testA", "refcoco_testB",
+  "refcocoplus_val", "refcocoplus_testA", "refcocoplus_testB",
+  "refcocog_val", "refcocog_test",
+)  # fmt: skip
 
 
 def words(argument: str, allowed: tuple[str, ...]) -> set[str]:

@@ -92,6 +92,16 @@ class Transform:
       for v in (low, high)
     )
 
+  def map_box(self, box: Box) -> Box:
+    """Where `box`, xyxy in pixels of the image, lies in [0, 1] of the square.
+
+    Neither clipped nor refused: what a crop removed lies outside of [0, 1].
+    """
+    return tuple(
+      (v * self.scale[i % 2] + self.shift[i % 2]) / self.size
+      for i, v in enumerate(box)
+    )
+
   def invert_box(self, box: Box) -> Box:
     """Where `box`, xyxy in [0, 1] of the square, lies in the image, in pixels.
 

@@ -206,7 +206,15 @@ def spatial_icl(
   ]
 
 
+# What LLaVA 1.5 appends to the questions of GQA and VQAv2
+# (LLaVA:docs/Evaluation.md).
+SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
+
+COUNT = "How many {obj} are in the image?"
+POINT = LOC_PRED["point"][-2]  # as trained
+
 HELD_OUT = (
+  COUNT,
   *PRESENCE,
   *PRESENCE_VIDEO,
   *(spatial.question for spatial in SPATIAL_DIRECT),
@@ -244,6 +252,29 @@ def with_article(noun: str) -> str:
     return noun
   vowel = word[0] in "aeiou" and not _A.match(word)
   return f"an {noun}" if vowel or _AN.match(word) else f"a {noun}"
+
+
+_PLURALS = {
+  "person": "people", "man": "men", "woman": "women", "child": "children",
+  "mouse": "mice", "knife": "knives", "sheep": "sheep", "skis": "skis",
+  "scissors": "scissors", "broccoli": "broccoli",
+}  # fmt: skip
+
+
+def plural(noun: str) -> str:
+  """The plural of a category: "cup" -> "cups", "wine glass" -> "wine glasses".
+
+  >>> plural("baseball glove"), plural("person"), plural("bus")
+  ('baseball gloves', 'people', 'buses')
+  """
+  rest, space, last = noun.rpartition(" ")
+  if last in _PLURALS:
+    return rest + space + _PLURALS[last]
+  if re.search(r"(s|x|z|ch|sh)$", last):
+    return noun + "es"
+  if re.search(r"[^aeiou]y$", last):
+    return noun[:-1] + "ies"
+  return noun + "s"
 
 
 a = with_article  # the short name for callers: prompts.a("cup")

@@ -57,7 +57,14 @@ SOURCES = {
 BENCHMARKS = {
   "hal_ade": (ade20k.Ade20k, ("questions",)),
   "hal_act": (object_lists.ObjectLists, ("questions", "media")),
-}
+  **{
+    f"{name}_{split}": (
+      functools.partial(refer.Regions, split=split), ("questions", "media"),
+    )
+    for name, splits in refer.SPLITS.items()
+    for split in splits
+  },
+}  # fmt: skip
 
 
 def open_source(name: str, data: Mapping) -> batch.Source:

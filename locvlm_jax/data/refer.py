@@ -23,6 +23,13 @@ from collections.abc import Iterator
 from locvlm_jax import prompts
 from locvlm_jax.data import batch, coco, leakage
 
+# The splits that are tested.
+SPLITS = {
+  "refcoco": ("val", "testA", "testB"),
+  "refcocoplus": ("val", "testA", "testB"),
+  "refcocog": ("val", "test"),
+}
+
 _INDEX = re.compile(r"_\d+$")  # of img_id
 _SPLIT = re.compile(r"(?:^|_)(val|test[AB]?)$")
 
@@ -149,9 +156,7 @@ class Refer:
       raise batch.DataError(
         f"{paths}: no expression of split {split!r} ({left_out})."
       )
-    self._by_id = not any(
-      os.path.exists(os.path.join(images, r.image)) for r in self._records
-    )
+    self._by_id = _are_by_id(images, self._records)
 
   def _group(self, said, split: str) -> dict[int, list[_Expression]]:
     """By image: the expressions of `split` that can be used."""
@@ -200,15 +205,77 @@ class Refer:
 
   def __getitem__(self, index: int) -> batch.Record:
     record = self._records[index]
-    name = f"{int(record.id):012d}.jpg" if self._by_id else record.image
-    path = coco.image_path(
-      self.images, name, f"{self.paths}: image {record.id}"
-    )
-    return dataclasses.replace(record, image=path)
+    image = int(record.id)
+    return _with_path(record, image, self.images, self._by_id, self.paths)
 
   def __repr__(self) -> str:
     number = sum(len(o.texts) for r in self._records for o in r.objects)
     return f"Refer({self.paths!r}, {len(self)} images, {number} expressions)"
+
+
+class Regions:
+  """One record a region that is tested: an image and a box of it.
+
+  Its object has all expressions of that image and box, in the order of the
+  file and with repetitions; nothing is left out, so that counts are those of
+  the benchmark. The record's id is the image's with the region's number in it.
+
+  Args:
+    path: one of the files above.
+    images: the folder of COCO's images, by their names of 2014 or of 2017.
+    split: the one that is read.
+
+  Raises:
+    DataError: a missing or malformed file, or it has none of the split.
+  """
+
+  categories = ()
+
+  def __init__(self, path: str, images: str, split: str):
+    coco.check_directory(images)
+    self.path, self.images = path, images
+    regions = collections.defaultdict(list)
+    for e in _expressions(path):
+      if e.split == split:
+        regions[e.image, e.box].append(e)
+    if not regions:
+      raise batch.DataError(f"{path}: no expression of split {split!r}.")
+    numbers = collections.Counter()
+    self._records = []
+    for (image, box), said in regions.items():
+      self._records.append(self._record(image, numbers[image], box, said))
+      numbers[image] += 1
+    self._by_id = _are_by_id(images, self._records)
+
+  def _record(self, image: int, number: int, box, said) -> batch.Record:
+    texts = tuple(e.text for e in said)
+    thing = batch.Object(texts[0], box, texts=texts)
+    return batch.Record(
+      f"{image}_{number}", said[0].file_name, *said[0].size, (thing,),
+      exhaustive=False,
+    )  # fmt: skip
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, index: int) -> batch.Record:
+    record = self._records[index]
+    image = int(record.id.split("_")[0])
+    return _with_path(record, image, self.images, self._by_id, self.path)
+
+  def __repr__(self) -> str:
+    return f"Regions({self.path!r}, {len(self)} regions)"
+
+
+def _are_by_id(images: str, records: list[batch.Record]) -> bool:
+  """Whether the folder has none of COCO's names of 2014."""
+  return not any(os.path.exists(os.path.join(images, r.image)) for r in records)
+
+
+def _with_path(record, image: int, images: str, by_id: bool, origin: str):
+  name = f"{image:012d}.jpg" if by_id else record.image
+  path = coco.image_path(images, name, f"{origin}: image {image}")
+  return dataclasses.replace(record, image=path)
 
 
 def _key(text: str) -> str:

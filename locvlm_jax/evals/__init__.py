@@ -4,12 +4,26 @@ Every task has the interface of `run.Task`.
 """
 
 from locvlm_jax import prompts
+from locvlm_jax.data import refer
+from locvlm_jax.evals.counting import Counting
 from locvlm_jax.evals.hallucination import Hallucination
 from locvlm_jax.evals.loc_pred import LocPred
+from locvlm_jax.evals.pointing import Pointing
+from locvlm_jax.evals.rec import Rec
+from locvlm_jax.evals.region import Region
 from locvlm_jax.evals.rev_loc import RevLoc
 from locvlm_jax.evals.spatial import Spatial
 from locvlm_jax.evals.spatial_released import Released
 from locvlm_jax.evals.vqa import Vqa
+
+# Of the sets of referring expressions, the splits of the paper's Table 10 and
+# those that boxes are asked for.
+DESCRIBED = (
+  "refcoco_testB", "refcocoplus_testB", "refcocog_val", "refcocog_test",
+)  # fmt: skip
+REFERRED = tuple(
+  f"{name}_{split}" for name, splits in refer.SPLITS.items() for split in splits
+)
 
 EVALS = {
   task.name: task
@@ -28,5 +42,9 @@ EVALS = {
     Spatial("spatial_paper", per_image=None, whole=True),
     Released(),
     Vqa(),
+    Pointing(),
+    Counting(),
+    *(Region(f"rd_{s}", s) for s in DESCRIBED),
+    *(Rec(f"rec_{s}", s) for s in REFERRED),
   )
 }

@@ -1,0 +1,72 @@
+"""Pointing: "Point at the middle of the cup." -> a point in its box.
+
+Not in the paper. Asked in words for points, whatever form of location the
+model was trained for; of an answer with a box, the centre counts.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from locvlm_jax import coords as coords_lib
+from locvlm_jax import prompts
+from locvlm_jax.data import batch
+from locvlm_jax.evals import rules
+from locvlm_jax.evals.example import Example, shuffled, take, unique
+
+
+@dataclasses.dataclass(frozen=True)
+class Pointing:
+  """One question for each category that occurs once in an image.
+
+  Metrics: `acc_in_box`; `parse_rate`, the share of answers with a location;
+  `num`.
+  """
+
+  name: str = "pointing"
+  source: str = "instances"
+
+  def examples(
+    self, records: batch.Source, coords: coords_lib.Coords,
+    geometry: str, image_size: int, vocabulary: Sequence[str], seed: int,
+    limit: int | None = None,
+  ) -> list[Example]:  # fmt: skip
+    """At most `limit` questions."""
+    allowed = frozenset(vocabulary)
+    spec = dataclasses.asdict(coords)
+
+    def groups():
+      for record, _ in shuffled(records, seed):
+        boxes = unique(record, geometry, image_size)
+        for category in sorted(allowed & boxes.keys()):
+          truth = {"category": category, "box": list(boxes[category]),
+                   "coords": spec, "geometry": geometry}  # fmt: skip
+          yield [
+            Example(f"{record.id}/{category}", record.image,
+                    prompts.fill(prompts.POINT, obj=category), truth=truth)
+          ]  # fmt: skip
+
+    return take(groups(), limit)
+
+  def judge(self, example: Example, answer: str) -> dict[str, Any]:
+    """`correct`, `location`: the point, or None."""
+    spec = example.truth["coords"]
+    point = coords_lib.Coords(**spec | {"location": "point"}).parse(answer)
+    box = coords_lib.Coords(**spec | {"location": "box"}).parse(answer)
+    found = point.value or (box.value and rules.center(box.value))
+    if not found:
+      return {"correct": False, "location": None}
+    truth = example.truth["box"]
+    inside = all(truth[i] <= found[i] <= truth[i + 2] for i in (0, 1))
+    return {"correct": inside, "location": [float(v) for v in found]}
+
+  def score(
+    self, examples: Sequence[Example], answers: Sequence[str]
+  ) -> dict[str, float]:
+    """The metrics named in the class's docstring."""
+    rows = [self.judge(e, a) for e, a in zip(examples, answers, strict=True)]
+    return rules.known({
+      "acc_in_box": rules.mean([r["correct"] for r in rows]),
+      "parse_rate": rules.mean([r["location"] is not None for r in rows]),
+      "num": len(rows),
+    })  # fmt: skip

@@ -1,0 +1,70 @@
+"""Region description: a box -> what is in it (paper, Section 4.6).
+
+One question a region of RefCOCO testB, RefCOCO+ testB, RefCOCOg val or test;
+its references are all expressions of that image and box.
+
+A region that a crop removes from the model's square is asked for all the same,
+at the place where it meets the square's edge, so that every model answers as
+many questions as the benchmark has.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from locvlm_jax import coords as coords_lib
+from locvlm_jax import prompts
+from locvlm_jax.data import batch
+from locvlm_jax.evals import rules
+from locvlm_jax.evals.example import Example, shuffled, square, take
+
+
+@dataclasses.dataclass(frozen=True)
+class Region:
+  """`truth.references` are what METEOR and CIDEr compare the answers with.
+
+  Metrics: `exact`, the share of answers that are one of the references but for
+  case and punctuation; `num`; `num_references`.
+  """
+
+  name: str
+  source: str
+
+  def examples(
+    self, records: batch.Source, coords: coords_lib.Coords,
+    geometry: str, image_size: int, vocabulary: Sequence[str], seed: int,
+    limit: int | None = None,
+  ) -> list[Example]:  # fmt: skip
+    """At most `limit` regions."""
+    del vocabulary
+    wording = prompts.REV_LOC[coords.location][0]
+
+    def groups():
+      for record, _ in shuffled(records, seed):
+        (thing,) = record.objects
+        box = square(record, geometry, image_size).map_box(thing.box)
+        inside = tuple(min(max(v, 0.0), 1.0) for v in box)
+        truth = {"box": list(inside), "references": list(thing.texts),
+                 "geometry": geometry}  # fmt: skip
+        question = prompts.fill(wording, loc=coords.encode(inside))
+        yield [Example(record.id, record.image, question, truth=truth)]
+
+    return take(groups(), limit)
+
+  def judge(self, example: Example, answer: str) -> dict[str, Any]:
+    """`correct`: the answer is one of the references."""
+    said = rules.normalize(prompts.bare(answer))
+    wanted = example.truth["references"]
+    known = {rules.normalize(prompts.bare(text)) for text in wanted}
+    return {"correct": said in known}
+
+  def score(
+    self, examples: Sequence[Example], answers: Sequence[str]
+  ) -> dict[str, float]:
+    """The metrics named in the class's docstring."""
+    right = [self.judge(e, a)["correct"]
+             for e, a in zip(examples, answers, strict=True)]  # fmt: skip
+    number = sum(len(e.truth["references"]) for e in examples)
+    return rules.known({
+      "exact": rules.mean(right), "num": len(right), "num_references": number,
+    })  # fmt: skip
