@@ -51,7 +51,6 @@ _CAPTIONS = flags.DEFINE_string(
   "captions", None, "jsonl of captions by annotation id, as targets in place of"
   " the categories.",
 )  # fmt: skip
-flags.mark_flags_as_required(["instances", "images", "out"])
 
 
 def main(argv: list[str]) -> None:
@@ -186,4 +185,4 @@ def _messages(pairs) -> list[dict]:
 
 
 if __name__ == "__main__":
-  command.run(main)
+  command.run(main, required=["instances", "images", "out"])

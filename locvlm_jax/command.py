@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -49,12 +49,18 @@ def fail(message: str, code: int):
   sys.exit(code)
 
 
-def run(main: Callable[[list[str]], None]) -> None:
+def run(
+  main: Callable[[list[str]], None], required: Sequence[str] = ()
+) -> None:
   """Parses the flags and calls `main`, turning user errors into one line.
+
+  The flags of `required` have to be given; they are marked here, since flags
+  are shared by all modules that a process imports.
 
   The exit codes are those of `faults`; an exception that is neither a fault
   nor a ValueError is ours and keeps its traceback.
   """
+  flags.mark_flags_as_required(required)
   # TensorFlow comes with the metric writers; its greetings help nobody.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")

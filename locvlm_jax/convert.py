@@ -39,7 +39,6 @@ _TOKENIZER = flags.DEFINE_string(
   "tokenizer", "",
   "Directory of tokenizer.json or tokenizer.model; default: the input's own.",
 )  # fmt: skip
-flags.mark_flags_as_required(["output"])
 
 
 class Source(NamedTuple):
@@ -211,4 +210,4 @@ def _named() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-  command.run(main)
+  command.run(main, required=["output"])

@@ -38,7 +38,6 @@ _CONSTRAINED = flags.DEFINE_bool(
 )
 _DRAW = flags.DEFINE_string("draw", "", "Write the picture with the location.")
 _JSON = flags.DEFINE_bool("json", False, "Print one line of json.")
-flags.mark_flags_as_required(["prompt"])
 
 
 def main(argv: list[str]) -> None:
@@ -189,4 +188,4 @@ def _draw(image, location):
 
 
 if __name__ == "__main__":
-  command.run(main)
+  command.run(main, required=["prompt"])

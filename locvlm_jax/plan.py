@@ -26,7 +26,6 @@ _TOPOLOGY = flags.DEFINE_string("topology", None, "The machine; see above.")
 _JSON = flags.DEFINE_string("json", None, "Also write the results here.")
 _SEARCH = flags.DEFINE_bool("search", False, "Try what could be set instead.")
 _HLO = flags.DEFINE_string("hlo", None, "Write the compiled program here.")
-flags.mark_flags_as_required(["topology"])
 GIB = 2**30
 
 
@@ -343,4 +342,4 @@ def variants(config: Mapping, target: targets.Target) -> Iterator[dict]:
 
 
 if __name__ == "__main__":
-  command.run(main)
+  command.run(main, required=["topology"])

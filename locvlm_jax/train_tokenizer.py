@@ -14,7 +14,6 @@ from locvlm_jax import command
 _ROOT = flags.DEFINE_string("root", "runs/microworld", "The micro-world.")
 _OUT = flags.DEFINE_string("out", None, "Where tokenizer.json is written.")
 _VOCAB = flags.DEFINE_integer("vocab_size", 1024, "Pieces, bytes included.")
-flags.mark_flags_as_required(["out"])
 
 
 def main(argv: list[str]) -> None:
@@ -56,4 +55,4 @@ def _wordings(prompts) -> list[str]:
 
 
 if __name__ == "__main__":
-  command.run(main)
+  command.run(main, required=["out"])
