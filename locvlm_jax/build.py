@@ -350,6 +350,21 @@ def write_json(path: str, value: object) -> None:
   os.replace(path + ".tmp", path)
 
 
+# Fields that came later and that an answer or an export depends on, with the
+# values that do what was done without them.
+_ADDED = {
+  "lora": {"rank": 0, "alpha": 16.0, "targets": list(lora.TARGETS)},
+  "data": {"conversation_boxes": ""},
+}
+
+
+def completed(config: Mapping) -> dict:
+  """A stored config with the fields that later versions have added."""
+  added = {name: {**new, **config.get(name, {})}
+           for name, new in _ADDED.items()}  # fmt: skip
+  return {**config, **added}
+
+
 # Fields that may differ between a run and its resumption: they change neither
 # the parameters nor the data.
 _FREE = ("log_every", "checkpoint_every", "checkpoint_keep", "checkpoint_best",

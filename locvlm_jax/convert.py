@@ -133,7 +133,7 @@ def _run(workdir: str) -> Source:
   from locvlm_jax import build, lora
 
   params, info = build.open_params(workdir)
-  config = info["config"]
+  config = build.completed(info["config"])
   origin = {"stage": config["stage"], "step": info["next_step"],
             "config": config, "versions": build.versions()}  # fmt: skip
   shape = build.model(config).config

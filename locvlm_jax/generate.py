@@ -94,6 +94,8 @@ def _config(checkpoint: str) -> dict:
 
 
 def _stored(checkpoint: str) -> dict:
+  from locvlm_jax import build
+
   # A run's workdir has its config itself; config.json of a directory in
   # Hugging Face layout is the model's, and the run's is in origin.json.
   for name in ("origin.json", "config.json"):
@@ -103,7 +105,7 @@ def _stored(checkpoint: str) -> dict:
         content = json.load(f)
       content = content.get("config", content)
       if "prompt_format" in content:
-        return content
+        return build.completed(content)
   raise ValueError(
     f"{checkpoint}: nothing there says how it was trained: give --config."
   )

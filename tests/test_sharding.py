@@ -1,5 +1,6 @@
 """Meshes, the sharding table, and batches; sharded equals one device."""
 
+import dataclasses
 import functools
 
 import jax
@@ -11,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from test_models import CONFIG, params_of, rows, shapes_of
 
 from locvlm_jax import decode, sharding
-from locvlm_jax.models import locvlm
+from locvlm_jax.models import locvlm, lora
 
 MODEL = locvlm.LocVLM(CONFIG)
 MESHES = [(4, 1, 1), (2, 2, 1), (1, 2, 2)]
@@ -108,10 +109,10 @@ def test_flat_and_nested_and_longer_paths_agree():
 
 
 def test_every_rule_is_of_use():
-  fields = {"qkv_bias": True}
   config = locvlm.LocVLMConfig(
-    CONFIG.vision, "mlp", type(CONFIG.llm)(**(vars(CONFIG.llm) | fields))
-  )
+    CONFIG.vision, "mlp", dataclasses.replace(CONFIG.llm, qkv_bias=True),
+    lora=lora.LoraConfig(rank=2),
+  )  # fmt: skip
   paths = traverse_util.flatten_dict(shapes_of(config), sep="/")
   for pattern, _ in sharding._COMPILED:
     assert any(pattern.fullmatch(path) for path in paths), pattern
