@@ -25,10 +25,9 @@ from locvlm_jax import (
 )
 from locvlm_jax.data import preprocess
 from locvlm_jax.evals.example import Example
+from locvlm_jax.models import locvlm
 from locvlm_jax.weights import read
 
-# Prompts are padded to a multiple of this, so that few shapes are compiled.
-_PROMPT_MULTIPLE = 64
 # The answer whose location the grammar fills in.
 _LOCATED = prompts.LOC_PRED_ANSWERS[0]
 
@@ -73,7 +72,8 @@ class Answerer:
     dtype = jnp.dtype(config["model"]["dtype"])
     params = {p: v.place(dtype, where[p]) for p, v in flat.items()}
     spec = build.question_spec(config, text)
-    return cls(config, model, optim.unflatten(params), mesh, spec, origin)
+    model, params = locvlm.by_layer(model, optim.unflatten(params))
+    return cls(config, model, params, mesh, spec, origin)
 
   def with_seed(self, seed: int) -> "Answerer":
     """The same with another `eval.seed`."""
@@ -148,7 +148,7 @@ class Answerer:
     """Prompts and pictures on the mesh, each host's own rows."""
     prompts_ = [[*self._prompt(x), *opening] for x in examples]
     longest = max(len(p) for p in prompts_)
-    longest += -longest % _PROMPT_MULTIPLE
+    longest += -longest % decode.PROMPT_MULTIPLE
     pad = self.spec.tokenizer.pad_id
     tokens = np.full((len(prompts_), longest), pad, np.int32)
     for row, prompt in zip(tokens, prompts_, strict=True):

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 
+from locvlm_jax import decode
 from locvlm_jax import grammar as grammar_lib
 from locvlm_jax.models import llama
 
@@ -102,7 +103,7 @@ def _locate(
 ):  # fmt: skip
   tokens, _, lengths = prompt
   rows, slots = tokens.shape[0], tokens.shape[1] + longest + _STEP
-  run = functools.partial(model.apply, {"params": params})
+  run = decode.runner(model, params)
   keys = jax.vmap(functools.partial(jax.random.fold_in, rng))(example)
   last = len(tables["low"])
 

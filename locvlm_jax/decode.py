@@ -5,7 +5,7 @@ ids of a stop, V vocabulary.
 """
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -14,7 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, UInt8
 
-from locvlm_jax.models import llama
+from locvlm_jax.models import llama, locvlm
+
+# Callers pad prompts to a multiple of it, so that few shapes are compiled.
+PROMPT_MULTIPLE = 64
 
 
 class State(NamedTuple):
@@ -35,7 +38,8 @@ class _Choice(NamedTuple):
   temperature: Float[Array, ""]
   top_k: Int[Array, ""]
   top_p: Float[Array, ""]
-  keys: Key[Array, " B"]
+  rng: Key[Array, ""] | None
+  example: Int[Array, " B"]
 
 
 class _Kind(NamedTuple):
@@ -74,7 +78,8 @@ def generate(
 
   Args:
     model: a LocVLM.
-    params: its parameters.
+    params: its parameters; `locvlm.by_layer` beforehand spares each call a copy
+      of the LLM's.
     batch: tokens [B, S], images [B, K, H, W, 3] (None or absent: text only),
       lengths [B]; optionally example [B], and valid [B] (rows where it is
       False yield only padding and delay no one).
@@ -145,9 +150,15 @@ def log_likelihood(
   return _log_likelihood(model, params, prompt, batch["loss_mask"])
 
 
+def runner(model: nn.Module, params: Mapping) -> Callable:
+  """`model.apply` with layers that may have a cache."""
+  model, params = locvlm.by_layer(model, params)
+  return functools.partial(model.apply, {"params": params})
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _log_likelihood(model, params, prompt: _Prompt, mask) -> Array:
-  run = functools.partial(model.apply, {"params": params})
+  run = runner(model, params)
   logits = run(run(*prompt)[:, :-1], method="logits")
   labels = jnp.maximum(prompt[0][:, 1:], 0)[..., None]
   chosen = jnp.take_along_axis(logits, labels, axis=-1)[..., 0]
@@ -171,14 +182,13 @@ def _prepared(model, batch, max_new_tokens, stop, pad_id, temperature, top_k,
   if not len(stop):
     raise ValueError("stop is empty: name at least one id, such as EOS")
   rows = batch["tokens"].shape[0]
-  example = jnp.asarray(batch.get("example", jnp.arange(rows)))
-  valid = jnp.asarray(batch.get("valid", jnp.ones(rows, bool)))
-  rng = jax.random.key(0) if rng is None else rng
+  # numpy's, since each small operation of jax's is a program of its own.
   choice = _Choice(
-    jnp.array(stop, jnp.int32), jnp.int32(pad_id), jnp.float32(temperature),
-    jnp.int32(top_k), jnp.float32(top_p),
-    jax.vmap(functools.partial(jax.random.fold_in, rng))(example),
+    np.array(stop, np.int32), np.int32(pad_id), np.float32(temperature),
+    np.int32(top_k), np.float32(top_p), rng,
+    batch.get("example", np.arange(rows, dtype=np.int32)),
   )  # fmt: skip
+  valid = batch.get("valid", np.ones(rows, bool))
   filtered = temperature > 0 and (top_k > 0 or top_p < 1)
   kind = _Kind(model, max_new_tokens, temperature > 0, filtered)
   prompt = batch["tokens"], batch.get("images"), batch["lengths"]
@@ -209,7 +219,7 @@ def _prefill(
   rows, length = prompt[0].shape
   cfg, num = kind.model.config, kind.max_new_tokens
   cache = llama.empty_cache(cfg.llm, rows, length + num, cfg.dtype)
-  run = functools.partial(kind.model.apply, {"params": params})
+  run = runner(kind.model, params)
   hidden, cache = run(*prompt, cache, method="prefill")
   output = jnp.full((rows, num), choice.pad, jnp.int32)
   newest = jnp.full((rows, len(choice.stop)), -1, jnp.int32)  # nobody's id
@@ -221,7 +231,7 @@ def _decode(
   kind: _Kind, params, lengths, choice: _Choice, state: State, until
 ) -> State:
   """Token after token, until there are `until` or all rows have ended."""
-  run = functools.partial(kind.model.apply, {"params": params})
+  run = runner(kind.model, params)
 
   def advance(state: State) -> State:
     # step tokens exist and the last is not in the cache yet: its position.
@@ -262,9 +272,12 @@ def _sample(
   logits = logits / choice.temperature
   if kind.filtered:
     logits = _likeliest(logits, choice.top_k, choice.top_p)
-  fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
-  draw = jax.vmap(jax.random.categorical)
-  return draw(fold(choice.keys, step), logits).astype(jnp.int32)
+
+  def draw(example: Array, logits: Array) -> Array:
+    key = jax.random.fold_in(jax.random.fold_in(choice.rng, example), step)
+    return jax.random.categorical(key, logits)
+
+  return jax.vmap(draw)(choice.example, logits).astype(jnp.int32)
 
 
 def _likeliest(

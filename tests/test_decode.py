@@ -66,7 +66,7 @@ def test_logits_after_prefill_and_steps_equal_the_full_pass(params):
 
   @functools.partial(jax.jit, static_argnames="method")
   def run(*args, method):
-    return MODEL.apply({"params": params}, *args, method=method)
+    return decode.runner(MODEL, params)(*args, method=method)
 
   cache = llama.empty_cache(LLM, 4, 40, "float32")
   inputs = (batch["tokens"], batch["images"], batch["lengths"])

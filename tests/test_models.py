@@ -111,7 +111,7 @@ def test_llama_matches_transformers(name, tmp_path):
   model = llama.Llama(config)
 
   def scores(m, tokens):
-    return m.logits(m(m.embed(tokens))[0])
+    return m.logits(m(m.embed(tokens)))
 
   run = jax.jit(functools.partial(model.apply, method=scores))
   ours = run({"params": params}, g["tokens"])

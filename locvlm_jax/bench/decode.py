@@ -49,6 +49,7 @@ def measure(arguments) -> dict:
   model = locvlm.LocVLM(dataclasses.replace(config, dtype=arguments.dtype))
   dtype = jnp.dtype(arguments.dtype)
   params = jax.tree.map(functools.partial(jnp.asarray, dtype=dtype), params)
+  model, params = locvlm.by_layer(model, params)
   peer = _Peer(arguments, model) if arguments.peer else None
   result = {
     "device": jax.devices()[0].device_kind, "dtype": arguments.dtype,
@@ -98,7 +99,10 @@ def _batch(directory: str, model, rows: int) -> dict:
     )
     for i in range(rows)
   ]  # fmt: skip
-  tokens = np.zeros((rows, max(map(len, encoded))), np.int32)
+  longest = max(map(len, encoded))
+  # As answers are padded; the peer leaves what is padding in all rows.
+  longest += -longest % decode.PROMPT_MULTIPLE
+  tokens = np.zeros((rows, longest), np.int32)
   for row, prompt in zip(tokens, encoded, strict=True):
     row[: len(prompt)] = prompt
   shape = (rows, 1, vision.image_size, vision.image_size, 3)
@@ -131,7 +135,8 @@ class _Peer:
 
   def generate(self, batch: dict) -> np.ndarray:
     """Its greedy tokens, [B, G]."""
-    torch, tokens = self._torch, batch["tokens"]
+    torch = self._torch
+    tokens = batch["tokens"][:, : batch["lengths"].max()]
     image = self._model.config.image_token_id
     # Padded on the left, as it wants them.
     ids, mask = np.zeros_like(tokens), np.zeros_like(tokens)

@@ -73,10 +73,7 @@ def attend(
   if causal:
     return _attend_causal(q, k, v, segments)
   assert segments is None
-  mask = None
-  if lengths is not None:
-    mask = (jnp.arange(k.shape[1]) < lengths[:, None])[:, None, None, None]
-  return _attend_xla(q, k, v, mask)
+  return _attend_all(q, k, v, lengths)
 
 
 def attend_slots(
@@ -145,25 +142,23 @@ def _attend_cudnn(q, k, v, causal, lengths) -> Array:
   )
 
 
-def _attend_xla(
+def _attend_all(
   q: Float[Array, "B T H K"],
   k: Float[Array, "B S G K"],
   v: Float[Array, "B S G K"],
-  mask: Bool[Array, "#B 1 1 #T S"] | None,
+  lengths: Int[Array, " B"] | None,
 ) -> Float[Array, "B T H K"]:
-  """Materialises the scores; softmax in float32."""
+  """Every query sees all real keys: a single block."""
   rows, length, heads, width = q.shape
-  groups = k.shape[2]
-  q = q.reshape(rows, length, groups, heads // groups, width)
-  scores = jnp.einsum(
-    "btgrk,bsgk->bgrts", q, k, preferred_element_type=jnp.float32
-  )
-  scores = scores * width**-0.5
-  if mask is not None:
-    scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
-  weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-  out = jnp.einsum("bgrts,bsgk->btgrk", weights, v)
-  return out.reshape(rows, length, heads, width)
+  groups, shared = k.shape[2], heads // k.shape[2]
+  q = (q * width**-0.5).reshape(rows, length, groups, shared, width)
+  q = q.transpose(0, 2, 3, 1, 4).reshape(rows, groups, shared * length, width)
+  mask = None
+  if lengths is not None:
+    mask = (jnp.arange(k.shape[1]) < lengths[:, None])[:, None, None]
+  out = _block(q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask)
+  out = out.reshape(rows, groups, shared, length, width)
+  return out.transpose(0, 3, 1, 2, 4).reshape(rows, length, heads, width)
 
 
 def _attend_causal(
@@ -209,13 +204,14 @@ def _block(
   q: Float[Array, "B G M K"],
   k: Float[Array, "B G S K"],
   v: Float[Array, "B G S K"],
-  mask: Bool[Array, "#B 1 M S"],
+  mask: Bool[Array, "#B 1 #M S"] | None,
 ) -> Float[Array, "B G M K"]:
   """Attention of one block; divides last, where there is least to divide."""
   scores = jnp.einsum(
     "bgmk,bgsk->bgms", q, k, preferred_element_type=jnp.float32
   )
-  scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+  if mask is not None:
+    scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
   # The maximum cancels out of the result, and so out of the gradient.
   highest = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
   weights = jnp.exp(scores - highest)

@@ -5,6 +5,7 @@ head width, F hidden width of the MLP, V vocabulary, L layers, S cache slots.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -64,28 +65,46 @@ class LlamaConfig:
       )
 
 
-class Cache(NamedTuple):
-  """Keys and values of earlier positions; slot i holds position i.
+class Slots(NamedTuple):
+  """One layer's keys and values of earlier positions; slot i holds position i.
 
   A head's slots lie side by side, as the product with one query wants them.
   """
 
-  k: Float[Array, "L B G S K"]
-  v: Float[Array, "L B G S K"]
+  k: Float[Array, "B G S K"]
+  v: Float[Array, "B G S K"]
+
+
+# One of each layer. A decoding step reads them all, so they must not be slices
+# of one array, which would be copied first.
+Cache = tuple[Slots, ...]
 
 
 def empty_cache(
   config: LlamaConfig, rows: int, slots: int, dtype: str
 ) -> Cache:
   """An all-zero cache for `rows` rows of up to `slots` positions."""
-  shape = (
-    config.num_layers,
-    rows,
-    config.num_kv_heads,
-    slots,
-    config.head_dim,
+  shape = (rows, config.num_kv_heads, slots, config.head_dim)
+  return tuple(
+    Slots(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+    for _ in range(config.num_layers)
   )
-  return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+
+
+def by_layer(params: Mapping, num_layers: int) -> dict:
+  """Parameters for `stacked=False`, from those stacked over the layers.
+
+  {"layers": {"mlp": {"up": [L, D, M]}}} -> {"layers_0": {"mlp": {"up": [D,
+  M]}}, "layers_1": ...}; those that are apart already come back as they are.
+  """
+  if "layers" not in params:
+    return dict(params)
+  rest = {name: value for name, value in params.items() if name != "layers"}
+
+  def layer(i: int) -> dict:
+    return jax.tree.map(lambda x: x[i], params["layers"])
+
+  return rest | {f"layers_{i}": layer(i) for i in range(num_layers)}
 
 
 class Rotation(NamedTuple):
@@ -168,7 +187,8 @@ class Attention(nn.Module):
 
   Without a cache, over x alone. With one, x's keys and values are stored too:
   a prompt fills slots 0..T-1. With `positions`, x goes on from there: it fills
-  slots positions[b]..positions[b]+T-1 and sees what lies before.
+  slots positions[b]..positions[b]+T-1 and sees what lies before. With `only`,
+  a prompt is answered for one position of each row.
   """
 
   config: LlamaConfig
@@ -179,23 +199,23 @@ class Attention(nn.Module):
   def __call__(
     self,
     x: Float[Array, "B T D"],
-    cache: Cache | None,
-    layer: Int[Array, ""],
+    slots: Slots | None,
     angles: Rotation,
     lengths: Int[Array, " B"] | None,
     segments: Int[Array, "B T"] | None,
     positions: Int[Array, " B"] | None,
-  ) -> tuple[Float[Array, "B T D"], Cache | None]:
+    only: Int[Array, " B"] | None,
+  ) -> tuple[Float[Array, "B #T D"], Slots | None]:
     cfg = self.config
-    q = rotate(self._project("q", x, cfg.num_heads), angles)
+    q = self._project("q", at(x, only), cfg.num_heads)
+    q = rotate(q, Rotation(*(at(a, only) for a in angles)))
     k = rotate(self._project("k", x, cfg.num_kv_heads), angles)
     v = self._project("v", x, cfg.num_kv_heads)
-    if cache is not None:
-      cache = _write(cache, k, v, layer, positions)
-    if positions is not None:
-      context = attention.attend_slots(
-        q, cache.k[layer], cache.v[layer], positions
-      )
+    if slots is not None:
+      slots = _write(slots, k, v, positions)
+    if positions is not None or only is not None:
+      first = positions if only is None else only
+      context = attention.attend_slots(q, slots.k, slots.v, first)
     else:
       context = attention.attend(
         q,
@@ -210,7 +230,7 @@ class Attention(nn.Module):
     init = _residual_init(cfg, in_axis=(-3, -2))
     shape = (cfg.num_heads, cfg.head_dim, cfg.width)
     out = self.param("out", init, shape)
-    return adapted(self, "out", context, out, self.lora, 2), cache
+    return adapted(self, "out", context, out, self.lora, 2), slots
 
   def _project(
     self, name: str, x: Float[Array, "B T D"], heads: int
@@ -225,6 +245,16 @@ class Attention(nn.Module):
     return constrain(y, (BATCH, None, TENSOR, None))
 
 
+def at(
+  x: Float[Array, "#B T *S"], only: Int[Array, " B"] | None
+) -> Float[Array, "#B #T *S"]:
+  """Position `only` of each row, T = 1; all of them if None."""
+  if only is None:
+    return x
+  x = jnp.broadcast_to(x, (len(only), *x.shape[1:]))
+  return jnp.take_along_axis(x, only.reshape(-1, *[1] * (x.ndim - 1)), axis=1)
+
+
 def _residual_init(config: LlamaConfig, **axes) -> nn.initializers.Initializer:
   """Smaller where a layer adds to the residual stream of 2L such terms."""
   return nn.initializers.variance_scaling(
@@ -233,28 +263,26 @@ def _residual_init(config: LlamaConfig, **axes) -> nn.initializers.Initializer:
 
 
 def _write(
-  cache: Cache,
+  slots: Slots,
   k: Float[Array, "B T G K"],
   v: Float[Array, "B T G K"],
-  layer: Int[Array, ""],
   positions: Int[Array, " B"] | None,
-) -> Cache:
+) -> Slots:
   """Stores one layer's keys and values, from slot positions[b] or 0 on.
 
   A slot beyond a row's length holds padding until it is written over, and
   nothing reads it before.
   """
 
-  def store(slots: Array, new: Array) -> Array:
-    new = new.astype(slots.dtype).swapaxes(1, 2)
+  def store(old: Array, new: Array) -> Array:
+    new = new.astype(old.dtype).swapaxes(1, 2)
     if positions is None:
-      start = (layer, 0, 0, 0, 0)
-      return jax.lax.dynamic_update_slice(slots, new[None], start)
+      return jax.lax.dynamic_update_slice(old, new, (0, 0, 0, 0))
     rows, heads, steps = jnp.indices(new.shape[:3], sparse=True)
-    index = (layer, rows, heads, positions[:, None, None] + steps)
-    return slots.at[index].set(new, unique_indices=True)
+    index = (rows, heads, positions[:, None, None] + steps)
+    return old.at[index].set(new, unique_indices=True)
 
-  return Cache(store(cache.k, k), store(cache.v, v))
+  return Slots(store(slots.k, k), store(slots.v, v))
 
 
 class Mlp(nn.Module):
@@ -277,11 +305,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-  """One pre-norm layer. The carry is (x, cache), so that it can be scanned.
-
-  The cache travels in the carry, not as a scanned input and output: then a
-  decoding step writes one position in place and copies nothing.
-  """
+  """One pre-norm layer, of (x, slots, ...) -> (x, slots)."""
 
   config: LlamaConfig
   implementation: str
@@ -290,28 +314,35 @@ class Block(nn.Module):
   @nn.compact
   def __call__(
     self,
-    carry: tuple[Float[Array, "B T D"], Cache | None],
-    layer: Int[Array, ""],
+    x: Float[Array, "B T D"],
+    slots: Slots | None,
     angles: Rotation,
     lengths: Int[Array, " B"] | None,
     segments: Int[Array, "B T"] | None,
     positions: Int[Array, " B"] | None,
-  ) -> tuple[tuple[Float[Array, "B T D"], Cache | None], None]:
-    x, cache = carry
+    only: Int[Array, " B"] | None = None,
+  ) -> tuple[Float[Array, "B #T D"], Slots | None]:
     cfg = self.config
     with jax.named_scope("attention"):
       y = RMSNorm(cfg.eps, name="attention_norm")(x)
       attn = Attention(cfg, self.implementation, self.lora, name="attention")
-      y, cache = attn(y, cache, layer, angles, lengths, segments, positions)
-      x = constrain(x + y, (BATCH, None, None))
+      y, slots = attn(y, slots, angles, lengths, segments, positions, only)
+      x = constrain(at(x, only) + y, (BATCH, None, None))
     with jax.named_scope("mlp"):
       y = RMSNorm(cfg.eps, name="mlp_norm")(x)
       x = x + Mlp(cfg, self.lora, name="mlp")(y)
-    return (constrain(x, (BATCH, None, None)), cache), None
+    return constrain(x, (BATCH, None, None)), slots
 
 
 class Llama(nn.Module):
-  """The language model, from embeddings to hidden states to logits."""
+  """The language model, from embeddings to hidden states to logits.
+
+  Stacked, its layers are one loop over parameters [L, ...], compiled once, as
+  training wants it. Not stacked, they stand one after the other, parameters
+  apart (`by_layer`), and may have a cache, as decoding wants it: a step has
+  hardly more to do than to read parameters and cache, and a loop would copy
+  its part of them first.
+  """
 
   config: LlamaConfig
   dtype: str = "float32"
@@ -319,19 +350,24 @@ class Llama(nn.Module):
   unroll: int = 1
   implementation: str = "auto"
   lora: LoraConfig = LoraConfig()
+  stacked: bool = True
 
   def setup(self) -> None:
     cfg = self.config
     init = nn.initializers.normal(cfg.width**-0.5)
     self.embedding = self.param("embedding", init, (cfg.vocab_size, cfg.width))
-    layers = stack(
-      Block,
-      cfg.num_layers,
-      in_axes=(0, *[nn.broadcast] * 4),
-      remat=self.remat,
-      unroll=self.unroll,
-    )
-    self.layers = layers(cfg, self.implementation, self.lora)
+    fields = cfg, self.implementation, self.lora
+    if self.stacked:
+      layers = stack(
+        Block,
+        cfg.num_layers,
+        in_axes=(nn.broadcast,) * 5,
+        remat=self.remat,
+        unroll=self.unroll,
+      )
+      self.layers = layers(*fields)
+    else:
+      self.layers = [Block(*fields) for _ in range(cfg.num_layers)]
     self.final_norm = RMSNorm(cfg.eps)
     if not cfg.tie_embeddings:
       self.head = self.param("head", init, (cfg.width, cfg.vocab_size))
@@ -346,21 +382,37 @@ class Llama(nn.Module):
     self,
     x: Float[Array, "B T D"],
     lengths: Int[Array, " B"] | None = None,
-    cache: Cache | None = None,
     segments: Int[Array, "B T"] | None = None,
-  ) -> tuple[Float[Array, "B T D"], Cache | None]:
-    """All positions of right-padded rows; fills `cache` where one is given.
+  ) -> Float[Array, "B T D"]:
+    """Hidden states of right-padded rows, after the final norm.
 
     With `segments`, a position sees and counts only those of its own number.
-
-    Returns:
-      Hidden states after the final norm, and the filled cache.
     """
     positions = jnp.arange(x.shape[1])[None]
     if segments is not None:
       positions = positions_within(segments)
     angles = rotation(positions, self.config)
-    return self._run(x, cache, angles, lengths, segments, None)
+    if self.stacked:
+      x, _ = self.layers(x, None, angles, lengths, segments, None)
+    else:
+      for layer in self.layers:
+        x, _ = layer(x, None, angles, lengths, segments, None)
+    return self.final_norm(x)
+
+  def prefill(
+    self, x: Float[Array, "B T D"], lengths: Int[Array, " B"], cache: Cache
+  ) -> tuple[Float[Array, "B 1 D"], Cache]:
+    """Each row's last real position, and the filled cache.
+
+    The last layer needs no more than that position's query.
+    """
+    angles = rotation(jnp.arange(x.shape[1])[None], self.config)
+    filled = []
+    for layer, slots in zip(self.layers, cache, strict=True):
+      only = lengths - 1 if layer is self.layers[-1] else None
+      x, slots = layer(x, slots, angles, lengths, None, None, only)
+      filled.append(slots)
+    return self.final_norm(x), tuple(filled)
 
   def step(
     self,
@@ -369,24 +421,13 @@ class Llama(nn.Module):
     positions: Int[Array, " B"],
   ) -> tuple[Float[Array, "B T D"], Cache]:
     """More positions of each row, from `positions` (0-based) on."""
-    at = positions[:, None] + jnp.arange(x.shape[1])
-    angles = rotation(at, self.config)
-    return self._run(x, cache, angles, None, None, positions)
-
-  def _run(
-    self,
-    x: Float[Array, "B T D"],
-    cache: Cache | None,
-    angles: Rotation,
-    lengths: Int[Array, " B"] | None,
-    segments: Int[Array, "B T"] | None,
-    positions: Int[Array, " B"] | None,
-  ) -> tuple[Float[Array, "B T D"], Cache | None]:
-    layer = jnp.arange(self.config.num_layers)
-    (x, cache), _ = self.layers(
-      (x, cache), layer, angles, lengths, segments, positions
-    )
-    return self.final_norm(x), cache
+    new = positions[:, None] + jnp.arange(x.shape[1])
+    angles = rotation(new, self.config)
+    filled = []
+    for layer, slots in zip(self.layers, cache, strict=True):
+      x, slots = layer(x, slots, angles, None, None, positions)
+      filled.append(slots)
+    return self.final_norm(x), tuple(filled)
 
   def logits(self, hidden: Float[Array, "*S D"]) -> Float[Array, "*S V"]:
     """Scores of the next token, float32."""

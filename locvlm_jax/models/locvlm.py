@@ -5,6 +5,7 @@ of a row (text and visual), D the language model's width, V vocabulary.
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
@@ -26,7 +27,7 @@ class LocVLMConfig:
 
   dtype is the compute dtype; parameters keep the one they come in. remat and
   unroll: see layers.stack and jax.lax.scan. attention: see
-  attention.attend.
+  attention.attend. stacked: see llama.Llama; decoding sets it (`by_layer`).
   """
 
   vision: clip_vit.VisionConfig = clip_vit.VisionConfig()
@@ -37,6 +38,7 @@ class LocVLMConfig:
   unroll: int = 1
   attention: str = "auto"
   lora: LoraConfig = LoraConfig()
+  stacked: bool = True
 
   def __post_init__(self) -> None:
     choices = (
@@ -100,7 +102,9 @@ class LocVLM(nn.Module):
     }
     self.vision = clip_vit.ClipVit(cfg.vision, **common)
     self.adapter = adapter.Adapter(cfg.adapter, cfg.llm.width)
-    self.llm = llama.Llama(cfg.llm, **common, lora=cfg.lora)
+    self.llm = llama.Llama(
+      cfg.llm, **common, lora=cfg.lora, stacked=cfg.stacked
+    )
 
   def __call__(
     self,
@@ -119,7 +123,7 @@ class LocVLM(nn.Module):
         a row holds several; None: one.
     """
     x = self._embed(tokens, images)
-    return self.llm(x, lengths, segments=segments)[0]
+    return self.llm(x, lengths, segments)
 
   def encode_images(
     self, images: UInt8[Array, "B K H W 3"]
@@ -145,9 +149,8 @@ class LocVLM(nn.Module):
     cache: llama.Cache,
   ) -> tuple[Float[Array, "B D"], llama.Cache]:
     """The hidden state of each row's last real position, and the cache."""
-    x, cache = self.llm(self._embed(tokens, images), lengths, cache)
-    last = jnp.take_along_axis(x, (lengths - 1)[:, None, None], axis=1)
-    return last[:, 0], cache
+    x, cache = self.llm.prefill(self._embed(tokens, images), lengths, cache)
+    return x[:, 0], cache
 
   def decode_step(
     self,
@@ -174,6 +177,16 @@ class LocVLM(nn.Module):
     with jax.named_scope("splice"):
       x = splice(x, visual, tokens)
     return constrain(x, (BATCH, None, None))
+
+
+def by_layer(model: LocVLM, params: Mapping) -> tuple[LocVLM, dict]:
+  """The model and its parameters with the LLM's layers apart, as for decoding.
+
+  A copy of the LLM's parameters, unless they are apart already.
+  """
+  config = dataclasses.replace(model.config, stacked=False)
+  llm = llama.by_layer(params["llm"], config.llm.num_layers)
+  return LocVLM(config), {**params, "llm": llm}
 
 
 def init_params(model: LocVLM, rng: Array) -> dict:
