@@ -234,7 +234,7 @@ def _llama_shapes(config: llama.LlamaConfig) -> dict[str, tuple]:
   tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
 
   def touch(m, tokens):
-    return m.logits(m(m.embed(tokens))[0])
+    return m.logits(m(m.embed(tokens)))
 
   return _shapes(model, tokens, method=touch)
 
