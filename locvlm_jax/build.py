@@ -26,7 +26,13 @@ from locvlm_jax import (
   sharding,
   tokenizer,
 )
-from locvlm_jax.data import locations, objectives, pipeline, preprocess
+from locvlm_jax.data import (
+  leakage,
+  locations,
+  objectives,
+  pipeline,
+  preprocess,
+)
 from locvlm_jax.models import clip_vit, layers, llama, locvlm, lora
 from locvlm_jax.weights import original, read
 
@@ -140,6 +146,7 @@ def with_exclusions(config: Mapping) -> dict:
   """`config` with the files of `eval` among those of `data.exclude`."""
   data, e = config["data"], config["eval"]
   files = list(data["exclude"])
+  leakage.check_named(files)
   if data["exclude_eval"]:
     files += [e[n] for n in ("instances", "novel", "conversations") if e[n]]
     files += pipeline.benchmark_files(e)

@@ -91,7 +91,27 @@ def _broken(world, change):
      r"annotation 0: unknown image 77"),
     (lambda c: c["annotations"][0].pop("bbox"),
      r"annotation 0: field 'bbox' is missing"),
-    (lambda c: c["images"][1].update(id=0), r"two images have the same id"),
+    (lambda c: c["images"][1].update(id=0),
+     r"two of images have the same id 0"),
+    (lambda c: c["images"][1].update(id="1"), r"images 1: id '1' is not"),
+    (lambda c: c["images"][1].update(width=None),
+     r"image 1: width None is not an integer"),
+    (lambda c: c["images"][1].update(height=0), r"image 1: size .* positive"),
+    (lambda c: c["images"].append(["a"]), r"images \d: \['a'\] is no object"),
+    (lambda c: c["annotations"].append(None), r"annotations \d+: None is no"),
+    (lambda c: c["annotations"][0].update(image_id="0"),
+     r"annotation 0: image_id '0' is not an integer"),
+    (lambda c: c["annotations"][1].update(id=c["annotations"][2]["id"]),
+     r"annotation 2: another one has the same id"),
+    (lambda c: c["annotations"][1].update(iscrowd="no"),
+     r"annotation 1: iscrowd is neither 0 nor 1"),
+    (lambda c: c["annotations"][1].update(bbox=[1, 2, "3", 4]),
+     r"annotation 1: .*non-number"),
+    (lambda c: c["categories"][1].update(name=c["categories"][0]["name"]),
+     r"two categories have the same name"),
+    (lambda c: c["categories"][1].update(name=" "), r"name ' ' is no text"),
+    (lambda c: c["categories"][1].update(id=c["categories"][0]["id"]),
+     r"two of categories have the same id"),
     (lambda c: c.pop("categories"), r"field 'categories' is missing"),
   ],
 )  # fmt: skip
@@ -109,11 +129,72 @@ def test_missing_folder_and_broken_json(world):
     _instances(world)
 
 
-@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a\0b"])
-def test_file_names_stay_inside_the_folder(world, name):
+@pytest.mark.parametrize(
+  "name", ["../../etc/passwd", "/etc/passwd", "a\0b", "", 7, "out/passwd"]
+)
+def test_file_names_stay_inside_the_folder(world, name, monkeypatch):
+  (world[0] / "images" / "out").symlink_to("/etc")
   source = _broken(world, lambda c: c["images"][0].update(file_name=name))
+  opened = []
+  monkeypatch.setattr("builtins.open", lambda *a, **k: opened.append(a))
   with pytest.raises(batch.DataError, match="image 0: file name"):
     source[0]
+  assert not opened
+
+
+def test_names_in_any_script_and_images_without_objects(world):
+  def change(content):
+    content["categories"][0]["name"] = "\u0643\u0648\u0628 \U0001f375"
+    content["annotations"] = content["annotations"][-1:]
+    content["annotations"][0].pop("iscrowd")
+
+  source = _broken(world, change)
+  assert "\u0643\u0648\u0628 \U0001f375" in source.categories
+  found = [len(source[i].objects) for i in range(len(source))]
+  assert sum(found) == 1 and found.count(0) == len(source) - 1
+
+
+@pytest.mark.parametrize(
+  "row, message",
+  [
+    ("text", "record 1: field 'conversations' is missing"),
+    ({"id": 7}, "record 1: field 'conversations' is missing"),
+    ({"conversations": [], "image": ["a.jpg"]}, "record 1: image .* no file"),
+    ({"conversations": [{"from": "human", "value": "a"}]}, "wants pairs"),
+    ({"conversations": ["a", "b"]}, "message 0: field 'from' is missing"),
+    ({"conversations": [{"from": "human", "value": "a"},
+                        {"from": "gpt", "value": None}]},
+     "message 1: None is no text"),
+    ({"conversations": [{"from": "gpt", "value": "a"},
+                        {"from": "human", "value": "a"}]},
+     "message 0 is not from 'human'"),
+    ({"image": "../a.jpg", "conversations": []}, "record 1: file name"),
+  ],
+)  # fmt: skip
+def test_bad_conversations_name_file_and_record(row, message, tmp_path):
+  good = {"conversations": [{"from": "human", "value": "a"},
+                            {"from": "gpt", "value": "b"}]}  # fmt: skip
+  path = tmp_path / "talk.json"
+  path.write_text(json.dumps([good, row]))
+  with pytest.raises(batch.DataError, match="talk.json: .*" + message):
+    conversations.Conversations(str(path), str(tmp_path))[1]
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    ({"caption": 7}, "caption 3: caption 7 is no text"),
+    ({"image_id": "0"}, "caption 3: image_id '0' is not an integer"),
+    ({"image_id": 9}, "caption 3: unknown image 9"),
+  ],
+)
+def test_bad_captions_name_file_and_record(change, message, tmp_path):
+  note = {"id": 3, "image_id": 0, "caption": "a cup"} | change
+  content = {"images": [{"id": 0, "file_name": "a.jpg"}], "annotations": [note]}
+  path = tmp_path / "captions.json"
+  path.write_text(json.dumps(content))
+  with pytest.raises(batch.DataError, match="captions.json: " + message):
+    coco.Captions(str(path), str(tmp_path))
 
 
 def test_box_outside_is_empty_and_counted(world):

@@ -26,7 +26,8 @@ LAYERS = {
   "bench": 9, "plan": 9, "profile": 9,
 }  # fmt: skip
 OWN_LAYER = {
-  ("tokenizer", "prompts"), ("build", "command"), ("answering", "build"),
+  ("tokenizer", "prompts"), ("constrained", "decode"),
+  ("build", "command"), ("answering", "build"),
   ("validation", "answering"), ("validation", "build"),
   ("weights", "checkpoint"), ("metrics", "optim"),
 }  # fmt: skip

@@ -115,14 +115,20 @@ def test_files_of_the_evaluation_are_excluded_by_default(tmp_path):
   from locvlm_jax import build
 
   config = json.loads(base.get_config().to_json_best_effort())
-  config["data"]["exclude"] = ("a.json",)
-  config["eval"] |= {"instances": "b.json", "conversations": "a.json"}
+  tested = tmp_path / "a.json"
+  tested.write_text('[{"image_id": 7}]')
+  config["data"]["exclude"] = (str(tested),)
+  config["eval"] |= {"instances": "b.json", "conversations": str(tested)}
   config["eval"]["hal_act"]["questions"] = "c.jsonl"
   config["eval"]["hal_ade"]["questions"] = str(tmp_path)  # a folder
   found = build.with_exclusions(config)["data"]["exclude"]
-  assert found == ["a.json", "b.json", "c.jsonl"]
+  assert found == [str(tested), "b.json", "c.jsonl"]
   config["data"]["exclude_eval"] = False
-  assert build.with_exclusions(config)["data"]["exclude"] == ["a.json"]
+  assert build.with_exclusions(config)["data"]["exclude"] == [str(tested)]
+  tested.write_text('[{"image": "flickr_42.jpg"}]')
+  leakage.image_ids.cache_clear()
+  with pytest.raises(batch.DataError, match="a.json: it names no image by"):
+    build.with_exclusions(config)
 
 
 def test_a_table_of_overlaps(data):

@@ -72,9 +72,11 @@ def read_pickle(path: str) -> object:
     raise batch.DataError(f"{path}: not a plain pickle ({e}).") from None
 
 
-def image_path(directory: str, file_name: str, origin: str) -> str:
+def image_path(directory: str, file_name: object, origin: str) -> str:
   """`directory/file_name`, refused when it leads out of `directory`."""
   root = os.path.realpath(directory)
+  if not isinstance(file_name, str) or not file_name:
+    raise batch.DataError(f"{origin}: file name {file_name!r} is no name.")
   try:
     path = os.path.realpath(os.path.join(root, file_name))
   except ValueError as e:  # an embedded NUL
@@ -109,12 +111,34 @@ def integer(row: object, key: str, origin: str) -> int:
   return value
 
 
-def section(content: object, key: str, path: str) -> list:
-  """The list that the file keeps under `key`."""
+def words(row: object, key: str, origin: str) -> str:
+  """row[key], which has to be a text of some words."""
+  value = field(row, key, origin)
+  if not isinstance(value, str) or not value.strip():
+    raise batch.DataError(f"{origin}: {key} {value!r} is no text.")
+  return value
+
+
+def section(content: object, key: str, path: str) -> list[dict]:
+  """The list of objects that the file keeps under `key`."""
   rows = field(content, key, path)
   if not isinstance(rows, list):
     raise batch.DataError(f"{path}: {key!r} is not a list.")
+  for i, row in enumerate(rows):
+    if not isinstance(row, dict):
+      raise batch.DataError(f"{path}: {key} {i}: {row!r:.50} is no object.")
   return rows
+
+
+def by_id(rows: list[dict], what: str, path: str) -> dict[int, dict]:
+  """Rows by their ids; DataError where one is missing or comes twice."""
+  found = {}
+  for i, row in enumerate(rows):
+    number = integer(row, "id", f"{path}: {what} {i}")
+    if number in found:
+      raise batch.DataError(f"{path}: two of {what} have the same id {number}.")
+    found[number] = row
+  return found
 
 
 def corner_box(row: dict, size: tuple[int, int], origin: str) -> batch.Box:
@@ -159,15 +183,17 @@ class Instances:
     self.path, self.images = path, images
     self.dropped = collections.Counter()
     self.captions = collections.Counter()
+    kinds = by_id(section(content, "categories", path), "categories", path)
     names = {
-      field(c, "id", path): field(c, "name", path)
-      for c in section(content, "categories", path)
+      i: words(c, "name", f"{path}: category {i}") for i, c in kinds.items()
     }
     self.categories = tuple(names[i] for i in sorted(names))
+    if len(set(self.categories)) < len(names):
+      raise batch.DataError(f"{path}: two categories have the same name.")
     self._rows = section(content, "images", path)
-    sizes = {field(r, "id", path): self._size(r) for r in self._rows}
-    if len(sizes) != len(self._rows):
-      raise batch.DataError(f"{path}: two images have the same id.")
+    sizes = {
+      i: self._size(r) for i, r in by_id(self._rows, "images", path).items()
+    }
     self._objects = self._group(section(content, "annotations", path), names,
                                 sizes)  # fmt: skip
     self._order = list(range(len(self._rows)))  # record -> row
@@ -225,15 +251,22 @@ class Instances:
     return [self._rows[i]["id"] for i in self._order]
 
   def _size(self, row: dict) -> tuple[int, int]:
-    origin = f"{self.path}: image {row.get('id')}"
-    return field(row, "width", origin), field(row, "height", origin)
+    origin = f"{self.path}: image {row['id']}"
+    size = integer(row, "width", origin), integer(row, "height", origin)
+    if min(size) < 1:
+      raise batch.DataError(f"{origin}: size {size} is not positive.")
+    return size
 
   def _group(self, rows, names, sizes) -> dict[int, tuple[batch.Object, ...]]:
-    groups = collections.defaultdict(list)
+    groups, ids = collections.defaultdict(list), set()
     for row in rows:
       origin = f"{self.path}: annotation {row.get('id')}"
-      image = field(row, "image_id", origin)
-      category = field(row, "category_id", origin)
+      image = integer(row, "image_id", origin)
+      category = integer(row, "category_id", origin)
+      number = integer(row, "id", origin) if "id" in row else 0
+      if number and number in ids:
+        raise batch.DataError(f"{origin}: another one has the same id.")
+      ids.add(number)
       if category not in names:
         raise batch.DataError(f"{origin}: unknown category {category!r}.")
       if image not in sizes:
@@ -244,10 +277,10 @@ class Instances:
         # object is there all the same: it keeps its category from counting as
         # unique or absent, and the geometry drops its empty box.
         self.dropped["empty box"] += 1
+      if row.get("iscrowd", 0) not in (0, 1):
+        raise batch.DataError(f"{origin}: iscrowd is neither 0 nor 1.")
       groups[image].append(
-        batch.Object(
-          names[category], box, bool(row.get("iscrowd", 0)), row.get("id", 0)
-        )  # fmt: skip
+        batch.Object(names[category], box, bool(row.get("iscrowd")), number)
       )
     return {k: tuple(v) for k, v in groups.items()}
 
@@ -283,15 +316,13 @@ class Captions:
     check_directory(images)
     content = read_json(path)
     self.path, self.images = path, images
-    self._images = {
-      field(r, "id", path): r for r in section(content, "images", path)
-    }
+    self._images = by_id(section(content, "images", path), "images", path)
     self._rows = section(content, "annotations", path)
     for row in self._rows:
-      if field(row, "image_id", path) not in self._images:
-        raise batch.DataError(
-          f"{path}: caption {row.get('id')}: unknown image {row['image_id']!r}."
-        )
+      origin = f"{path}: caption {row.get('id')}"
+      words(row, "caption", origin)
+      if (image := integer(row, "image_id", origin)) not in self._images:
+        raise batch.DataError(f"{origin}: unknown image {image}.")
 
   def __len__(self) -> int:
     return len(self._rows)
@@ -309,7 +340,7 @@ class Captions:
       image=image_path(self.images, field(image, "file_name", origin), origin),
       width=image.get("width", 0),
       height=image.get("height", 0),
-      turns=(("", field(row, "caption", origin).strip()),),
+      turns=(("", row["caption"].strip()),),
     )
 
   def __repr__(self) -> str:

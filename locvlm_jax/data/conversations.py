@@ -12,15 +12,18 @@ _PLACEHOLDER = "<image>"
 
 def _turns(row: dict, origin: str) -> tuple[batch.Turn, ...]:
   """Pairs of human and gpt messages, without the image placeholder."""
-  messages = row.get("conversations")
+  messages = row["conversations"]
   if not isinstance(messages, list) or len(messages) % 2:
     raise batch.DataError(f"{origin}: wants pairs of human and gpt messages.")
   values = []
   for i, message in enumerate(messages):
     speaker = ("human", "gpt")[i % 2]
-    if message.get("from") != speaker or "value" not in message:
+    if coco.field(message, "from", f"{origin}: message {i}") != speaker:
       raise batch.DataError(f"{origin}: message {i} is not from {speaker!r}.")
-    values.append(message["value"].replace(_PLACEHOLDER, "").strip())
+    value = coco.field(message, "value", f"{origin}: message {i}")
+    if not isinstance(value, str):
+      raise batch.DataError(f"{origin}: message {i}: {value!r:.50} is no text.")
+    values.append(value.replace(_PLACEHOLDER, "").strip())
   return tuple(zip(values[::2], values[1::2], strict=True))
 
 
@@ -38,6 +41,12 @@ class Conversations:
     self._rows = read(path)
     if not isinstance(self._rows, list):
       raise batch.DataError(f"{path}: not a list of conversations.")
+    for i, row in enumerate(self._rows):
+      coco.field(row, "conversations", f"{path}: record {i}")
+      if not isinstance(row.get("image"), str | None):
+        raise batch.DataError(
+          f"{path}: record {i}: image {row['image']!r:.50} is no file name."
+        )
 
   def __len__(self) -> int:
     return len(self._rows)

@@ -12,11 +12,12 @@ Files may be json, jsonl, either compressed by gzip, or a split of
 tensorflow_datasets.
 """
 
+import functools
 import gzip
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from locvlm_jax.data import batch, tfds_coco
 
@@ -34,6 +35,7 @@ def coco_id(name: str) -> int | None:
   return int(match[1]) if match else None
 
 
+@functools.cache
 def image_ids(path: str) -> frozenset[int]:
   """The ids of all COCO images that the records of a file name.
 
@@ -43,6 +45,20 @@ def image_ids(path: str) -> frozenset[int]:
   if packed := tfds_coco.parts(path):
     return frozenset(r["id"] for r in tfds_coco.content(*packed)["images"])
   return frozenset(i for row in _rows(path) if (i := _id(row)) is not None)
+
+
+def check_named(paths: Iterable[str]) -> None:
+  """That each file, named to be excluded, excludes something.
+
+  Raises:
+    DataError: it has no image that COCO has an id for.
+  """
+  for path in paths:
+    if not image_ids(path):
+      raise batch.DataError(
+        f"{path}: it names no image by COCO's id, so that nothing would be"
+        " excluded. Take it out of data.exclude, or name another file."
+      )
 
 
 def _id(row: object) -> int | None:
