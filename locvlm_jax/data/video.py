@@ -1,0 +1,238 @@
+"""Frames of videos: files that PyAV decodes, GIF, folders of pictures.
+
+Frames are counted by decoding them: what a container says of itself can be
+wrong, and some say 0. A video is decoded twice, to count and to pick, so that
+no more than one frame of it lies in memory at a time. Frames are taken as they
+come, whatever their time stamps, and as they are stored, without the rotation
+that a phone notes beside them.
+"""
+
+import collections
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from jaxtyping import Int, UInt8
+from PIL import Image
+
+from locvlm_jax import geometry
+from locvlm_jax.data import preprocess
+
+PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp")
+FILMS = (
+  ".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
+  ".ogv", ".ts", ".webm", ".wmv",
+)  # fmt: skip
+SUFFIXES = (*FILMS, ".gif")
+
+# Gives a frame's picture, or what is wrong with it.
+_Frames = Iterator[Callable[[], Image.Image]]
+
+
+class BadVideo(preprocess.BadImage):
+  """A video that can't be used, as a whole; the message says why."""
+
+
+def is_video(path: str) -> bool:
+  """Whether it is one by its name, or a folder of frames."""
+  return path.lower().endswith(SUFFIXES) or os.path.isdir(path)
+
+
+def sample_indices(num: int, most: int) -> Int[np.ndarray, " n"]:
+  """Which of `num` frames are taken: n = min(num, most), evenly.
+
+  The middles of n equal parts, as Video-ChatGPT has them
+  (mbzuai-oryx/Video-ChatGPT:video_chatgpt/eval/model_utils.py): a frame may
+  come twice where there are hardly more than `most`.
+
+  >>> sample_indices(10, 4)
+  array([1, 3, 5, 8])
+
+  Raises:
+    ValueError: no frame, or none asked for.
+  """
+  if num < 1 or most < 1:
+    raise ValueError(f"{most} of {num} frames: both have to be at least 1.")
+  n = min(num, most)
+  edges = np.round((num - 1) / n * np.arange(n + 1)).astype(int)
+  return (edges[:-1] + edges[1:]) // 2
+
+
+def sample(path: str, most: int) -> Iterator[Image.Image]:
+  """RGB pictures of at most `most` frames, one after the other.
+
+  A picture is a video of one frame.
+
+  Raises:
+    BadVideo: not a video, without any frame, or damaged; before the first
+      frame is given, so that no part of such a video is used.
+    ValueError: it takes PyAV, which is not installed.
+  """
+  num = sum(1 for _ in _frames(path))
+  if not num:
+    raise BadVideo("it holds no frame")
+  wanted = collections.Counter(sample_indices(num, most).tolist())
+  for i, picture in enumerate(_frames(path)):
+    if i in wanted:
+      frame = picture()
+      yield from (frame for _ in range(wanted[i]))
+
+
+def _frames(path: str) -> _Frames:
+  lower = path.lower()
+  if os.path.isdir(path):
+    return _folder(path)
+  if lower.endswith(PICTURES):
+    return iter([lambda: preprocess.load_image(path)])
+  if not os.path.isfile(path):
+    raise BadVideo("no such file")
+  return _gif(path) if lower.endswith(".gif") else _film(path)
+
+
+def _folder(path: str) -> _Frames:
+  """Pictures in the order of their names, 2.jpg before 10.jpg."""
+  names = [n for n in os.listdir(path) if n.lower().endswith(PICTURES)]
+  for name in sorted(names, key=_natural):
+    frame = preprocess.load_image(os.path.join(path, name))
+    yield lambda frame=frame: frame
+
+
+def _natural(name: str) -> list:
+  """Digits count as a number."""
+  parts = re.split(r"(\d+)", name)
+  return [(int(p), "") if i % 2 else (0, p) for i, p in enumerate(parts)]
+
+
+def _gif(path: str) -> _Frames:
+  try:
+    with Image.open(path) as image:
+      if image.format == "GIF":
+        _check_trailer(path)
+      for i in range(getattr(image, "n_frames", 1)):
+        image.seek(i)
+        image.load()
+        yield lambda: image.convert("RGB")
+  except (OSError, EOFError, ValueError, SyntaxError) as e:
+    raise BadVideo(str(e)) from None
+
+
+def _check_trailer(path: str) -> None:
+  """Refuses a GIF without its last byte: Pillow takes the end for the end.
+
+  Blocks start with "!" (extension), "," (frame) or ";" (the end); the data of
+  the first two are chains of up to 255 bytes, each after its length.
+  """
+  with open(path, "rb") as f:
+    f.seek(10)
+    f.seek(2 + _palette(f.read(1)), os.SEEK_CUR)
+    while (kind := f.read(1)) != b";":
+      if kind == b",":
+        f.seek(8, os.SEEK_CUR)
+        f.seek(_palette(f.read(1)), os.SEEK_CUR)
+      if kind not in (b",", b"!"):
+        raise BadVideo("it is cut off or damaged")
+      f.seek(1, os.SEEK_CUR)
+      while (length := f.read(1)) not in (b"", b"\0"):
+        f.seek(length[0], os.SEEK_CUR)
+
+
+def _palette(flags: bytes) -> int:
+  """Bytes of the color table that these flags announce."""
+  return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
+
+
+def _film(path: str) -> _Frames:
+  av = _pyav()
+  try:
+    # A playlist under a video's name could ask for other hosts.
+    options = {"protocol_whitelist": "file"}
+    with av.open(os.path.abspath(path), options=options) as container:
+      if not container.streams.video:
+        raise BadVideo("it holds no video stream")
+      _check_whole(path, container.streams.video[0])
+      for i, frame in enumerate(container.decode(video=0)):
+        if frame.is_corrupt:
+          raise BadVideo(f"frame {i} is damaged")
+        yield frame.to_image
+  except (av.FFmpegError, OSError, ValueError) as e:
+    raise BadVideo(str(e)) from None
+
+
+def _pyav():
+  """The module; late, for most users have no videos."""
+  try:
+    import av
+  except ImportError:
+    raise ValueError(
+      "videos are decoded by PyAV, which is not installed: pip install"
+      " 'locvlm_jax[video]' (or: pip install av). GIFs and folders of frames"
+      " need nothing."
+    ) from None
+  return av
+
+
+def _check_whole(path: str, stream) -> None:
+  """Refuses a file that was cut off, which FFmpeg decodes as far as it goes."""
+  ends = [e.pos + e.size for e in stream.index_entries or ()]
+  end, size = max([_segment_end(path), *ends]), os.path.getsize(path)
+  if end > size:
+    raise BadVideo(f"it is cut off: {size} bytes of {end}")
+
+
+# Matroska's segment, which holds everything after a short header.
+_SEGMENT = bytes.fromhex("18538067")
+
+
+def _segment_end(path: str) -> int:
+  """Where a Matroska file says that it ends; 0 if it doesn't say."""
+  with open(path, "rb") as f:
+    head = f.read(4096)
+  at = head.find(_SEGMENT) + len(_SEGMENT)
+  if not head.startswith(b"\x1aE\xdf\xa3") or at < len(_SEGMENT):
+    return 0
+  length = 9 - head[at].bit_length()  # leading zeros of the first byte
+  unknown = (1 << 7 * length) - 1
+  value = int.from_bytes(head[at : at + length], "big") & unknown
+  return 0 if value == unknown else at + length + value
+
+
+@dataclasses.dataclass(frozen=True)
+class Clips:
+  """How a video becomes frames of the model's size.
+
+  Attributes:
+    frames: F, at most so many of a video.
+    kind: the geometry, of `geometry.KINDS`.
+    size: side of the square, in pixels.
+  """
+
+  frames: int
+  kind: str
+  size: int
+
+  def read(
+    self, path: str, change: Callable = lambda frame: frame
+  ) -> tuple[UInt8[np.ndarray, "F H W 3"], int, tuple[int, int]]:
+    """(frames, how many of them there are, width and height of the first).
+
+    Those that the video hasn't are black at the end.
+
+    Args:
+      path: a video, a folder of frames or a picture.
+      change: of each frame before the geometry.
+
+    Raises:
+      BadImage: it can't be used.
+    """
+    clip, num, size = self.nothing(), 0, (0, 0)
+    for num, frame in enumerate(sample(path, self.frames), 1):  # noqa: B007
+      size = size if num > 1 else frame.size
+      square = geometry.make(self.kind, *frame.size, self.size)
+      clip[num - 1] = square.apply_image(change(frame))
+    return clip, num, size
+
+  def nothing(self) -> UInt8[np.ndarray, "F H W 3"]:
+    """Black frames."""
+    return np.zeros((self.frames, self.size, self.size, 3), np.uint8)
