@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -23,7 +24,7 @@ from locvlm_jax import (
   sharding,
   tokenizer,
 )
-from locvlm_jax.data import preprocess
+from locvlm_jax.data import preprocess, video
 from locvlm_jax.evals.example import Example
 from locvlm_jax.models import locvlm
 from locvlm_jax.weights import read
@@ -36,6 +37,8 @@ _LOCATED = prompts.LOC_PRED_ANSWERS[0]
 class Answerer:
   """A model that answers; call it with one batch of examples.
 
+  A video that can't be read is told once, and gets empty answers.
+
   Attributes:
     config: as plain data; `config.eval` says how to decode.
     model: `LocVLM`.
@@ -43,6 +46,8 @@ class Answerer:
     mesh: of all processes; each has to be called alike.
     spec: how questions are put.
     origin: where the parameters are from.
+    skipped: why each such video could not be read, by its path; of this
+      process's rows.
   """
 
   config: Mapping
@@ -51,6 +56,7 @@ class Answerer:
   mesh: jax.sharding.Mesh
   spec: preprocess.RowSpec
   origin: Mapping
+  skipped: dict[str, str] = dataclasses.field(default_factory=dict)
 
   @classmethod
   def load(cls, config: Mapping, mesh, workdir: str, llava: str = ""):
@@ -87,9 +93,8 @@ class Answerer:
     """
     if self.config["eval"]["constrained"] and examples[0].location:
       return self.locate(examples)[0]
-    ids = decode.generate(
-      self.model, self.params, self._batch(examples), **self._options()
-    )
+    batch = self._batch(examples)
+    ids = decode.generate(self.model, self.params, batch, **self._options())
     return [self._text(row) for row in sharding.fetch(ids)]
 
   def stream(self, example: Example) -> Iterator[str]:
@@ -156,7 +161,7 @@ class Answerer:
     mine = sharding.host_rows(len(examples))
     batch = {
       "tokens": tokens[mine],
-      "images": self._images(examples, mine),
+      **self._media(examples, mine),
       "lengths": np.array([len(p) for p in prompts_[mine]], np.int32),
       "example": np.array([zlib.crc32(x.id.encode()) & 0x7FFFFFFF
                            for x in examples[mine]], np.int32),
@@ -169,21 +174,40 @@ class Answerer:
       example.question, self.spec.num_visual * len(example.pictures),
     ).tolist()  # fmt: skip
 
-  def _images(self, examples, mine: slice) -> np.ndarray | None:
-    """[B, K, H, W, 3]; None where no example of the batch has a picture."""
+  def _media(self, examples, mine: slice) -> dict[str, np.ndarray | None]:
+    """images [B, K, H, W, 3], or of videos [B, K, F, H, W, 3] and frames.
+
+    None where no example of the batch has a picture; valid: whether all that a
+    row shows could be read.
+    """
     most = max(len(x.pictures) for x in examples)
     if not most:
-      return None
-    size = self.spec.image_size
-    images = np.zeros((len(examples[mine]), most, size, size, 3), np.uint8)
-    for row, example in zip(images, examples[mine], strict=True):
-      for slot, path in zip(row, example.pictures, strict=False):
-        slot[:] = self._image(path, example.mirrored)
-    return images
+      return {"images": None}
+    clips, size = self.spec.clips, self.spec.image_size
+    shape = (len(examples[mine]), most, *((clips.frames,) if clips else ()))
+    images = np.zeros((*shape, size, size, 3), np.uint8)
+    frames = np.zeros(shape[:2], np.int32)
+    valid = np.ones(shape[0], bool)
+    for i, example in enumerate(examples[mine]):
+      change = ImageOps.mirror if example.mirrored else lambda image: image
+      for k, path in enumerate(example.pictures):
+        images[i, k], frames[i, k] = self._read(path, change)
+        valid[i] &= frames[i, k] > 0
+    fields = {"images": images, "valid": valid}
+    return fields | ({"frames": frames} if clips else {})
 
-  def _image(self, path: str, mirrored: bool) -> np.ndarray:
-    image = preprocess.load_image(path)
-    if mirrored:
-      image = ImageOps.mirror(image)
+  def _read(self, path: str, change) -> tuple[np.ndarray, int]:
+    """(an image, or frames; how many); a model of images sees one frame."""
     kind, size = self.spec.geometry, self.spec.image_size
-    return geometry.make(kind, *image.size, size).apply_image(image)
+    if not self.spec.clips and not video.is_video(path):
+      image = change(preprocess.load_image(path))
+      return geometry.make(kind, *image.size, size).apply_image(image), 1
+    clips = self.spec.clips or video.Clips(1, kind, size)
+    try:
+      clip, num, _ = clips.read(path, change)
+    except preprocess.BadImage as error:
+      if path not in self.skipped:
+        logging.warning("no answers about %s: %s", path, error)
+      self.skipped[path] = str(error)
+      clip, num = clips.nothing(), 0
+    return (clip if self.spec.clips else clip[0]), num

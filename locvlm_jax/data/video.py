@@ -74,7 +74,7 @@ def sample(path: str, most: int) -> Iterator[Image.Image]:
   if not num:
     raise BadVideo("it holds no frame")
   wanted = collections.Counter(sample_indices(num, most).tolist())
-  for i, picture in enumerate(_frames(path)):
+  for i, picture in zip(range(max(wanted) + 1), _frames(path), strict=False):
     if i in wanted:
       frame = picture()
       yield from (frame for _ in range(wanted[i]))
@@ -232,6 +232,19 @@ class Clips:
       square = geometry.make(self.kind, *frame.size, self.size)
       clip[num - 1] = square.apply_image(change(frame))
     return clip, num, size
+
+  def fields(self, path: str) -> tuple[dict, tuple[int, int]]:
+    """(a row's images [1, F, H, W, 3] and frames [1], width and height).
+
+    Raises:
+      BadImage: the video can't be used.
+    """
+    clip, num, size = self.read(path)
+    return {"images": clip[None], "frames": np.array([num], np.int32)}, size
+
+  def blank(self) -> dict:
+    """The fields of a row without a video."""
+    return {"images": self.nothing()[None], "frames": np.zeros(1, np.int32)}
 
   def nothing(self) -> UInt8[np.ndarray, "F H W 3"]:
     """Black frames."""
