@@ -17,6 +17,7 @@ from locvlm_jax import (
   constrained,
   coords,
   decode,
+  features,
   geometry,
   grammar,
   optim,
@@ -85,6 +86,23 @@ class Answerer:
     """The same with another `eval.seed`."""
     e = {**self.config["eval"], "seed": seed}
     return dataclasses.replace(self, config={**self.config, "eval": e})
+
+  def with_features(self, examples: Sequence[Example], at) -> "Answerer":
+    """The same with features of these examples' videos, if they are kept.
+
+    Args:
+      examples: all that will be asked.
+      at: called before each batch of videos, with its number.
+    """
+    cache, clips = self.config["video"]["cache"], self.spec.clips
+    if not cache or not clips or any(x.mirrored for x in examples):
+      return self
+    spec = features.row_spec(
+      self.config, self.model, optim.flatten(self.params), self.spec,
+      (path for x in examples for path in x.pictures), self.mesh,
+      threads=self.config["data"]["threads"], at=at,
+    )  # fmt: skip
+    return dataclasses.replace(self, spec=spec)
 
   def __call__(self, examples: Sequence[Example]) -> list[str]:
     """An answer to each; see `config.eval`.
@@ -183,31 +201,45 @@ class Answerer:
     most = max(len(x.pictures) for x in examples)
     if not most:
       return {"images": None}
-    clips, size = self.spec.clips, self.spec.image_size
-    shape = (len(examples[mine]), most, *((clips.frames,) if clips else ()))
-    images = np.zeros((*shape, size, size, 3), np.uint8)
-    frames = np.zeros(shape[:2], np.int32)
-    valid = np.ones(shape[0], bool)
-    for i, example in enumerate(examples[mine]):
-      change = ImageOps.mirror if example.mirrored else lambda image: image
+    blank, rows = self._blank(), examples[mine]
+    fields = {
+      name: np.tile(x, (len(rows), most, *[1] * (x.ndim - 1)))
+      for name, x in blank.items()
+    }
+    fields["valid"] = np.ones(len(rows), bool)
+    for i, example in enumerate(rows):
       for k, path in enumerate(example.pictures):
-        images[i, k], frames[i, k] = self._read(path, change)
-        valid[i] &= frames[i, k] > 0
-    fields = {"images": images, "valid": valid}
-    return fields | ({"frames": frames} if clips else {})
+        found = self._read(path, example.mirrored)
+        fields["valid"][i] &= found is not None
+        for name, x in (found or {}).items():
+          fields[name][i, k] = x[0]
+    return fields
 
-  def _read(self, path: str, change) -> tuple[np.ndarray, int]:
-    """(an image, or frames; how many); a model of images sees one frame."""
+  def _blank(self) -> dict[str, np.ndarray]:
+    """The fields of one image or video of nothing."""
+    if self.spec.clips:
+      return self.spec.clips.blank()
+    size = self.spec.image_size
+    return {"images": np.zeros((1, size, size, 3), np.uint8)}
+
+  def _read(self, path: str, mirrored: bool) -> dict[str, np.ndarray] | None:
+    """Those of an image, or of a video; None where it can't be read.
+
+    A model of images sees the frame in the middle of a video.
+    """
     kind, size = self.spec.geometry, self.spec.image_size
+    change = ImageOps.mirror if mirrored else None
     if not self.spec.clips and not video.is_video(path):
-      image = change(preprocess.load_image(path))
-      return geometry.make(kind, *image.size, size).apply_image(image), 1
+      image = preprocess.load_image(path)
+      image = change(image) if change else image
+      square = geometry.make(kind, *image.size, size).apply_image(image)
+      return {"images": square[None]}
     clips = self.spec.clips or video.Clips(1, kind, size)
     try:
-      clip, num, _ = clips.read(path, change)
+      fields, _ = clips.fields(path, change) if change else clips.fields(path)
     except preprocess.BadImage as error:
       if path not in self.skipped:
         logging.warning("no answers about %s: %s", path, error)
       self.skipped[path] = str(error)
-      clip, num = clips.nothing(), 0
-    return (clip if self.spec.clips else clip[0]), num
+      return None
+    return fields if self.spec.clips else {"images": fields["images"][0]}

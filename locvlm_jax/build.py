@@ -451,6 +451,8 @@ def meter(config, m, spec, trainable) -> metrics.Meter:
 
   def sample_flops(length: int) -> float:
     forward = metrics.forward_flops(m, length - spec.num_visual)
+    if config["video"]["cache"]:  # the tower has seen them before
+      forward["vision"] = 0.0
     return metrics.train_flops(forward, parts)
 
   return metrics.Meter(

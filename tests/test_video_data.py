@@ -207,7 +207,7 @@ def test_rows_of_the_stream(root, text):
   mixture = {"video_conversations": 0.5, "tracks": 0.5}
   stream = pipeline.train_iterator(
     sources, mixture, preprocess.RowMaker(spec), batch_size=4, seed=0, window=2,
-    pack=2,
+    pack=2, threads=0,
   )  # fmt: skip
   found = next(stream)
   assert found["images"].shape == (2, 2, 4, 32, 32, 3)
@@ -217,19 +217,26 @@ def test_rows_of_the_stream(root, text):
 # ------------------------------------------------------------------- training
 
 
-@pytest.mark.parametrize("preset", ["vid_b", "vid_b_plus", "micro"])
-def test_tiny_presets_train(preset, root, tmp_path):
-  if preset == "micro":
-    c = micro.get_config("vid_b_plus,tiny")
-    c.root = root
-  else:
-    module = {"vid_b": locvlm_vid_b, "vid_b_plus": locvlm_vid_b_plus}[preset]
-    c = module.get_config("tiny")
-    c.data.videos = f"{root}/videos"
-    c.data.video_conversations = f"{root}/annotations/videos_train.json"
-    c.data.tracks = f"{root}/annotations/videos_train.json"
-  c.optim.name = "adamw"
+@pytest.mark.parametrize("preset", [locvlm_vid_b, locvlm_vid_b_plus])
+def test_tiny_presets_train(preset, root, tmp_path, monkeypatch):
+  """Vid-B with a cache: it reads each video once."""
+  seen, read = [], video.Clips.read
+
+  def counted(self, path, *change):
+    seen.append(path)
+    return read(self, path, *change)
+
+  monkeypatch.setattr(video.Clips, "read", counted)
+  c = preset.get_config("tiny")
+  c.data.videos = f"{root}/videos"
+  c.data.video_conversations = f"{root}/annotations/videos_train.json"
+  c.data.tracks = f"{root}/annotations/videos_train.json"
+  c.data.sort_window = 0  # one length of rows, one program
+  if preset is locvlm_vid_b:
+    c.video.cache = str(tmp_path / "cache")
   train.train(json.loads(c.to_json()), str(tmp_path))
   rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
   assert [json.loads(row)["step"] for row in rows] == [1, 2]
   assert json.loads((tmp_path / "data.json").read_text())["skipped"] == {}
+  if preset is locvlm_vid_b:
+    assert len(seen) == len(set(seen)) == 12
