@@ -11,6 +11,9 @@ import ml_collections
 BENCHMARKS = (
   "hal_ade",  # a folder of ADE20K; its images are beside the json files
   "hal_act",  # a line {"video", "objects"} each
+  "pope_random", "pope_popular", "pope_adversarial",
+  "vqav2", "gqa",
+  "activitynet_qa", "msvd_qa", "msrvtt_qa", "tgif_qa",
   # refs(*).p with instances.json beside it, or json
   "refcoco_val", "refcoco_testA", "refcoco_testB",
   "refcocoplus_val", "refcocoplus_testA", "refcocoplus_testB",

@@ -137,6 +137,24 @@ class Answerer:
     ]
     return answers, np.exp(found.log_probability).tolist()
 
+  def expect(
+    self, example: Example, num: int
+  ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, deviation) of the location under the model, in [0, 1].
+
+    Each number's mean and standard deviation over `num` legal locations drawn
+    from the model. Where it wavers between two places, the mean lies between
+    them and the deviation says so.
+    """
+    draws = [dataclasses.replace(example, id=f"{example.id}#{i}")
+             for i in range(num)]  # fmt: skip
+    e = {**self.config["eval"], "temperature": 1.0}
+    sampler = dataclasses.replace(self, config={**self.config, "eval": e})
+    answers, _ = sampler.locate(draws)
+    form = coords.Coords(**self.config["coords"])
+    values = np.array([form.parse(answer)[0] for answer in answers])
+    return tuple(values.mean(0).tolist()), tuple(values.std(0).tolist())
+
   @functools.cached_property
   def _grammar(self) -> grammar.Grammar:
     form = coords.Coords(**self.config["coords"])

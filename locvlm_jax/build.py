@@ -151,6 +151,9 @@ def model(config: Mapping, device_kind: str = "") -> locvlm.LocVLM:
   frozen = not any(re.match(t, "llm/layers") for t in config["trainable"])
   remat, unroll = layers.defaults(kind, frozen)
   m["remat"] = remat if m["remat"] == "auto" else m["remat"]
+  # Unrolled layers share their gathered kernels with the backward pass, which
+  # costs the memory that rematerialisation is there to save.
+  unroll = unroll if m["remat"] == "none" else 1
   m["unroll"] = m["unroll"] or unroll
   vision = clip_vit.VisionConfig(**m.pop("vision"))
   m["video"] = video_config(config)

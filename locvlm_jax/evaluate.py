@@ -8,7 +8,8 @@ Hugging Face Llava directory given with --llava. Writes into the workdir
   manifest.json       the latter, from the start
 
 Run again after an interruption it goes on where it stopped, as long as nothing
-in the manifest has changed.
+in the manifest has changed. `--table 8 --workdir DIR` prints the paper's table
+with that run's numbers.
 """
 
 import collections
@@ -34,11 +35,18 @@ _SAMPLES = flags.DEFINE_integer(
 _SEEDS = flags.DEFINE_integer(
   "seeds", None, "Repetitions; default: config.eval.seeds.", 1
 )
+_TABLE = flags.DEFINE_integer(
+  "table", None, "Print this table of the paper, 4 to 10, with the numbers of"
+  " the results in --workdir; nothing is asked.",
+)  # fmt: skip
 
 
 def main(argv: list[str]) -> None:
   """Flags to a config, then `evaluate`."""
   del argv
+  if _TABLE.value is not None:
+    print(table(_TABLE.value, command.workdir()))
+    return
   config = command.config()
   for name, flag in (("samples", _SAMPLES), ("seeds", _SEEDS)):
     if flag.value is not None:
@@ -102,6 +110,20 @@ def _evaluate(config, workdir, names, llava, watch) -> dict[str, float]:
     path = os.path.join(workdir, "results.json")
     build.write_json(path, {"metrics": metrics, **manifest})
   return metrics
+
+
+def table(number: int, workdir: str) -> str:
+  """The paper's table with the numbers of a workdir, as Markdown.
+
+  Raises:
+    ValueError: no such table, or nothing was evaluated there.
+  """
+  from locvlm_jax.evals import paper
+
+  path = os.path.join(workdir, "results.json")
+  if not os.path.exists(path):
+    raise ValueError(f"{path}: no such file; evaluate --tasks makes it.")
+  return paper.render(number, _read(path)["metrics"])
 
 
 def _questions(config, name: str, seed: int) -> list:

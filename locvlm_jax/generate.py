@@ -9,7 +9,8 @@ alone (`python -m locvlm_jax.data.microworld` draws some). On a terminal the
 answer appears as it is written. Boxes and points in it are read, given in
 pixels of the picture (of a video, the frame in its middle) and drawn with
 --draw. With --constrained the answer is the likeliest location, which can
-always be read, and its probability.
+always be read, and its probability; with --expected 16 the mean and deviation
+of so many locations drawn from the model.
 """
 
 import json
@@ -42,6 +43,9 @@ _STOP = flags.DEFINE_multi_string("stop", [], "Cut the answer at this text.")
 _CONSTRAINED = flags.DEFINE_bool(
   "constrained", False, "Answer with a location that can be read."
 )
+_EXPECTED = flags.DEFINE_integer(
+  "expected", 0, "Also the mean and deviation of so many drawn locations.", 0
+)
 _DRAW = flags.DEFINE_string("draw", "", "Write the picture with the location.")
 _JSON = flags.DEFINE_bool("json", False, "Print one line of json.")
 
@@ -54,21 +58,20 @@ def main(argv: list[str]) -> None:
   images = [_image(path) for path in _media()]
   if _DRAW.value and not images:
     raise ValueError("--draw needs an --image or --video to draw on.")
-  answer, probability = _answer(config, checkpoint)
+  answer, certainty = _answer(config, checkpoint)
   location, reason = _location(config, images[:1], answer)
   if _DRAW.value:
     _draw(images[0], location).save(_DRAW.value)
   found = {"answer": answer, "location": location, "reason": reason}
-  if probability is not None:
-    found["probability"] = probability
+  found |= certainty
   if _JSON.value:
     print(json.dumps(found))
     return
   if not _shown():
     print(answer)
   print(f"in pixels: {location}" if location else f"nowhere: {reason}")
-  if probability is not None:
-    print(f"probability: {probability:.3g}")
+  for name, value in certainty.items():
+    print(f"{name}: {value}")
 
 
 def _shown() -> bool:
@@ -133,8 +136,8 @@ def _image(path: str):
     raise batch.DataError(f"{path}: {error}") from None
 
 
-def _answer(config: Mapping, checkpoint: str) -> tuple[str, float | None]:
-  """(the answer, the probability of its location if it was constrained)."""
+def _answer(config: Mapping, checkpoint: str) -> tuple[str, dict]:
+  """(the answer, how sure of its location the model is if it is asked)."""
   import jax
 
   from locvlm_jax import answering, build, sharding
@@ -147,10 +150,19 @@ def _answer(config: Mapping, checkpoint: str) -> tuple[str, float | None]:
       config, mesh, checkpoint, "" if is_run else checkpoint
     )
     example = Example(str(_SEED.value), _media(), _PROMPT.value)
+    certainty = {}
+    if _EXPECTED.value:
+      mean, deviation = answerer.expect(example, _EXPECTED.value)
+      certainty = {"expected": _rounded(mean), "deviation": _rounded(deviation)}
     if _CONSTRAINED.value:
       (text,), (probability,) = answerer.locate([example])
-      return text, probability
-    return _written(answerer, example), None
+      return text, {"probability": float(f"{probability:.3g}"), **certainty}
+    return _written(answerer, example), certainty
+
+
+def _rounded(numbers) -> list[float]:
+  """Of the model's square, in [0, 1]."""
+  return [round(x, 3) for x in numbers]
 
 
 def _written(answerer, example) -> str:

@@ -223,6 +223,9 @@ HELD_OUT = (
 
 # ------------------------------------------------------------------ filling
 
+# After a question that wants no sentence (`LLaVA:docs/Evaluation.md`).
+SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
+
 _SLOT = re.compile(r"\{(\w+)\}")
 _ARTICLE = re.compile(r"(a|an|the)\s+", re.IGNORECASE)
 

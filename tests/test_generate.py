@@ -33,13 +33,16 @@ def test_an_answer_and_a_picture(image, tmp_path):
 def test_a_location_that_can_always_be_read(image):
   done = run(
     "generate", f"--image={image}", "--prompt=Where is the ball?", "--json",
-    "--constrained",
+    "--constrained", "--expected=16",
   )  # fmt: skip
   assert done.returncode == 0, done.stderr
   said = json.loads(done.stdout.splitlines()[-1])
   x1, y1, x2, y2 = said["location"]
   assert 0 <= x1 <= x2 <= 120 and 0 <= y1 <= y2 <= 100
   assert 0 < said["probability"] <= 1 and said["reason"] == ""
+  mean, deviation = said["expected"], said["deviation"]
+  assert 0 <= mean[0] <= mean[2] <= 1 and 0 <= mean[1] <= mean[3] <= 1
+  assert any(deviation) and max(deviation) <= 0.5
 
 
 @pytest.mark.parametrize("num", [0, 2])

@@ -40,7 +40,8 @@ FORBIDDEN = {
   5: {"ml_collections", "grain", "clu", "tensorflow", "torch"},
   6: {"ml_collections", "grain", "clu", "tensorflow", "torch"},
 }
-COMMANDS = {"data/inspect.py"}  # on top of all, wherever they lie
+# On top of all, wherever they lie.
+COMMANDS = {"data/inspect.py", "evals/score.py"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -34,6 +34,7 @@ from locvlm_jax.data import (
   object_captions,
   object_lists,
   preprocess,
+  questions,
   refer,
   tracks,
 )
@@ -62,6 +63,11 @@ BENCHMARKS = {
   "hal_ade": (ade20k.Ade20k, ("questions",)),
   "hal_act": (object_lists.ObjectLists, ("questions", "media")),
   **{
+    name: (functools.partial(questions.Questions, name),
+           ("questions", "answers", "media"))
+    for name in questions.READERS
+  },
+  **{
     f"{name}_{split}": (
       functools.partial(refer.Regions, split=split), ("questions", "media"),
     )
@@ -84,7 +90,7 @@ def open_source(name: str, data: Mapping) -> batch.Source:
 def _open_benchmark(name: str, files: Mapping):
   source, fields = BENCHMARKS[name]
   for field in fields:
-    if not files[field]:
+    if not files[field] and field != "answers":
       full = f"eval.{name}.{field}"
       raise batch.DataError(f"{full}: no path. Set --config.{full}.")
   return source(*(files[field] for field in fields))

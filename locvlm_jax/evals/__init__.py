@@ -5,6 +5,7 @@ Every task has the interface of `run.Task`.
 
 from locvlm_jax import prompts
 from locvlm_jax.data import refer
+from locvlm_jax.evals.benchmark import BENCHMARKS
 from locvlm_jax.evals.counting import Counting
 from locvlm_jax.evals.hallucination import Hallucination
 from locvlm_jax.evals.loc_pred import LocPred
@@ -47,5 +48,6 @@ EVALS = {
     Counting(),
     *(Region(f"rd_{s}", s) for s in DESCRIBED),
     *(Rec(f"rec_{s}", s) for s in REFERRED),
+    *BENCHMARKS,
   )
 }

@@ -9,13 +9,14 @@ many questions as the benchmark has.
 """
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from locvlm_jax import coords as coords_lib
 from locvlm_jax import prompts
 from locvlm_jax.data import batch
-from locvlm_jax.evals import rules
+from locvlm_jax.evals import captions, rules
 from locvlm_jax.evals.example import Example, shuffled, square, take
 
 
@@ -23,8 +24,9 @@ from locvlm_jax.evals.example import Example, shuffled, square, take
 class Region:
   """`truth.references` are what METEOR and CIDEr compare the answers with.
 
-  Metrics: `exact`, the share of answers that are one of the references but for
-  case and punctuation; `num`; `num_references`.
+  Metrics: `meteor` and `cider` in percent, where their programs are
+  (`captions.missing`); `exact`, the share of answers that are one of the
+  references but for case and punctuation; `num`; `num_references`.
   """
 
   name: str
@@ -65,6 +67,12 @@ class Region:
     right = [self.judge(e, a)["correct"]
              for e, a in zip(examples, answers, strict=True)]  # fmt: skip
     number = sum(len(e.truth["references"]) for e in examples)
-    return rules.known({
+    metrics = {
       "exact": rules.mean(right), "num": len(right), "num_references": number,
-    })  # fmt: skip
+    }  # fmt: skip
+    if right and not (lacks := captions.missing()):
+      wanted = [e.truth["references"] for e in examples]
+      metrics |= captions.scores(answers, wanted)
+    elif right:
+      print(f"{self.name} without METEOR: {lacks}", file=sys.stderr, flush=True)
+    return rules.known(metrics)

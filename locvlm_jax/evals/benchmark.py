@@ -1,0 +1,122 @@
+"""Published questions about images and videos, with their official scores.
+
+A question whose image or video is not in the folder is left out and counted:
+`num` beside `missing` says how much of the benchmark a score is about.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from locvlm_jax import coords as coords_lib
+from locvlm_jax import prompts
+from locvlm_jax.evals import gqa_scores, pope, rules, synonyms, vqa_accuracy
+from locvlm_jax.evals.example import Example, shuffled, take
+
+Scores = dict[str, float]
+
+
+def _pope(examples: Sequence[Example], answers: Sequence[str]) -> Scores:
+  return pope.scores(answers, [e.truth["answers"][0] for e in examples])
+
+
+def _vqav2(examples: Sequence[Example], answers: Sequence[str]) -> Scores:
+  """The answers as they are, and as LLaVA uploads them (`evalai`)."""
+  humans = [e.truth["answers"] for e in examples]
+  if not all(humans):
+    return {}  # a test split: its server has the answers
+  kinds = [e.truth["kind"] for e in examples]
+  sent = [vqa_accuracy.evalai(a) for a in answers]
+  uploaded = vqa_accuracy.scores(sent, humans, kinds)
+  return vqa_accuracy.scores(answers, humans, kinds) | {
+    f"evalai.{name}": value for name, value in uploaded.items()
+  }
+
+
+def _gqa(examples: Sequence[Example], answers: Sequence[str]) -> Scores:
+  if not all(e.truth["answers"] for e in examples):
+    return {}
+  said = map(gqa_scores.from_text, answers)
+  return gqa_scores.scores(
+    {e.id: e.truth["notes"] for e in examples},
+    dict(zip([e.id for e in examples], said, strict=True)),
+  )
+
+
+def _open(examples: Sequence[Example], answers: Sequence[str]) -> Scores:
+  """`exact` is the data sets' own score, `match` our reading of a sentence."""
+  groups = collections.defaultdict(list)
+  for example, answer in zip(examples, answers, strict=True):
+    (truth,) = example.truth["answers"]
+    match = synonyms.matches(answer, truth)
+    groups["exact"].append(rules.normalize(answer) == rules.normalize(truth))
+    groups["match"].append(match)
+    groups[f"match.{example.truth['kind']}"].append(match)
+  return {name: rules.mean(values) for name, values in groups.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+  """Metrics: those of `scores`; `num`, `missing`.
+
+  Attributes:
+    name: of `data.questions.READERS`.
+    scores: the official score of examples and answers.
+    short: a word or a phrase is wanted, and the question says so.
+  """
+
+  name: str
+  scores: Callable[[Sequence[Example], Sequence[str]], Scores]
+  short: bool = False
+
+  @property
+  def source(self) -> str:
+    return self.name
+
+  def examples(
+    self, records, coords: coords_lib.Coords, geometry: str, image_size: int,
+    vocabulary: Sequence[str], seed: int, limit: int | None = None,
+  ) -> list[Example]:  # fmt: skip
+    """At most `limit` questions; those of the file, word for word."""
+    del coords, image_size, vocabulary
+
+    def groups():
+      for question, _ in shuffled(records, seed):
+        example = asked(question, prompts.SHORT_ANSWER if self.short else "")
+        truth = {"geometry": geometry, "missing": records.missing}
+        yield [dataclasses.replace(example, truth=example.truth | truth)]
+
+    return take(groups(), limit)
+
+  def judge(self, example: Example, answer: str) -> dict[str, Any]:
+    """`correct`: one of the annotators' answers."""
+    said = rules.normalize(answer)
+    wanted = {rules.normalize(a) for a in example.truth["answers"]}
+    return {"correct": said in wanted}
+
+  def score(
+    self, examples: Sequence[Example], answers: Sequence[str]
+  ) -> dict[str, float]:
+    """The metrics named in the class's docstring."""
+    metrics = self.scores(examples, answers) if examples else {}
+    missing = max((e.truth.get("missing", 0) for e in examples), default=0)
+    return rules.known({**metrics, "num": len(examples), "missing": missing})
+
+
+def asked(question, suffix: str = "") -> Example:
+  """The example of a `data.questions.Question`."""
+  truth = {"answers": list(question.answers), "kind": question.kind,
+           "notes": dict(question.notes)}  # fmt: skip
+  text = question.text + suffix
+  return Example(question.id, question.image, text, truth=truth)
+
+
+BENCHMARKS = (
+  *(Benchmark(f"pope_{s}", _pope)
+    for s in ("random", "popular", "adversarial")),
+  Benchmark("vqav2", _vqav2, short=True),
+  Benchmark("gqa", _gqa, short=True),
+  *(Benchmark(f"{s}_qa", _open)
+    for s in ("activitynet", "msvd", "msrvtt", "tgif")),
+)  # fmt: skip
