@@ -73,6 +73,17 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   c.coords.location = "box"  # box | point
   c.geometry = "center_crop"  # center_crop | pad | square
 
+  # Videos in place of images (Section 3.5); an image is one of a single frame.
+  c.video = ml_collections.ConfigDict()
+  c.video.frames = 0  # of a video, at most; 0: the model takes images
+  # Tokens of frames, those that a video hasn't being zeros; 0: as many as
+  # frames. One for each patch follows.
+  c.video.temporal = 0
+  c.video.chunk = 4  # frames of each video that are in the ViT at a time
+  # A folder that keeps what the frozen ViT makes of each video that is trained
+  # on; empty: it is computed again whenever the video is seen.
+  c.video.cache = ""
+
   c.data = data()
   c.optim = ml_collections.ConfigDict()
   c.optim.name = "adamw"  # adamw | muon
@@ -186,6 +197,13 @@ def data() -> ml_collections.ConfigDict:
   # geometry above. Empty: they stay as they are.
   d.conversation_boxes = ""
   d.text = ""  # LLaVA conversations without an image
+  # Conversations about videos, as Video-ChatGPT publishes them, and the folder
+  # that their videos are in.
+  d.video_conversations = ""
+  d.videos = ""
+  # Boxes over the frames of videos there, in YouTube-VIS's format: the three
+  # objectives about what stands still (data/tracks.py says what does).
+  d.tracks = ""
   # weight: a source's share of the rows is its weight, whatever its size.
   # epoch: an epoch has each of its records that many times, as LLaVA's mix665k.
   d.mix_by = "weight"
@@ -195,6 +213,8 @@ def data() -> ml_collections.ConfigDict:
   d.mixture.refer = 0.0
   d.mixture.conversations = 0.0
   d.mixture.text = 0.0
+  d.mixture.video_conversations = 0.0
+  d.mixture.tracks = 0.0
   d.text_length = 192  # T: text tokens a row; no turn of 4 pairs is left out
   d.max_pairs = 4  # question-answer pairs of an image in a row; 1: single
   # An epoch of `instances` has an image once, or once for each object in it
@@ -242,6 +262,9 @@ def evaluation() -> ml_collections.ConfigDict:
   e.instances = ""  # COCO instances of the evaluation split
   e.novel = ""  # the same for categories that no objective was trained on
   e.conversations = ""
+  e.videos = ""
+  e.video_conversations = ""
+  e.tracks = ""
   # Benchmarks as their authors publish them: the file of the questions, that
   # of the answers where it is another one, the folder of images or videos.
   for name in BENCHMARKS:

@@ -12,6 +12,8 @@
   micro.py:stage1    the base's adapter between frozen ViT and LLM, on captions
   micro.py:stage2    adapter + LLM on the three objectives and general data
   micro.py:baseline  the same steps as stage2 on the general data alone
+  micro.py:vid_b     the reference's adapter on conversations about videos
+  micro.py:vid_b_plus adapter + LLM on these and on what stands still in videos
 
 `demo` shortens stage1 and stage2 to a few minutes. Set `--config.root` to a
 micro-world (`python -m locvlm_jax.data.microworld`).
@@ -22,15 +24,18 @@ import os
 from configs import base
 
 # Relative, so that a run's config means the same in another clone.
-BASE = os.path.relpath(
-  os.path.join(
-    os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
-    "locvlm_jax", "assets", "micro_base",
+BASE, REFERENCE = (
+  os.path.relpath(
+    os.path.join(
+      os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
+      "locvlm_jax", "assets", name,
+    )
   )
+  for name in ("micro_base", "micro_reference")
 )  # fmt: skip
 STAGES = (
   "portraits", "scenes", "captions", "lookups", "base",
-  "stage1", "stage2", "baseline",
+  "stage1", "stage2", "baseline", "vid_b", "vid_b_plus",
 )  # fmt: skip
 
 
@@ -44,6 +49,7 @@ def get_config(argument: str = ""):
     "portraits": portraits, "scenes": scenes, "captions": captions,
     "lookups": lookups, "base": base_model,
     "stage1": stage1, "stage2": stage2, "baseline": baseline,
+    "vid_b": vid_b, "vid_b_plus": vid_b_plus,
   }[stage](c)  # fmt: skip
   c = demo(c) if "demo" in variant else c
   return base.tiny(c) if "tiny" in variant else c
@@ -102,11 +108,17 @@ def data_paths(c):
   c.data.refer = notes + "refs_train.json"
   c.data.conversations = notes + "conversations_train.json"
   c.data.text = notes + "text_train.json"
+  c.data.videos = root + "/videos"
+  c.data.video_conversations = notes + "videos_train.json"
+  c.data.tracks = notes + "videos_train.json"
   c.eval.images = root + "/images/val"
   c.eval.conversation_images = root + "/images"
   c.eval.instances = notes + "instances_val.json"
   c.eval.novel = notes + "instances_novel_val.json"
   c.eval.conversations = notes + "conversations_val.json"
+  c.eval.videos = root + "/videos"
+  c.eval.video_conversations = notes + "videos_val.json"
+  c.eval.tracks = notes + "videos_val.json"
   c.eval.tasks = ("locpred", "revloc", "hallucination",
                   "hallucination_novel", "spatial", "vqa")  # fmt: skip
   c.eval.batch_size = 50
@@ -209,6 +221,26 @@ def baseline(c):
   """Stage 2 without the three objectives."""
   stage2(c)
   c.data.mixture.update(instances=0.0, conversations=0.57, text=0.43)
+
+
+def vid_b(c):
+  """Stage 3 of LocVLM-Vid-B: the adapter alone, all frames of a clip."""
+  c.init.llava = REFERENCE
+  c.trainable = ("adapter",)
+  c.video.frames = 16
+  c.data.mixture.update(instances=0.0, video_conversations=1.0)
+  c.data.text_length = 112
+  c.optim.lr = 1e-3
+  c.steps = 400
+  c.eval.tasks = ("video_vqa",)
+
+
+def vid_b_plus(c):
+  """Stage 3 of LocVLM-Vid-B+: adapter + LLM, 8 frames, the objectives too."""
+  vid_b(c)
+  c.trainable = ("adapter", "llm")
+  c.video.frames = 8
+  c.data.mixture.update(video_conversations=0.5, tracks=0.5)
 
 
 def captions_alone(c):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from locvlm_jax import (
   constrained,
   coords,
   decode,
+  features,
   geometry,
   grammar,
   optim,
@@ -23,7 +25,7 @@ from locvlm_jax import (
   sharding,
   tokenizer,
 )
-from locvlm_jax.data import preprocess
+from locvlm_jax.data import preprocess, video
 from locvlm_jax.evals.example import Example
 from locvlm_jax.models import locvlm
 from locvlm_jax.weights import read
@@ -36,6 +38,8 @@ _LOCATED = prompts.LOC_PRED_ANSWERS[0]
 class Answerer:
   """A model that answers; call it with one batch of examples.
 
+  A video that can't be read is told once, and gets empty answers.
+
   Attributes:
     config: as plain data; `config.eval` says how to decode.
     model: `LocVLM`.
@@ -43,6 +47,8 @@ class Answerer:
     mesh: of all processes; each has to be called alike.
     spec: how questions are put.
     origin: where the parameters are from.
+    skipped: why each such video could not be read, by its path; of this
+      process's rows.
   """
 
   config: Mapping
@@ -51,6 +57,7 @@ class Answerer:
   mesh: jax.sharding.Mesh
   spec: preprocess.RowSpec
   origin: Mapping
+  skipped: dict[str, str] = dataclasses.field(default_factory=dict)
 
   @classmethod
   def load(cls, config: Mapping, mesh, workdir: str, llava: str = ""):
@@ -80,6 +87,23 @@ class Answerer:
     e = {**self.config["eval"], "seed": seed}
     return dataclasses.replace(self, config={**self.config, "eval": e})
 
+  def with_features(self, examples: Sequence[Example], at) -> "Answerer":
+    """The same with features of these examples' videos, if they are kept.
+
+    Args:
+      examples: all that will be asked.
+      at: called before each batch of videos, with its number.
+    """
+    cache, clips = self.config["video"]["cache"], self.spec.clips
+    if not cache or not clips or any(x.mirrored for x in examples):
+      return self
+    spec = features.row_spec(
+      self.config, self.model, optim.flatten(self.params), self.spec,
+      (path for x in examples for path in x.pictures), self.mesh,
+      threads=self.config["data"]["threads"], at=at,
+    )  # fmt: skip
+    return dataclasses.replace(self, spec=spec)
+
   def __call__(self, examples: Sequence[Example]) -> list[str]:
     """An answer to each; see `config.eval`.
 
@@ -87,9 +111,8 @@ class Answerer:
     """
     if self.config["eval"]["constrained"] and examples[0].location:
       return self.locate(examples)[0]
-    ids = decode.generate(
-      self.model, self.params, self._batch(examples), **self._options()
-    )
+    batch = self._batch(examples)
+    ids = decode.generate(self.model, self.params, batch, **self._options())
     return [self._text(row) for row in sharding.fetch(ids)]
 
   def stream(self, example: Example) -> Iterator[str]:
@@ -174,7 +197,7 @@ class Answerer:
     mine = sharding.host_rows(len(examples))
     batch = {
       "tokens": tokens[mine],
-      "images": self._images(examples, mine),
+      **self._media(examples, mine),
       "lengths": np.array([len(p) for p in prompts_[mine]], np.int32),
       "example": np.array([zlib.crc32(x.id.encode()) & 0x7FFFFFFF
                            for x in examples[mine]], np.int32),
@@ -187,21 +210,54 @@ class Answerer:
       example.question, self.spec.num_visual * len(example.pictures),
     ).tolist()  # fmt: skip
 
-  def _images(self, examples, mine: slice) -> np.ndarray | None:
-    """[B, K, H, W, 3]; None where no example of the batch has a picture."""
+  def _media(self, examples, mine: slice) -> dict[str, np.ndarray | None]:
+    """images [B, K, H, W, 3], or of videos [B, K, F, H, W, 3] and frames.
+
+    None where no example of the batch has a picture; valid: whether all that a
+    row shows could be read.
+    """
     most = max(len(x.pictures) for x in examples)
     if not most:
-      return None
-    size = self.spec.image_size
-    images = np.zeros((len(examples[mine]), most, size, size, 3), np.uint8)
-    for row, example in zip(images, examples[mine], strict=True):
-      for slot, path in zip(row, example.pictures, strict=False):
-        slot[:] = self._image(path, example.mirrored)
-    return images
+      return {"images": None}
+    blank, rows = self._blank(), examples[mine]
+    fields = {
+      name: np.tile(x, (len(rows), most, *[1] * (x.ndim - 1)))
+      for name, x in blank.items()
+    }
+    fields["valid"] = np.ones(len(rows), bool)
+    for i, example in enumerate(rows):
+      for k, path in enumerate(example.pictures):
+        found = self._read(path, example.mirrored)
+        fields["valid"][i] &= found is not None
+        for name, x in (found or {}).items():
+          fields[name][i, k] = x[0]
+    return fields
 
-  def _image(self, path: str, mirrored: bool) -> np.ndarray:
-    image = preprocess.load_image(path)
-    if mirrored:
-      image = ImageOps.mirror(image)
+  def _blank(self) -> dict[str, np.ndarray]:
+    """The fields of one image or video of nothing."""
+    if self.spec.clips:
+      return self.spec.clips.blank()
+    size = self.spec.image_size
+    return {"images": np.zeros((1, size, size, 3), np.uint8)}
+
+  def _read(self, path: str, mirrored: bool) -> dict[str, np.ndarray] | None:
+    """Those of an image, or of a video; None where it can't be read.
+
+    A model of images sees the frame in the middle of a video.
+    """
     kind, size = self.spec.geometry, self.spec.image_size
-    return geometry.make(kind, *image.size, size).apply_image(image)
+    change = ImageOps.mirror if mirrored else None
+    if not self.spec.clips and not video.is_video(path):
+      image = preprocess.load_image(path)
+      image = change(image) if change else image
+      square = geometry.make(kind, *image.size, size).apply_image(image)
+      return {"images": square[None]}
+    clips = self.spec.clips or video.Clips(1, kind, size)
+    try:
+      fields, _ = clips.fields(path, change) if change else clips.fields(path)
+    except preprocess.BadImage as error:
+      if path not in self.skipped:
+        logging.warning("no answers about %s: %s", path, error)
+      self.skipped[path] = str(error)
+      return None
+    return fields if self.spec.clips else {"images": fields["images"][0]}

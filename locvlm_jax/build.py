@@ -32,8 +32,10 @@ from locvlm_jax.data import (
   objectives,
   pipeline,
   preprocess,
+  video,
 )
 from locvlm_jax.models import clip_vit, layers, llama, locvlm, lora
+from locvlm_jax.models import video as video_lib
 from locvlm_jax.weights import original, read
 
 
@@ -77,6 +79,7 @@ def check(config: Mapping) -> None:
       f"{config['accumulate']} does not divide it."
     )
   _check_profile(config)
+  _check_video(config)
   boxes = config["data"]["conversation_boxes"]
   if boxes not in ("", *locations.FRAMES):
     raise ValueError(
@@ -92,6 +95,21 @@ def check(config: Mapping) -> None:
       raise ValueError(
         f"{field}={value!r}: not one of {', '.join(prompts.FORMATS)}."
       )
+
+
+def _check_video(config: Mapping) -> None:
+  frames = video_config(config).frames
+  for name in pipeline.VIDEO_SOURCES:
+    if config["data"]["mixture"][name] > 0 and not frames:
+      raise ValueError(
+        f"data.mixture.{name}: the model takes images; set video.frames."
+      )
+  frozen = not any(re.match(t, "vision/") for t in config["trainable"])
+  if config["video"]["cache"] and not (frames and frozen):
+    raise ValueError(
+      f"video.cache={config['video']['cache']!r}: it keeps what a frozen vision"
+      " tower makes of videos: set video.frames, and train without vision."
+    )
 
 
 def _check_profile(config: Mapping) -> None:
@@ -138,11 +156,18 @@ def model(config: Mapping, device_kind: str = "") -> locvlm.LocVLM:
   unroll = unroll if m["remat"] == "none" else 1
   m["unroll"] = m["unroll"] or unroll
   vision = clip_vit.VisionConfig(**m.pop("vision"))
+  m["video"] = video_config(config)
   llm = llama.LlamaConfig(**m.pop("llm"))
   m["lora"] = lora.LoraConfig(
     **{**config["lora"], "targets": tuple(config["lora"]["targets"])}
   )
   return locvlm.LocVLM(locvlm.LocVLMConfig(vision=vision, llm=llm, **m))
+
+
+def video_config(config: Mapping) -> video_lib.VideoConfig:
+  """How the model takes videos; `cache` is no part of it."""
+  v = config["video"]
+  return video_lib.VideoConfig(v["frames"], v["temporal"], v["chunk"])
 
 
 def with_exclusions(config: Mapping) -> dict:
@@ -169,7 +194,8 @@ def with_validation_data(config: Mapping) -> dict:
       "validation.every: eval names no file of a source that is trained on;"
       " set --config.eval.instances, or validation.rows=0."
     )
-  changed = {n: e[n] for n in (*names, "images", "conversation_images")}
+  folders = ("images", "conversation_images", "videos")
+  changed = {n: e[n] for n in (*names, *folders)}
   mixture = {n: data["mixture"][n] for n in names}
   changed |= {"mixture": mixture, "exclude": ()}
   return {**config, "data": {**data, **changed}}
@@ -178,23 +204,31 @@ def with_validation_data(config: Mapping) -> dict:
 def row_spec(
   config: Mapping, text: tokenizer.Tokenizer, sources: Mapping[str, object]
 ) -> preprocess.RowSpec:
-  """What a row holds; objectives name the categories of the instances."""
+  """What a row holds; objectives name the categories that are annotated."""
   instances = sources.get("instances")
-  vision = config["model"]["vision"]
+  named = [sources[n].categories for n in ("instances", "tracks")
+           if n in sources]  # fmt: skip
+  vision, frames = config["model"]["vision"], config["video"]["frames"]
+  size = vision["image_size"]
+  patches = (size // vision["patch_size"]) ** 2
   weights = config["data"]["objectives"]
   return preprocess.RowSpec(
     tokenizer=text,
     format=prompts.FORMATS[config["prompt_format"]],
     coords=coords.Coords(**config["coords"]),
     geometry=config["geometry"],
-    image_size=vision["image_size"],
-    num_visual=(vision["image_size"] // vision["patch_size"]) ** 2,
+    image_size=size,
+    num_visual=video_config(config).num_visual(patches),
     text_length=config["data"]["text_length"],
     max_pairs=config["data"]["max_pairs"],
     weights=tuple(weights[name] for name in objectives.OBJECTIVES),
-    vocabulary=instances.categories if instances else (),
+    # Of images and videos both, what either annotates.
+    vocabulary=tuple(
+      c for c in (named or [()])[0] if all(c in other for other in named)
+    ),
     captions=instances.deniable() if instances else None,
     boxes=config["data"]["conversation_boxes"],
+    clips=video.Clips(frames, config["geometry"], size) if frames else None,
   )  # fmt: skip
 
 
@@ -365,6 +399,7 @@ def write_json(path: str, value: object) -> None:
 _ADDED = {
   "lora": {"rank": 0, "alpha": 16.0, "targets": list(lora.TARGETS)},
   "data": {"conversation_boxes": ""},
+  "video": {"frames": 0, "temporal": 0, "chunk": 4, "cache": ""},
 }
 
 
@@ -419,6 +454,8 @@ def meter(config, m, spec, trainable) -> metrics.Meter:
 
   def sample_flops(length: int) -> float:
     forward = metrics.forward_flops(m, length - spec.num_visual)
+    if config["video"]["cache"]:  # the tower has seen them before
+      forward["vision"] = 0.0
     return metrics.train_flops(forward, parts)
 
   return metrics.Meter(

@@ -19,7 +19,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 
 from locvlm_jax import decode
 from locvlm_jax import grammar as grammar_lib
-from locvlm_jax.models import llama
+from locvlm_jax.models import llama, video
 
 _STEP = 2  # J: a token that was chosen and one that had to follow
 
@@ -88,7 +88,7 @@ def locate(
   }  # fmt: skip
   numbers, log_probability = _locate(
     model, grammar.longest, temperature > 0, params, tables,
-    (batch["tokens"], batch.get("images"), batch["lengths"]),
+    (batch["tokens"], video.of_batch(batch), batch["lengths"]),
     jnp.asarray(batch.get("example", jnp.arange(rows))),
     jnp.asarray(batch.get("valid", jnp.ones(rows, bool))),
     jnp.float32(temperature), jax.random.key(0) if rng is None else rng,

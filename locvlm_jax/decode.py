@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, UInt8
 
-from locvlm_jax.models import llama, locvlm
+from locvlm_jax.models import llama, locvlm, video
 
 # Callers pad prompts to a multiple of it, so that few shapes are compiled.
 PROMPT_MULTIPLE = 64
@@ -52,7 +52,9 @@ class _Kind(NamedTuple):
 
 
 _Prompt = tuple[
-  Int[ArrayLike, "B S"], UInt8[ArrayLike, "B K H W 3"] | None,
+  Int[ArrayLike, "B S"],
+  UInt8[ArrayLike, "B K H W 3"] | video.Clips | Float[ArrayLike, "B K N C"]
+  | None,
   Int[ArrayLike, " B"],
 ]  # fmt: skip
 
@@ -81,8 +83,9 @@ def generate(
     params: its parameters; `locvlm.by_layer` beforehand spares each call a copy
       of the LLM's.
     batch: tokens [B, S], images [B, K, H, W, 3] (None or absent: text only),
-      lengths [B]; optionally example [B], and valid [B] (rows where it is
-      False yield only padding and delay no one).
+      lengths [B]; with videos images [B, K, F, H, W, 3] and frames [B, K];
+      optionally example [B], and valid [B] (rows where it is False yield only
+      padding and delay no one).
     max_new_tokens: G.
     stop: E ids that, one after the other, end a row; part of the output.
     pad_id: fills a row after its end.
@@ -146,7 +149,7 @@ def log_likelihood(
     batch: tokens [B, S] with the answers that are to be judged, images [B, K,
       H, W, 3] or None, lengths [B], loss_mask [B, S].
   """
-  prompt = batch["tokens"], batch.get("images"), batch["lengths"]
+  prompt = batch["tokens"], video.of_batch(batch), batch["lengths"]
   return _log_likelihood(model, params, prompt, batch["loss_mask"])
 
 
@@ -191,7 +194,7 @@ def _prepared(model, batch, max_new_tokens, stop, pad_id, temperature, top_k,
   valid = batch.get("valid", np.ones(rows, bool))
   filtered = temperature > 0 and (top_k > 0 or top_p < 1)
   kind = _Kind(model, max_new_tokens, temperature > 0, filtered)
-  prompt = batch["tokens"], batch.get("images"), batch["lengths"]
+  prompt = batch["tokens"], video.of_batch(batch), batch["lengths"]
   return kind, choice, prompt, valid
 
 

@@ -102,6 +102,8 @@ def _evaluate(config, workdir, names, llava, watch) -> dict[str, float]:
   with jax.set_mesh(mesh):
     answerer = answering.Answerer.load(config, mesh, workdir, llava)
     manifest = _manifest(config, answerer.origin, questions)
+    asked = [x for examples in questions.values() for x in examples]
+    answerer = answerer.with_features(asked, lambda n: watch.at(n, "features"))
     scores = _scores(answerer, questions, workdir, manifest, watch)
   metrics = _over_seeds(scores)
   if build.is_first():

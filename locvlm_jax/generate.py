@@ -1,14 +1,16 @@
-"""Asks a model about a picture, about several, or about nothing.
+"""Asks a model about a picture, about several, a video, or about nothing.
 
   python -m locvlm_jax.generate --image photo.jpg --prompt "Where is the cup?"
+  python -m locvlm_jax.generate --video clip.mp4 --prompt "What moves?" ...
 
 The model is a run's workdir or a Llava directory in Hugging Face layout; by
 default the micro model that comes with the package, which knows the micro-world
 alone (`python -m locvlm_jax.data.microworld` draws some). On a terminal the
 answer appears as it is written. Boxes and points in it are read, given in
-pixels of the picture, and drawn with --draw. With --constrained the answer is
-the likeliest location, which can always be read, and its probability; with
---expected 16 the mean and deviation of so many locations drawn from the model.
+pixels of the picture (of a video, the frame in its middle) and drawn with
+--draw. With --constrained the answer is the likeliest location, which can
+always be read, and its probability; with --expected 16 the mean and deviation
+of so many locations drawn from the model.
 """
 
 import json
@@ -27,6 +29,10 @@ _CHECKPOINT = flags.DEFINE_string(
 _IMAGES = flags.DEFINE_multi_string(
   "image", [], "The picture; more than once for several; none for text alone."
 )
+_VIDEO = flags.DEFINE_multi_string(
+  "video", [], "A video, GIF or folder of frames; a model that was not trained"
+  " on videos sees the frame in its middle.",
+)  # fmt: skip
 _PROMPT = flags.DEFINE_string("prompt", None, "The question.")
 _TEMPERATURE = flags.DEFINE_float("temperature", 0.0, "0: greedy.", 0.0)
 _TOP_K = flags.DEFINE_integer("top_k", 0, "Sample among so many; 0: all.", 0)
@@ -49,9 +55,9 @@ def main(argv: list[str]) -> None:
   del argv
   checkpoint = _CHECKPOINT.value or _default()
   config = _config(checkpoint)
-  images = [_image(path) for path in _IMAGES.value]
+  images = [_image(path) for path in _media()]
   if _DRAW.value and not images:
-    raise ValueError("--draw needs an --image to draw on.")
+    raise ValueError("--draw needs an --image or --video to draw on.")
   answer, certainty = _answer(config, checkpoint)
   location, reason = _location(config, images[:1], answer)
   if _DRAW.value:
@@ -114,10 +120,17 @@ def _stored(checkpoint: str) -> dict:
   )
 
 
+def _media() -> tuple[str, ...]:
+  return (*_IMAGES.value, *_VIDEO.value)
+
+
 def _image(path: str):
-  from locvlm_jax.data import batch, preprocess
+  """The picture, or a video's frame in the middle."""
+  from locvlm_jax.data import batch, preprocess, video
 
   try:
+    if path in _VIDEO.value or video.is_video(path):
+      return next(video.sample(path, 1))
     return preprocess.load_image(path)
   except preprocess.BadImage as error:
     raise batch.DataError(f"{path}: {error}") from None
@@ -136,7 +149,7 @@ def _answer(config: Mapping, checkpoint: str) -> tuple[str, dict]:
     answerer = answering.Answerer.load(
       config, mesh, checkpoint, "" if is_run else checkpoint
     )
-    example = Example(str(_SEED.value), tuple(_IMAGES.value), _PROMPT.value)
+    example = Example(str(_SEED.value), _media(), _PROMPT.value)
     certainty = {}
     if _EXPECTED.value:
       mean, deviation = answerer.expect(example, _EXPECTED.value)

@@ -76,8 +76,9 @@ def trained_parts(paths: Iterable[str]) -> set[str]:
 
 
 def forward_flops(model, text_length: int) -> dict[str, float]:
-  """Model FLOPs of the forward pass of one sample with one image, by part.
+  """Model FLOPs of the forward pass of one sample, by part.
 
+  A sample has one image, or one video of all the frames that there may be.
   2 FLOPs a multiply-add of every matrix, plus attention: 4 L T^2 D for the
   ViT, half of it for the causal LLM. The head counts on text positions only.
 
@@ -87,7 +88,11 @@ def forward_flops(model, text_length: int) -> dict[str, float]:
   """
   flat = optim.param_shapes(model)
   vision, llm = model.config.vision, model.config.llm
-  visual, length = vision.num_patches, vision.num_patches + text_length
+  visual, length = (
+    model.config.num_visual,
+    model.config.num_visual + text_length,
+  )
+  patches, images = vision.num_patches, model.config.video.frames or 1
 
   def weights(prefix):
     return sum(
@@ -100,9 +105,9 @@ def forward_flops(model, text_length: int) -> dict[str, float]:
   head = llm.vocab_size * llm.width
   body = weights("llm/") - (0 if llm.tie_embeddings else head)
   causal = 2.0 * llm.num_layers * length**2 * llm.num_heads * llm.head_dim
-  square = 4.0 * vision.num_used_layers * visual**2 * vision.width
+  square = 4.0 * vision.num_used_layers * patches**2 * vision.width
   return {
-    "vision": 2.0 * used * visual + square,
+    "vision": images * (2.0 * used * patches + square),
     "adapter": 2.0 * weights("adapter/") * visual,
     "llm": 2.0 * (body * length + head * text_length) + causal,
   }

@@ -103,7 +103,7 @@ def row_length(config: Mapping) -> int:
   from locvlm_jax import build
   from locvlm_jax.data import pipeline
 
-  visual = build.model(config).config.vision.num_patches
+  visual = build.model(config).config.num_visual
   length = visual + config["data"]["text_length"]
   return length + -length % pipeline.LENGTH_MULTIPLE
 
@@ -166,13 +166,17 @@ def _batch(config, rows) -> dict:
   import jax
 
   batch, length = config["batch_size"], row_length(config)
-  size = config["model"]["vision"]["image_size"]
+  size, frames = (
+    config["model"]["vision"]["image_size"],
+    config["video"]["frames"],
+  )
+  clip = (1, frames) if frames else (1,)
 
   def shape(dtype, *dims):
     return jax.ShapeDtypeStruct((batch, *dims), dtype, sharding=rows)
 
-  return {
-    "images": shape("uint8", 1, size, size, 3),
+  return ({"frames": shape("int32", 1)} if frames else {}) | {
+    "images": shape("uint8", *clip, size, size, 3),
     "tokens": shape("int32", length),
     "loss_mask": shape("bool", length),
     "lengths": shape("int32"),
@@ -204,7 +208,7 @@ def floor(config: Mapping, target: targets.Target, traffic: int) -> dict:
   from locvlm_jax import build, metrics, optim
 
   model, device = build.model(config), target.device
-  text = row_length(config) - model.config.vision.num_patches
+  text = row_length(config) - model.config.num_visual
   trainable, _ = optim.split(optim.param_shapes(model), config["trainable"])
   parts = metrics.trained_parts(trainable)
   flops = metrics.train_flops(metrics.forward_flops(model, text), parts)

@@ -16,7 +16,7 @@ alone: no training text may match `is_held_out`.
 import dataclasses
 import re
 
-TEMPLATE_VERSION = "2"  # goes into every result; raise it with any change
+TEMPLATE_VERSION = "3"  # goes into every result; raise it with any change
 
 Turn = tuple[str, str]  # (question, answer)
 
@@ -278,6 +278,15 @@ def plural(noun: str) -> str:
   if re.search(r"[^aeiou]y$", last):
     return noun[:-1] + "ies"
   return noun + "s"
+
+
+def of_video(template: str) -> str:
+  """A wording about an image, about a video.
+
+  >>> of_video("There is no {obj} in this picture.")
+  'There is no {obj} in this video.'
+  """
+  return re.sub(r"\b(image|picture)\b", "video", template)
 
 
 a = with_article  # the short name for callers: prompts.a("cup")

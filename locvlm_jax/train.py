@@ -70,6 +70,8 @@ def train(config: Mapping, workdir: str, replay: int = 0) -> None:
     with jax.set_mesh(mesh):
       run = _open_run(config, workdir, data, mesh, watch, replay)
       with contextlib.closing(run.saved):
+        if config["video"]["cache"]:
+          data = _with_features(config, data, run)
         if replay:
           _replay(config, workdir, data, run, replay)
         else:
@@ -89,6 +91,7 @@ class _Data(NamedTuple):
 class _Run:
   saved: Any  # checkpoint.Checkpoints
   start: int  # steps done before this process began
+  model: Any  # LocVLM
   state: Any  # train_step.State
   train_step: Any  # state, batch -> state, scalars
   traced_step: Any  # the same; writes a trace of the steps that are named
@@ -167,8 +170,32 @@ def _open_run(
       train_step, config["profile"], os.path.join(workdir, "profile"), start
     )
   return _Run(
-    saved, start, state, train_step, traced_step, meter, mesh, watch, measured
+    saved,
+    start,
+    model,
+    state,
+    train_step,
+    traced_step,
+    meter,
+    mesh,
+    watch,
+    measured,
   )
+
+
+def _with_features(config: Mapping, data: _Data, run: _Run) -> _Data:
+  """The data with features of its videos in place of their frames."""
+  from locvlm_jax import features
+  from locvlm_jax.data import preprocess
+
+  records = (s[i] for s in data.sources.values() for i in range(len(s)))
+  spec = features.row_spec(
+    config, run.model, {**run.state.frozen, **run.state.trainable}, data.spec,
+    (record.image for record in records if record.image), run.mesh,
+    threads=config["data"]["threads"],
+    at=lambda batch: run.watch.at(batch, "features"),
+  )  # fmt: skip
+  return data._replace(spec=spec, make_row=preprocess.RowMaker(spec))
 
 
 def _loop(config: Mapping, workdir: str, data: _Data, run: _Run) -> None:

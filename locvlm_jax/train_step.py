@@ -14,6 +14,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from locvlm_jax import optim
+from locvlm_jax.models import video
 from locvlm_jax.models.locvlm import IMAGE_TOKEN
 
 
@@ -93,7 +94,7 @@ def from_items(items: dict[str, Any]) -> TrainState:
 
 def inputs(batch: dict) -> dict:
   """The fields of a batch that the step reads."""
-  names = ("images", "tokens", "loss_mask", "lengths", "segments")
+  names = ("images", "frames", "tokens", "loss_mask", "lengths", "segments")
   return {k: batch[k] for k in names if k in batch}
 
 
@@ -121,10 +122,10 @@ def text_targets(
 
 def loss_sums(model, params, batch) -> tuple[Float[Array, ""], dict]:
   """Summed cross-entropy, with the counts that turn it into means."""
-  visual = model.config.vision.num_patches * batch["images"].shape[1]
+  visual = model.config.num_visual * batch["images"].shape[1]
   hidden = model.apply(
-    {"params": params}, batch["tokens"], batch["images"], batch["lengths"],
-    batch.get("segments"),
+    {"params": params}, batch["tokens"], video.of_batch(batch),
+    batch["lengths"], batch.get("segments"),
   )  # fmt: skip
   at, labels, weight = text_targets(
     batch["tokens"], batch["loss_mask"], batch["tokens"].shape[1] - visual
@@ -182,8 +183,8 @@ def train_step(
 
   Args:
     state: before the step; donate it.
-    batch: images, tokens, loss_mask, lengths, segments where rows are packed
-      (see `data/batch.py`).
+    batch: images, frames of videos, tokens, loss_mask, lengths, segments where
+      rows are packed (see `data/batch.py`).
     model: `LocVLM`.
     tx: the optimizer.
     accumulate: microbatches a step.

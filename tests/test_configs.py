@@ -14,6 +14,7 @@ VARIANTS = [(n, "") for n in NAMES] + [
   ("locvlm_b", "paper_literal"), ("micro", "captions"), ("micro", "base"),
   ("micro", "stage1"),
   ("micro", "baseline"), ("micro", "stage2,demo"),
+  ("micro", "vid_b"), ("micro", "vid_b_plus"),
 ]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ LAYERS = {
   "hosts": 5, "guards": 5, "metrics": 5, "optim": 5, "hlo": 5, "targets": 5,
   "xplane": 5, "tracing": 5,
   "train_step": 6, "decode": 6, "constrained": 6, "checkpoint": 6, "weights": 6,
-  "lora": 7,
+  "lora": 7, "features": 7,
   "evals": 7,
   "answering": 8, "build": 8, "command": 8, "validation": 8,
   "train": 9, "evaluate": 9, "reproduce": 9, "report": 9, "convert": 9,

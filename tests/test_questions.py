@@ -249,7 +249,7 @@ def test_a_judge_is_asked_and_named(files, tmp_path, monkeypatch):
     service.server_close()
   assert got["judge_accuracy"] == 1.0 and got["judge_score"] == 5.0
   assert got["judge"] == "m" and got["judged_on"].startswith("20")
-  (path, key, body), = _Service.seen
+  ((path, key, body),) = _Service.seen
   assert path == "/v1/chat/completions" and key == "Bearer canary"
   assert body["model"] == "m" and body["temperature"] == 0
   assert "canary" not in json.dumps(got)

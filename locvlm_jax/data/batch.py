@@ -13,6 +13,12 @@ a text budget of T tokens, S = K * N + T and a batch holds
   valid      bool  [B]              False: a placeholder for a bad record
   example    int32 [B]              index in the global stream of examples
 
+Of a video, images are its frames, [B, K, F, H, W, 3], and there is also
+
+  frames     int32 [B, K]           how many of the F are real
+
+or images are what the vision tower made of them, float16 [B, K, N, D].
+
 For N = 3 and T = 6, a row with one image and the answer "a cup":
 
   tokens     <s> -1 -1 -1 where ? a  cup </s>
@@ -61,10 +67,12 @@ class Object:
 class Record:
   """What a source knows about one example.
 
-  `image` is a path, or None for text alone; `width` and `height` are those
-  the annotation names (0 where it names none). `objects` feed the three
-  objectives; `turns` are questions and answers that the source brings itself.
-  `exhaustive` says that whatever is not among the objects is not in the image.
+  `image` is the path of an image or a video, or None for text alone; `width`
+  and `height` are those the annotation names (0 where it names none).
+  `objects` feed the three objectives; `turns` are questions and answers that
+  the source brings itself.
+  `exhaustive` says that whatever is not among the objects is not in the image;
+  `is_video`, that the objectives speak of a video.
   """
 
   id: str
@@ -74,6 +82,7 @@ class Record:
   objects: tuple[Object, ...] = ()
   turns: tuple[Turn, ...] = ()
   exhaustive: bool = True
+  is_video: bool = False
 
 
 @runtime_checkable

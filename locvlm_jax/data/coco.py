@@ -88,10 +88,11 @@ def image_path(directory: str, file_name: object, origin: str) -> str:
   return path
 
 
-def check_directory(directory: str) -> None:
+def check_directory(directory: str, field: str = "images") -> None:
+  """That it is there; `field` of `config.data` names it."""
   if not os.path.isdir(directory):
     raise batch.DataError(
-      f"{directory}: no such images directory. Set --config.data.images."
+      f"{directory}: no such {field} directory. Set --config.data.{field}."
     )
 
 

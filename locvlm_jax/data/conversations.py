@@ -1,17 +1,23 @@
-"""LLaVA's conversation files as a source.
+"""LLaVA's and Video-ChatGPT's conversation files as sources.
 
 Format: [{"id", "image", "conversations": [{"from": "human" | "gpt",
 "value"}]}], as in `LLaVA:docs/Finetune_Custom_Data.md`; without "image" the
-conversation is about text alone.
+conversation is about text alone. With "video" in its place, before or after
+the question: Video-ChatGPT's (`mbzuai-oryx/Video-ChatGPT:scripts/
+convert_instruction_json_to_training_format.py`), which is also read as its
+authors publish it, [{"video_id", "q", "a"}].
 """
 
-from locvlm_jax.data import batch, coco, leakage
+import os
+import re
 
-_PLACEHOLDER = "<image>"
+from locvlm_jax.data import batch, coco, leakage, video
+
+_PLACEHOLDER = re.compile("<(image|video)>")
 
 
 def _turns(row: dict, origin: str) -> tuple[batch.Turn, ...]:
-  """Pairs of human and gpt messages, without the image placeholder."""
+  """Pairs of human and gpt messages, without the placeholder."""
   messages = row["conversations"]
   if not isinstance(messages, list) or len(messages) % 2:
     raise batch.DataError(f"{origin}: wants pairs of human and gpt messages.")
@@ -23,7 +29,7 @@ def _turns(row: dict, origin: str) -> tuple[batch.Turn, ...]:
     value = coco.field(message, "value", f"{origin}: message {i}")
     if not isinstance(value, str):
       raise batch.DataError(f"{origin}: message {i}: {value!r:.50} is no text.")
-    values.append(value.replace(_PLACEHOLDER, "").strip())
+    values.append(_PLACEHOLDER.sub("", value).strip())
   return tuple(zip(values[::2], values[1::2], strict=True))
 
 
@@ -35,18 +41,24 @@ class Conversations:
     images: the folder that "image" is relative to; unused for text alone.
   """
 
+  _key = "image"
+
   def __init__(self, path: str, images: str):
     self.path, self.images = path, images
     read = coco.read_jsonl if path.endswith(".jsonl") else coco.read_json
-    self._rows = read(path)
+    self._rows = self._listed(read(path))
     if not isinstance(self._rows, list):
       raise batch.DataError(f"{path}: not a list of conversations.")
     for i, row in enumerate(self._rows):
       coco.field(row, "conversations", f"{path}: record {i}")
-      if not isinstance(row.get("image"), str | None):
+      if not isinstance(row.get(self._key), str | None):
         raise batch.DataError(
-          f"{path}: record {i}: image {row['image']!r:.50} is no file name."
+          f"{path}: record {i}: {self._key} {row[self._key]!r:.50} is no file"
+          " name."
         )
+
+  def _listed(self, content):
+    return content
 
   def __len__(self) -> int:
     return len(self._rows)
@@ -67,3 +79,62 @@ class Conversations:
 
   def __repr__(self) -> str:
     return f"Conversations({self.path!r}, {len(self)} conversations)"
+
+
+class Videos(Conversations):
+  """One record a conversation about a video.
+
+  Args:
+    path: the json file; a list, or a dict that keeps it under "conversations".
+    videos: the folder that "video" is relative to. v_1.pkl, or v_1 alone, is
+      the file of that name that is there, as v_1.mkv.
+
+  Raises:
+    DataError: as `Conversations`; also a record without a video.
+  """
+
+  _key = "video"
+
+  def __init__(self, path: str, videos: str):
+    coco.check_directory(videos, "videos")
+    names = [n for n in os.listdir(videos) if n.lower().endswith(video.FILMS)]
+    self._files = {os.path.splitext(n)[0]: n for n in sorted(names)}
+    super().__init__(path, videos)
+    for i, row in enumerate(self._rows):
+      coco.field(row, "video", f"{path}: record {i}")
+
+  def _listed(self, content):
+    if isinstance(content, dict):
+      content = coco.section(content, "conversations", self.path)
+    return list(map(_as_published, content))
+
+  def image_ids(self) -> list[None]:
+    """No video is an image of COCO, whatever its number."""
+    return [None] * len(self)
+
+  def __getitem__(self, index: int) -> batch.Record:
+    row = self._rows[index]
+    origin = f"{self.path}: record {row.get('id', index)}"
+    return batch.Record(
+      id=str(row.get("id", index)),
+      image=coco.image_path(self.images, self._file(row["video"]), origin),
+      turns=_turns(row, origin),
+      is_video=True,
+    )
+
+  def _file(self, name: str) -> str:
+    stem, suffix = os.path.splitext(name)
+    return self._files.get(stem, name) if suffix in ("", ".pkl") else name
+
+  def __repr__(self) -> str:
+    return f"Videos({self.path!r}, {len(self)} conversations)"
+
+
+def _as_published(row):
+  """{"video_id", "q", "a"} as a conversation of one turn."""
+  if not isinstance(row, dict) or "video_id" not in row:
+    return row
+  said = {"human": row.get("q"), "gpt": row.get("a")}
+  turns = [{"from": who, "value": value} for who, value in said.items()]
+  return {"id": row["video_id"], "video": row["video_id"],
+          "conversations": turns}  # fmt: skip

@@ -42,11 +42,17 @@ def main(argv: list[str]) -> None:
     shown = marked(row, text, sys.stdout.isatty())
     print(header(row, spec), shown, sep="\n", end="\n\n")
     path = os.path.join(_OUT.value, f"{number:03}.png")
-    picture = Image.fromarray(row["images"][0]).resize((512, 512))
+    picture = Image.fromarray(still(row)).resize((512, 512))
     draw(picture, shown, form).save(path)
   print(f"{_OUT.value}: {_ROWS.value} pictures; {dict(make_row.counts)}")
   for name, why in make_row.skipped.items():
     print(f"skipped {name}: {why}")
+
+
+def still(row: dict):
+  """A row's image, or the frame in the middle of its video."""
+  image = row["images"][0]
+  return image[row["frames"][0] // 2] if "frames" in row else image
 
 
 def header(row: dict, spec) -> str:

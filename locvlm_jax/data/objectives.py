@@ -8,11 +8,11 @@
 The paper's filters: a category is asked for (LocPred, RevLoc) only where it
 is annotated exactly once in the image, since "the dog" has to mean one dog; a
 category is denied (NegPred) only where it isn't annotated at all. A crowd
-counts as present and as more than one, and is never a target itself. Both
-rules look at the whole image: a dog that a crop removed can be neither. Where
-an object has texts of its own (a referring expression or a caption), one of
-them stands in place of the category; where not everything is annotated, nothing
-is denied.
+counts as present and as more than one, and is never a target itself; in a
+video, neither is what moves (`data/tracks.py`). Both rules look at the whole
+image: a dog that a crop removed can be neither. Where an object has texts of
+its own (a referring expression or a caption), one of them stands in place of
+the category; where not everything is annotated, nothing is denied.
 """
 
 import dataclasses
@@ -81,21 +81,24 @@ def alone(objects: Sequence[Object]) -> list[Object]:
 
 
 def loc_pred(
-  category: str, box: Box, coords: Coords, rng: np.random.Generator
-) -> Turn:
+  category: str, box: Box, coords: Coords, rng: np.random.Generator,
+  video: bool = False,
+) -> Turn:  # fmt: skip
   """Asks for a category or caption, answers with its location."""
-  question = _pick(prompts.LOC_PRED[coords.location], rng)
-  answer = _pick(prompts.LOC_PRED_ANSWERS, rng)
+  question = _pick(prompts.LOC_PRED[coords.location], rng, video)
+  answer = _pick(prompts.LOC_PRED_ANSWERS, rng, video)
   return (
     prompts.fill(question, obj=category),
     prompts.fill(answer, loc=coords.encode(box)),
   )
 
 
-def neg_pred(category: str, coords: Coords, rng: np.random.Generator) -> Turn:
+def neg_pred(
+  category: str, coords: Coords, rng: np.random.Generator, video: bool = False
+) -> Turn:
   """Asks for something absent in loc_pred's words, and says so."""
-  question = _pick(prompts.LOC_PRED[coords.location], rng)
-  answer = _pick(prompts.NEG_PRED_ANSWERS, rng)
+  question = _pick(prompts.LOC_PRED[coords.location], rng, video)
+  answer = _pick(prompts.NEG_PRED_ANSWERS, rng, video)
   return (
     prompts.fill(question, obj=category),
     prompts.fill(answer, obj=category),
@@ -104,10 +107,10 @@ def neg_pred(category: str, coords: Coords, rng: np.random.Generator) -> Turn:
 
 def rev_loc(
   category: str, box: Box, coords: Coords, rng: np.random.Generator,
-  answers: Sequence[str] = prompts.REV_LOC_ANSWERS,
+  answers: Sequence[str] = prompts.REV_LOC_ANSWERS, video: bool = False,
 ) -> Turn:  # fmt: skip
   """Asks for a location, answers with the category or caption."""
-  question = _pick(prompts.REV_LOC[coords.location], rng)
+  question = _pick(prompts.REV_LOC[coords.location], rng, video)
   answer = _pick(answers, rng)
   return (
     prompts.fill(question, loc=coords.encode(box)),
@@ -184,9 +187,9 @@ def pairs(
       break
     if kind == 1:
       denied = _denied(absent.pop(), record, captions, rng)
-      turn = neg_pred(denied, coords, rng)
+      turn = neg_pred(denied, coords, rng, record.is_video)
     else:
-      turn = _located(kind, *objects.pop(), coords, rng)
+      turn = _located(kind, *objects.pop(), coords, rng, record.is_video)
     found.setdefault(turn[0], Pair(OBJECTIVES[kind], *turn))
   return _shuffled(found.values(), rng)
 
@@ -214,14 +217,17 @@ def names(text: str, name: str) -> bool:
   return re.search(words, text.casefold()) is not None
 
 
-def _located(kind: int, thing: Object, box: Box, coords, rng) -> Turn:
+def _located(
+  kind: int, thing: Object, box: Box, coords, rng, video: bool
+) -> Turn:
   """loc_pred (0) or rev_loc (2) about an object, by one of its texts."""
-  if not thing.texts:
-    return (loc_pred, None, rev_loc)[kind](thing.category, box, coords, rng)
-  text = _pick(thing.texts, rng)
+  text = _pick(thing.texts, rng) if thing.texts else thing.category
   if kind == 0:
-    return loc_pred(text, box, coords, rng)
-  return rev_loc(text, box, coords, rng, prompts.REV_LOC_TEXT_ANSWERS)
+    return loc_pred(text, box, coords, rng, video)
+  answers = prompts.REV_LOC_ANSWERS
+  if thing.texts:
+    answers = prompts.REV_LOC_TEXT_ANSWERS
+  return rev_loc(text, box, coords, rng, answers, video)
 
 
 def _draw_kind(weights, objects, absent, started, rng) -> int | None:
@@ -233,8 +239,11 @@ def _draw_kind(weights, objects, absent, started, rng) -> int | None:
   return int(rng.choice(3, p=p / p.sum())) if p.any() else None
 
 
-def _pick(templates: Sequence[str], rng: np.random.Generator) -> str:
-  return templates[rng.integers(len(templates))]
+def _pick(
+  templates: Sequence[str], rng: np.random.Generator, video: bool = False
+) -> str:
+  found = templates[rng.integers(len(templates))]
+  return prompts.of_video(found) if video else found
 
 
 def _shuffled(items, rng: np.random.Generator) -> list:

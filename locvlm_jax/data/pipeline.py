@@ -36,6 +36,7 @@ from locvlm_jax.data import (
   preprocess,
   questions,
   refer,
+  tracks,
 )
 
 # Of the length of a row: few lengths, so that few programs are compiled.
@@ -52,7 +53,10 @@ SOURCES = {
   "refer": (refer.Refer, "images"),
   "conversations": (conversations.Conversations, "conversation_images"),
   "text": (conversations.Conversations, "conversation_images"),
+  "video_conversations": (conversations.Videos, "videos"),
+  "tracks": (tracks.Tracks, "videos"),
 }
+VIDEO_SOURCES = ("video_conversations", "tracks")
 
 # Name in `config.eval` -> (what reads it, the fields with its paths).
 BENCHMARKS = {
@@ -345,8 +349,9 @@ def _joined(rows) -> dict:
 
   # The first token of a conversation has nothing to be predicted from.
   targets = joined("loss_mask") & (np.arange(len(order)) % size > 0)
-  return {
-    "images": joined("images"), "tokens": joined("tokens")[order],
+  media = {k: joined(k) for k in ("images", "frames") if k in rows[0]}
+  return media | {
+    "tokens": joined("tokens")[order],
     "loss_mask": targets[order], "lengths": np.int32(real.sum()),
     "segments": (number * real)[order],
     "valid": np.array([row["valid"] for row in rows]),

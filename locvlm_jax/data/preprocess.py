@@ -6,6 +6,7 @@ import logging
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -61,7 +62,7 @@ class RowSpec:
     coords: how a location is written.
     geometry: "center_crop", "pad" or "square".
     image_size: side of the model's square input, in pixels.
-    num_visual: visual tokens an image.
+    num_visual: visual tokens an image, or a video.
     text_length: T, the budget of tokens that are not visual.
     max_pairs: question-answer pairs of one image in one conversation; 1 gives
       single pairs.
@@ -70,6 +71,8 @@ class RowSpec:
     captions: of objects by category, which neg_pred denies in its place.
     boxes: what the boxes in a conversation's text are fractions of, one of
       `locations.FRAMES`; empty: they stay as they are.
+    clips: what reads videos (`video.Clips` or `video.Features`); None: records
+      are about images.
   """
 
   tokenizer: tokenizer.Tokenizer
@@ -84,6 +87,7 @@ class RowSpec:
   vocabulary: tuple[str, ...] = ()
   captions: Mapping[str, Sequence[str]] | None = None
   boxes: str = ""
+  clips: Any = None
 
   @property
   def length(self) -> int:
@@ -111,10 +115,10 @@ class RowMaker:
   ) -> dict[str, np.ndarray]:
     """One row; a bad record gives a placeholder that has no targets."""
     try:
-      image, turns = self._image_and_turns(record, rng)
+      media, turns = self._media_and_turns(record, rng)
       if not turns:
         return self._nothing_to_ask()
-      row = self._row(image, turns, self._encoded(record, turns))
+      row = self._row(media, turns, self._encoded(record, turns))
     except (BadImage, tokenizer.TooLong) as e:
       return self._skip(record, str(e))
     with self._lock:
@@ -142,15 +146,35 @@ class RowMaker:
     visual = 0 if record.image and len(tokens) else self.spec.num_visual
     return visual + max(len(tokens), 1)
 
-  def _image_and_turns(self, record, rng):
+  def _media_and_turns(self, record, rng):
+    """(what the row has of the image or video, what is said about it)."""
     if record.image is None:
-      return None, list(record.turns)
-    image = load_image(record.image, (record.width, record.height))
-    turns = self._turns(record, image.size, rng)
+      return self._blank(), list(record.turns)
+    media, size = self._media(record)
+    turns = self._turns(record, size, rng)
     if record.turns and (lost := len(record.turns) - len(turns)):
       with self._lock:
         self.counts["turns cropped away"] += lost
-    return self._transform(image.size).apply_image(image), turns
+    return media, turns
+
+  def _media(self, record) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
+    """(fields of the row, width and height of the original)."""
+    announced = record.width, record.height
+    if self.spec.clips is None:
+      image = load_image(record.image, announced)
+      square = self._transform(image.size).apply_image(image)
+      return {"images": square[None]}, image.size
+    fields, size = self.spec.clips.fields(record.image)
+    if all(announced) and size != announced:
+      raise BadImage(f"is {size}, the annotation says {announced}")
+    return fields, size
+
+  def _blank(self) -> dict[str, np.ndarray]:
+    """The fields of a row without any image or video."""
+    if self.spec.clips is not None:
+      return self.spec.clips.blank()
+    size = self.spec.image_size
+    return {"images": np.zeros((1, size, size, 3), np.uint8)}
 
   def _depends_on_size(self, record) -> bool:
     """Whether what is said follows from the size of the image."""
@@ -182,21 +206,19 @@ class RowMaker:
       spec.num_visual if record.image else 0, spec.text_length,
     )  # fmt: skip
 
-  def _row(self, image, turns, encoded) -> dict[str, np.ndarray]:
+  def _row(self, media, turns, encoded) -> dict[str, np.ndarray]:
     with self._lock:
       self.counts["turns"] += encoded.turns_used
       self.counts["turns left out"] += len(turns) - encoded.turns_used
-    return self._padded(image, encoded.tokens, encoded.loss_mask, True)
+    return self._padded(media, encoded.tokens, encoded.loss_mask, True)
 
-  def _padded(self, image, tokens, loss_mask, valid) -> dict[str, np.ndarray]:
+  def _padded(self, media, tokens, loss_mask, valid) -> dict[str, np.ndarray]:
     spec, n = self.spec, len(tokens)
-    if image is None:
-      image = np.zeros((spec.image_size, spec.image_size, 3), np.uint8)
     padded = np.full(spec.length, spec.tokenizer.pad_id, np.int32)
     mask = np.zeros(spec.length, bool)
     padded[:n], mask[:n] = tokens, loss_mask
     return {
-      "images": image[None], "tokens": padded, "loss_mask": mask,
+      **media, "tokens": padded, "loss_mask": mask,
       "lengths": np.int32(n), "valid": np.bool_(valid),
     }  # fmt: skip
 
@@ -204,7 +226,8 @@ class RowMaker:
     """The filters left no question: no fault of the record."""
     with self._lock:
       self.counts["nothing to ask"] += 1
-    return self._padded(None, [self.spec.tokenizer.pad_id], [False], True)
+    pad = [self.spec.tokenizer.pad_id]
+    return self._padded(self._blank(), pad, [False], True)
 
   def _skip(self, record, reason) -> dict[str, np.ndarray]:
     name = record.image or record.id
@@ -213,5 +236,5 @@ class RowMaker:
       if name not in self.skipped:
         logging.warning("skipped %s: %s", name, reason)
       self.skipped[name] = reason
-    bos = [self.spec.tokenizer.pad_id]
-    return self._padded(None, bos, [False], False)
+    pad = [self.spec.tokenizer.pad_id]
+    return self._padded(self._blank(), pad, [False], False)

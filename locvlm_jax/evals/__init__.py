@@ -43,6 +43,7 @@ EVALS = {
     Spatial("spatial_paper", per_image=None, whole=True),
     Released(),
     Vqa(),
+    Vqa("video_vqa", "video_conversations"),
     Pointing(),
     Counting(),
     *(Region(f"rd_{s}", s) for s in DESCRIBED),

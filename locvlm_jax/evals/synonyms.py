@@ -1,10 +1,10 @@
 """Whether a sentence gives a one-word answer, without asking a model.
 
-  answer                        truth       match
-  "He is riding a bicycle."     "bike"      yes: they are one word here
-  "There are 2 of them."        "two"       yes: VQA's numbers
-  "Two men are dancing."        "man"       yes: the plural
-  "No, he is not."              "yes"       no
+answer                        truth       match
+"He is riding a bicycle."     "bike"      yes: they are one word here
+"There are 2 of them."        "two"       yes: VQA's numbers
+"Two men are dancing."        "man"       yes: the plural
+"No, he is not."              "yes"       no
 """
 
 from locvlm_jax.evals import rules, vqa_accuracy

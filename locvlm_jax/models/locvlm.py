@@ -1,7 +1,8 @@
 """LocVLM: CLIP ViT -> adapter -> splice into the text -> LLaMA.
 
-Letters: B rows, K images in a row, N visual tokens of an image, S positions
-of a row (text and visual), D the language model's width, V vocabulary.
+Letters: B rows, K images or videos in a row, N visual tokens of each, S
+positions of a row (text and visual), D the language model's width, V
+vocabulary. A video has F frames (see models/video.py).
 """
 
 import dataclasses
@@ -13,12 +14,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
 from locvlm_jax.models import adapter, attention, clip_vit, layers, llama
+from locvlm_jax.models import video as video_lib
 from locvlm_jax.models.lora import LoraConfig
 from locvlm_jax.sharding import BATCH, constrain, num_batch_shards
 
 # Stands for one visual token in `tokens`; never an id of a vocabulary.
 IMAGE_TOKEN = -1
 DTYPES = ("bfloat16", "float32")
+
+# Images, videos, or what `visual_features` made of either.
+Images = (
+  UInt8[Array, "B K H W 3"] | video_lib.Clips | Float[Array, "B K N C"] | None
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +46,12 @@ class LocVLMConfig:
   attention: str = "auto"
   lora: LoraConfig = LoraConfig()
   stacked: bool = True
+  video: video_lib.VideoConfig = video_lib.VideoConfig()
+
+  @property
+  def num_visual(self) -> int:
+    """N, visual tokens of an image, or of a video if it takes videos."""
+    return self.video.num_visual(self.vision.num_patches)
 
   def __post_init__(self) -> None:
     choices = (
@@ -109,7 +122,7 @@ class LocVLM(nn.Module):
   def __call__(
     self,
     tokens: Int[Array, "B S"],
-    images: UInt8[Array, "B K H W 3"] | None,
+    images: Images,
     lengths: Int[Array, " B"],
     segments: Int[Array, "B S"] | None = None,
   ) -> Float[Array, "B S D"]:
@@ -117,7 +130,7 @@ class LocVLM(nn.Module):
 
     Args:
       tokens: ids; IMAGE_TOKEN where a visual token goes.
-      images: RGB; None or K = 0 for text only.
+      images: RGB, videos or features; None or K = 0 for text only.
       lengths: real positions of each row.
       segments: number of the conversation that each position belongs to, where
         a row holds several; None: one.
@@ -125,17 +138,31 @@ class LocVLM(nn.Module):
     x = self._embed(tokens, images)
     return self.llm(x, lengths, segments)
 
-  def encode_images(
-    self, images: UInt8[Array, "B K H W 3"]
-  ) -> Float[Array, "B M D"]:
+  def encode_images(self, images: Images) -> Float[Array, "B M D"]:
     """The M = K * N visual tokens of each row."""
-    rows, num = images.shape[:2]
-    with jax.named_scope("vision"):
-      flat = images.reshape(rows * num, *images.shape[2:])
-      features = self.vision(constrain(flat, (BATCH, None, None, None)))
+    features = self.visual_features(images)
+    rows, num = features.shape[:2]
     with jax.named_scope("adapter"):
-      x = self.adapter(features)
+      flat = features.reshape(rows * num, *features.shape[2:])
+      x = self.adapter(flat.astype(self.config.dtype))
     return x.reshape(rows, num * x.shape[1], x.shape[2])
+
+  def visual_features(self, images: Images) -> Float[Array, "B K N C"]:
+    """What the adapter takes of each image or video."""
+    if isinstance(images, video_lib.Clips):
+      shape = images.frames.shape
+      with jax.named_scope("vision"):
+        x = video_lib.encode(
+          self, lambda m: m.vision, images, self.config.video
+        )
+    elif jnp.issubdtype(images.dtype, jnp.floating):
+      return images
+    else:
+      shape = images.shape[:2]
+      with jax.named_scope("vision"):
+        flat = images.reshape(-1, *images.shape[2:])
+        x = self.vision(constrain(flat, (BATCH, None, None, None)))
+    return x.reshape(*shape, *x.shape[1:])
 
   def logits(self, hidden: Float[Array, "*S D"]) -> Float[Array, "*S V"]:
     """Scores of the next token, float32."""
@@ -144,7 +171,7 @@ class LocVLM(nn.Module):
   def prefill(
     self,
     tokens: Int[Array, "B S"],
-    images: UInt8[Array, "B K H W 3"] | None,
+    images: Images,
     lengths: Int[Array, " B"],
     cache: llama.Cache,
   ) -> tuple[Float[Array, "B D"], llama.Cache]:
@@ -168,15 +195,21 @@ class LocVLM(nn.Module):
   def _embed(
     self,
     tokens: Int[Array, "B S"],
-    images: UInt8[Array, "B K H W 3"] | None,
+    images: Images,
   ) -> Float[Array, "B S D"]:
     x = self.llm.embed(jnp.maximum(tokens, 0))
-    if images is None or images.shape[1] == 0:
+    if images is None or not _num(images):
       return constrain(x, (BATCH, None, None))
     visual = self.encode_images(images)
     with jax.named_scope("splice"):
       x = splice(x, visual, tokens)
     return constrain(x, (BATCH, None, None))
+
+
+def _num(images) -> int:
+  """K."""
+  of = images.frames if isinstance(images, video_lib.Clips) else images
+  return of.shape[1]
 
 
 def by_layer(model: LocVLM, params: Mapping) -> tuple[LocVLM, dict]:
