@@ -176,7 +176,8 @@ def with_exclusions(config: Mapping) -> dict:
   files = list(data["exclude"])
   leakage.check_named(files)
   if data["exclude_eval"]:
-    files += [e[n] for n in ("instances", "novel", "conversations") if e[n]]
+    named = ("instances", "novel", "conversations", "video_conversations")
+    files += [e[n] for n in named if e[n]]
     files += pipeline.benchmark_files(e)
   return {**config, "data": {**data, "exclude": sorted(set(files))}}
 

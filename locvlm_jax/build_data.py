@@ -2,12 +2,16 @@
 
   --dataset localize_instruct   LocPred, NegPred and RevLoc about the images of
                                 a COCO instances file (paper, section 3.3)
+  --dataset localize_activitynet   the same about what stands still in videos,
+                                from boxes over their frames (section 3.5);
+                                data/tracks.py has the format and the rule
 
-Each line is one image's conversation in LLaVA's format, with what it was made
-by; `config.data.conversations` reads the file. The pairs are those that
-training makes on the fly: image i draws from the generator of (seed, i). No
-image is opened. At the end a summary is printed and written beside the file:
-its counts by reason add up to the images and annotations that were given.
+Each line is the conversation about one image or video in LLaVA's format, with
+what it was made by; `config.data.conversations` and `video_conversations` read
+the file. The pairs are those that training makes on the fly: image i draws from
+the generator of (seed, i). No image is opened. At the end a summary is printed
+and written beside the file: its counts by reason add up to the images and
+annotations that were given, of a video one for each category that is in it.
 """
 
 import collections
@@ -26,10 +30,19 @@ from absl import flags
 from locvlm_jax import command
 
 _DATASET = flags.DEFINE_enum(
-  "dataset", "localize_instruct", ["localize_instruct"], "What to build."
-)
+  "dataset", "localize_instruct", ["localize_instruct", "localize_activitynet"],
+  "What to build.",
+)  # fmt: skip
 _INSTANCES = flags.DEFINE_string("instances", None, "COCO's instances json.")
 _IMAGES = flags.DEFINE_string("images", None, "Folder of its images.")
+_TRACKS = flags.DEFINE_string(
+  "tracks", None, "Boxes over the frames of videos, YouTube-VIS's json."
+)
+_VIDEOS = flags.DEFINE_string("videos", None, "Folder of these videos.")
+_STATIC_IOU = flags.DEFINE_float(
+  "static_iou", 0.5, "Of each of its boxes with their median, of what stands"
+  " still.", 0.0, 1.0,
+)  # fmt: skip
 _OUT = flags.DEFINE_string("out", None, "The jsonl to write.")
 _COORDS = flags.DEFINE_enum(
   "coords", "ivb", ["nfp", "ivb", "diga"], "How a location is written."
@@ -42,15 +55,17 @@ _IMAGE_SIZE = flags.DEFINE_integer(
   "image_size", 224, "Side of the model's input, in pixels."
 )
 _GEOMETRY = flags.DEFINE_enum(
-  "geometry", "center_crop", ["center_crop", "pad", "square"],
-  "How an image becomes that square.",
+  "geometry", None, ["center_crop", "pad", "square"],
+  "How an image becomes that square; by default center_crop, of videos square.",
 )  # fmt: skip
 _SEED = flags.DEFINE_integer("seed", 0, "Of all that is random.")
 _MAX_PAIRS = flags.DEFINE_integer(
   "max_pairs", 4, "Question-answer pairs of an image, at most.", lower_bound=1
 )
 _EXCLUDE = flags.DEFINE_multi_string(
-  "exclude", [], "File of an evaluation set, whose images are left out."
+  "exclude",
+  [],
+  "File of an evaluation set, whose images and videos are left out.",
 )
 _CAPTIONS = flags.DEFINE_string(
   "captions", None, "jsonl of captions by annotation id, as targets in place of"
@@ -78,12 +93,10 @@ def build() -> dict:
   Raises:
     DataError: an annotation file that has to be repaired.
   """
-  from locvlm_jax.data import coco, leakage, object_captions
+  from locvlm_jax.data import leakage
 
   gc.disable()  # millions of objects, none of them garbage: a quarter faster
-  source = coco.Instances(_INSTANCES.value, _IMAGES.value)
-  if _CAPTIONS.value:
-    source = object_captions.captioned(source, _CAPTIONS.value)
+  source = _source()
   gc.freeze()  # and none of them moves in the processes that share them
   gc.enable()
   tested = frozenset().union(*map(leakage.image_ids, _EXCLUDE.value))
@@ -100,6 +113,44 @@ def build() -> dict:
       os.remove(partial)
   captions = dict(sorted(source.captions.items()))
   return {"settings": _settings(), "captions": captions, **total.sorted()}
+
+
+def _of_videos() -> bool:
+  return _DATASET.value == "localize_activitynet"
+
+
+def _source():
+  """The annotations.
+
+  Raises:
+    ValueError: flags that are missing, or that belong to the other data set.
+  """
+  from locvlm_jax.data import coco, object_captions, tracks
+
+  if _of_videos():
+    _check_flags((_TRACKS, _VIDEOS), (_INSTANCES, _IMAGES, _CAPTIONS))
+    return tracks.Tracks(_TRACKS.value, _VIDEOS.value, _STATIC_IOU.value)
+  _check_flags((_INSTANCES, _IMAGES), (_TRACKS, _VIDEOS))
+  source = coco.Instances(_INSTANCES.value, _IMAGES.value)
+  if _CAPTIONS.value:
+    source = object_captions.captioned(source, _CAPTIONS.value)
+  return source
+
+
+def _check_flags(needed, idle) -> None:
+  for flag in needed:
+    if not flag.value:
+      raise ValueError(f"--dataset={_DATASET.value}: --{flag.name} is missing.")
+  for flag in idle:
+    if flag.value:
+      raise ValueError(
+        f"--dataset={_DATASET.value}: --{flag.name} is of the other data set."
+      )
+
+
+def _geometry() -> str:
+  """As the presets of images and of videos have it."""
+  return _GEOMETRY.value or ("square" if _of_videos() else "center_crop")
 
 
 class Maker:
@@ -134,7 +185,7 @@ class Maker:
     from locvlm_jax.data import objectives
 
     transform = geometry.make(
-      _GEOMETRY.value, record.width, record.height, _IMAGE_SIZE.value
+      _geometry(), record.width, record.height, _IMAGE_SIZE.value
     )
     pairs = objectives.pairs(
       record, transform,
@@ -143,10 +194,11 @@ class Maker:
       _MAX_PAIRS.value, captions=self.denied,
     )  # fmt: skip
     counts.add(record, transform, pairs)
+    medium = "video" if record.is_video else "image"
     row = {
       "id": record.id,
-      "image": os.path.relpath(record.image, self.folder),
-      "conversations": _messages(pairs),
+      medium: os.path.relpath(record.image, self.folder),
+      "conversations": _messages(pairs, medium),
       "provenance": {"objectives": [p.objective for p in pairs],
                      "seed": _SEED.value, "index": index},
     }  # fmt: skip
@@ -205,8 +257,9 @@ class Counts:
     asked = sum(p.objective != "neg_pred" for p in pairs)
     self.images["used" if pairs else "nothing to ask"] += 1
     self.pairs.update(p.objective for p in pairs)
+    crowd = "not static" if record.is_video else "crowd"
     self.annotations.update({
-      "crowd": crowds, "not alone": len(record.objects) - crowds - alone,
+      crowd: crowds, "not alone": len(record.objects) - crowds - alone,
       "cropped": alone - visible, "not drawn": visible - asked,
       "asked about": asked,
     })  # fmt: skip
@@ -236,19 +289,24 @@ def _settings() -> dict:
 
   flags_ = (_DATASET, _INSTANCES, _COORDS, _NUM_BINS, _LOCATION, _IMAGE_SIZE,
             _GEOMETRY, _SEED, _MAX_PAIRS, _EXCLUDE, _CAPTIONS)  # fmt: skip
+  if _of_videos():
+    flags_ = (*flags_, _TRACKS, _STATIC_IOU)
   chosen = {flag.name: flag.value for flag in flags_}
-  return chosen | {"templates": prompts.TEMPLATE_VERSION}
+  return chosen | {
+    "geometry": _geometry(),
+    "templates": prompts.TEMPLATE_VERSION,
+  }
 
 
-def _messages(pairs) -> list[dict]:
-  """LLaVA's form; the image stands before the first question."""
+def _messages(pairs, medium: str) -> list[dict]:
+  """LLaVA's form; the image or video stands before the first question."""
   messages = []
   for k, pair in enumerate(pairs):
-    start = "<image>\n" if k == 0 else ""
+    start = f"<{medium}>\n" if k == 0 else ""
     messages += [{"from": "human", "value": start + pair.question},
                  {"from": "gpt", "value": pair.answer}]  # fmt: skip
   return messages
 
 
 if __name__ == "__main__":
-  command.run(main, required=["instances", "images", "out"])
+  command.run(main, required=["out"])

@@ -160,3 +160,76 @@ def test_every_pair_about_real_images_is_true(split, tmp_path):
       assert np.abs(bins + 0.5 - box).max() <= 0.5 + 1e-6, (row["id"], box)
   assert seen[False] == summary["pairs"]["neg_pred"] > 30
   assert seen[True] > 40
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+  from locvlm_jax.data import microworld
+
+  path = tmp_path_factory.mktemp("world") / "w"
+  microworld.write(str(path), num_train=1, num_val=1, num_videos=12, workers=0,
+                   log=lambda line: None)  # fmt: skip
+  return path
+
+
+def build_videos(clips, out, *options):
+  done = run(
+    "build_data", "--dataset=localize_activitynet", f"--out={out}",
+    f"--tracks={clips}/annotations/videos_train.json",
+    f"--videos={clips}/videos", *options,
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  rows = [json.loads(line) for line in out.read_text().splitlines()]
+  return rows, json.loads(pathlib.Path(f"{out}.summary.json").read_text())
+
+
+def test_pairs_about_videos_are_true_by_the_tracks(clips, tmp_path):
+  """By hand: what is asked for stands still, what is denied is not there."""
+  rows, summary = build_videos(clips, tmp_path / "o.jsonl", "--coords=nfp")
+  content = json.loads((clips / "annotations/videos_train.json").read_text())
+  videos = {v["file_name"]: v for v in content["videos"]}
+  names = {c["id"]: c["name"] for c in content["categories"]}
+  asked = collections.Counter()
+  for row in rows:
+    video = videos[row["video"]]
+    tracks = {names[n["category_id"]]: n for n in content["annotations"]
+              if n["video_id"] == video["id"]}  # fmt: skip
+    turns = row["conversations"]
+    assert turns[0]["value"].startswith("<video>\n")
+    for kind, question, answer in zip(
+      row["provenance"]["objectives"], turns[::2], turns[1::2], strict=True
+    ):
+      text = question["value"] + " " + answer["value"]
+      assert not re.search("image|picture", text)
+      said = {n for n in names.values() if re.search(rf"\b{n}\b", text)}
+      asked[kind] += 1
+      if kind == "neg_pred":
+        assert said and not said & tracks.keys()
+        continue
+      (note,) = (tracks[name] for name in said)
+      assert not note["moving"]
+      box = np.array(json.loads(re.search(r"\[.*?\]", text)[0]))
+      x, y, w, h = np.median(note["bboxes"], axis=0)
+      scale = np.array([video["width"], video["height"]] * 2)
+      wanted = np.array([x, y, x + w, y + h]) / scale
+      np.testing.assert_allclose(box, wanted, atol=2e-2)
+  assert min(asked.values()) > 2 and len(asked) == 3
+  assert asked == summary["pairs"] and summary["images"]["used"] == len(rows)
+  moving = sum(n["moving"] for n in content["annotations"])
+  assert summary["annotations"]["not static"] == moving > 3
+  assert sum(summary["annotations"].values()) == len(content["annotations"])
+  assert summary["settings"]["geometry"] == "square"
+  source = conversations.Videos(
+    str(tmp_path / "o.jsonl"), str(clips / "videos")
+  )
+  assert len(source) == len(rows) and source[0].is_video
+
+
+def test_flags_of_the_other_data_set_are_refused(tmp_path):
+  for flags, message in (
+    (["--dataset=localize_activitynet", "--videos=x"], "--tracks is missing"),
+    (["--instances=x"], "--images is missing"),
+    (["--instances=x", "--images=x", "--tracks=x"], "other data set"),
+  ):
+    done = run("build_data", f"--out={tmp_path}/o.jsonl", *flags)
+    assert done.returncode == 78 and message in done.stderr

@@ -40,6 +40,15 @@ FILES = {
                              {"id": "text alone"}]), {4}),
   "pope.json": ('{"image": "COCO_val2014_000000000006.jpg"}\n'
                 '{"image": "COCO_val2014_000000000008.jpg"}\n', {6, 8}),
+  "activitynet.json": (json.dumps([{"video_name": "1QIUV7WYKXg",
+                                    "question_id": "v_1QIUV7WYKXg_3"}]),
+                       {"1QIUV7WYKXg"}),
+  "msrvtt.json": (json.dumps([{"video_id": 7010}]),
+                  {"7010", "video7010", "vid7010"}),
+  "hal_act.jsonl": ('{"video": "v_a.mp4", "objects": []}\n', {"a"}),
+  "tgif.csv": ("gif_name\tquestion\nt_1o2\twhat ?\n", {"t_1o2"}),
+  "micro.json": (json.dumps({"conversations": [{"video": "val/0007.gif"}]}),
+                 {"0007", "video0007", "vid0007"}),
 }  # fmt: skip
 
 

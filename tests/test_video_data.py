@@ -72,7 +72,7 @@ def test_video_chatgpts_files(tmp_path):
   ]
   assert found[0].turns == found[1].turns == (("What?", "A dog."),)
   assert found[2].turns == (("Who?", "A cat."),) and found[2].id == "v_1"
-  assert found.image_ids() == [None] * 4
+  assert found.image_ids() == ["1", "2", "1", "9"]
 
 
 @pytest.mark.parametrize("row, message", [
@@ -151,6 +151,18 @@ def test_frames_of_a_folder_and_crowds(tmp_path):
 def test_bad_tracks_are_named(change, message, tmp_path):
   with pytest.raises(batch.DataError, match=message):
     tracked(tmp_path, **change)
+
+
+def test_videos_of_evaluation_sets_are_left_out(root, tmp_path):
+  path = tmp_path / "test_q.json"
+  path.write_text('[{"video_name": "000000000003"}]')
+  data = micro.get_config("vid_b_plus").data.to_dict()
+  data |= {"exclude": (str(path),), "videos": f"{root}/videos"}
+  for name in ("video_conversations", "tracks"):
+    data[name] = f"{root}/annotations/videos_train.json"
+  for found in pipeline.open_sources(data).values():
+    names = [os.path.basename(record.image) for record in found]
+    assert len(names) == 11 and "000000000003.gif" not in names
 
 
 def test_wordings_speak_of_the_video(root, text):

@@ -108,9 +108,9 @@ class Videos(Conversations):
       content = coco.section(content, "conversations", self.path)
     return list(map(_as_published, content))
 
-  def image_ids(self) -> list[None]:
-    """No video is an image of COCO, whatever its number."""
-    return [None] * len(self)
+  def image_ids(self) -> list[str]:
+    """The name of the video that each record is about."""
+    return [leakage.video_name(row["video"]) for row in self._rows]
 
   def __getitem__(self, index: int) -> batch.Record:
     row = self._rows[index]

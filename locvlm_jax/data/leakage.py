@@ -8,10 +8,16 @@ RefCOCO's test images are in train2014. What stays the same is the id:
   COCO_train2014_000000000042_7      42      RefCOCO's img_id
   {"image_id": 42}                   42      COCO, VQA
 
-Files may be json, jsonl, either compressed by gzip, or a split of
-tensorflow_datasets.
+A video goes by its file's name, without ActivityNet's "v_" and a suffix:
+
+  v_1QIUV7WYKXg.mp4     1QIUV7WYKXg    Video-ChatGPT, ActivityNet-QA
+  {"video_id": 7010}    video7010      MSRVTT-QA; vid7010 in MSVD-QA
+
+Files may be json, jsonl, either compressed by gzip, csv with commas or tabs, or
+a split of tensorflow_datasets.
 """
 
+import csv
 import functools
 import gzip
 import json
@@ -22,6 +28,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from locvlm_jax.data import batch, tfds_coco
 
 _NAME = re.compile(r"(?:^|[/_])(\d{12})(?:_\d+)?(?:\.[A-Za-z]+)?$")
+_VIDEOS = ("video", "video_name", "gif_name", "video_id")
 _NAMES = ("image", "file_name", "img_id", "image_source")
 
 
@@ -35,41 +42,54 @@ def coco_id(name: str) -> int | None:
   return int(match[1]) if match else None
 
 
+def video_name(name: str) -> str:
+  """What a video is known by.
+
+  >>> video_name("videos/v_1QIUV7WYKXg.mp4")
+  '1QIUV7WYKXg'
+  """
+  return os.path.splitext(os.path.basename(name))[0].removeprefix("v_")
+
+
 @functools.cache
-def image_ids(path: str) -> frozenset[int]:
-  """The ids of all COCO images that the records of a file name.
+def image_ids(path: str) -> frozenset[int | str]:
+  """The ids of all COCO images, and the names of all videos, in a file.
 
   Raises:
     DataError: the file is missing or malformed.
   """
   if packed := tfds_coco.parts(path):
     return frozenset(r["id"] for r in tfds_coco.content(*packed)["images"])
-  return frozenset(i for row in _rows(path) if (i := _id(row)) is not None)
+  return frozenset().union(*map(_ids, _rows(path)))
 
 
 def check_named(paths: Iterable[str]) -> None:
   """That each file, named to be excluded, excludes something.
 
   Raises:
-    DataError: it has no image that COCO has an id for.
+    DataError: it has no image that COCO has an id for, and no video.
   """
   for path in paths:
     if not image_ids(path):
       raise batch.DataError(
-        f"{path}: it names no image by COCO's id, so that nothing would be"
-        " excluded. Take it out of data.exclude, or name another file."
+        f"{path}: it names no image by COCO's id and no video, so that nothing"
+        " would be excluded. Take it out of data.exclude, or name another file."
       )
 
 
-def _id(row: object) -> int | None:
+def _ids(row: object) -> set[int | str]:
   if not isinstance(row, Mapping):
-    return None
+    return set()
+  for key in _VIDEOS:
+    if row.get(key):
+      name = video_name(str(row[key]))
+      return {f"video{name}", f"vid{name}", name} if name.isdigit() else {name}
   if isinstance(row.get("image_id"), int):
-    return row["image_id"]
+    return {row["image_id"]}
   for key in _NAMES:
     if isinstance(row.get(key), str):
-      return coco_id(row[key])
-  return None
+      return {coco_id(row[key])} - {None}
+  return set()
 
 
 def _rows(path: str) -> Iterator[object]:
@@ -78,7 +98,8 @@ def _rows(path: str) -> Iterator[object]:
   if isinstance(content, list):
     yield from content
   elif isinstance(content, Mapping):
-    for key in ("images", "questions", "annotations"):
+    yield content  # jsonl of a single line
+    for key in ("images", "questions", "annotations", "conversations"):
       rows = content.get(key)
       yield from rows if isinstance(rows, list) else ()
 
@@ -94,6 +115,10 @@ def _read(path: str) -> object:
     ) from None
   except (OSError, UnicodeDecodeError, EOFError) as e:
     raise batch.DataError(f"{path}: {e}.") from None
+  if path.removesuffix(".gz").endswith((".csv", ".tsv")):
+    lines = text.splitlines()
+    tabs = "\t" in "".join(lines[:1])
+    return list(csv.DictReader(lines, delimiter="\t" if tabs else ","))
   try:
     return json.loads(text)
   except json.JSONDecodeError:
@@ -107,7 +132,7 @@ def _read(path: str) -> object:
 class Clean:
   """The records of a source that are not about the images of `ids`."""
 
-  def __init__(self, source: batch.Source, ids: frozenset[int]):
+  def __init__(self, source: batch.Source, ids: frozenset[int | str]):
     self._source, self._ids = source, ids
     self._kept = [i for i, k in enumerate(source.image_ids()) if k not in ids]
     self.categories = getattr(source, "categories", ())
@@ -123,7 +148,7 @@ class Clean:
     """Texts of objects by category, as `coco.Instances` gives them."""
     return self._source.deniable(self._ids)
 
-  def image_ids(self) -> list[int | None]:
+  def image_ids(self) -> list[int | str | None]:
     """The image that each record is about."""
     ids = self._source.image_ids()
     return [ids[i] for i in self._kept]

@@ -18,11 +18,11 @@ is ours; the paper's own rule is in an appendix that is not public.
 
 import collections
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from locvlm_jax.data import batch, coco
+from locvlm_jax.data import batch, coco, leakage
 
 STATIC_IOU = 0.5
 
@@ -65,6 +65,7 @@ class Tracks:
 
   Attributes:
     categories: every category name of the file, in the order of the ids.
+    captions: of objects, that were used: none.
 
   Raises:
     DataError: a missing or malformed file; names the record.
@@ -74,6 +75,7 @@ class Tracks:
     coco.check_directory(videos, "videos")
     content = coco.read_json(path)
     self.path, self.images, self._least = path, videos, least
+    self.captions = collections.Counter()
     kinds = coco.by_id(
       coco.section(content, "categories", path), "categories", path
     )
@@ -118,9 +120,14 @@ class Tracks:
         # A crowd's box stands for more than one.
         frame += [box] * (2 if row.get("iscrowd") else 1)
 
-  def image_ids(self) -> list[None]:
-    """No video is an image of COCO, whatever its number."""
-    return [None] * len(self)
+  def deniable(self, without: Collection[str] = ()) -> dict:
+    """No captions of objects, as `coco.Instances` may have."""
+    return {}
+
+  def image_ids(self) -> list[str]:
+    """The name of the video that each record is about."""
+    return [leakage.video_name(str(_file(row, self.path)))
+            for row in self._rows]  # fmt: skip
 
   def __len__(self) -> int:
     return len(self._rows)
