@@ -119,6 +119,8 @@ def data_paths(c):
   c.eval.videos = root + "/videos"
   c.eval.video_conversations = notes + "videos_val.json"
   c.eval.tracks = notes + "videos_val.json"
+  c.eval.hal_act.questions = notes + "videos_val.json"
+  c.eval.hal_act.media = root + "/videos"
   c.eval.tasks = ("locpred", "revloc", "hallucination",
                   "hallucination_novel", "spatial", "vqa")  # fmt: skip
   c.eval.batch_size = 50
@@ -232,7 +234,7 @@ def vid_b(c):
   c.data.text_length = 112
   c.optim.lr = 1e-3
   c.steps = 400
-  c.eval.tasks = ("video_vqa",)
+  c.eval.tasks = ("video_vqa", "hal_act")
 
 
 def vid_b_plus(c):
