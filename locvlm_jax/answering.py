@@ -167,7 +167,7 @@ class Answerer:
     text = _LOCATED.partition("{loc}")[0] + "["
     return self.spec.tokenizer.encode_after(f" {text}")
 
-  @property
+  @functools.cached_property
   def _rng(self):
     return jax.random.key(self.config["eval"]["seed"])
 

@@ -81,19 +81,22 @@ def locate(
   if temperature > 0 and rng is None:
     raise ValueError("temperature > 0 samples: give rng=jax.random.key(seed)")
   rows = batch["tokens"].shape[0]
-  tables = {
-    name: jnp.asarray(getattr(grammar, name))
-    for name in ("ids", "next", "enter", "whole", "is_whole", "intervals",
-                 "low", "high", "above", "shift")
-  }  # fmt: skip
+  # numpy's where jax would run a program for each.
   numbers, log_probability = _locate(
-    model, grammar.longest, temperature > 0, params, tables,
+    model, grammar.longest, temperature > 0, params, _tables(grammar),
     (batch["tokens"], video.of_batch(batch), batch["lengths"]),
-    jnp.asarray(batch.get("example", jnp.arange(rows))),
-    jnp.asarray(batch.get("valid", jnp.ones(rows, bool))),
-    jnp.float32(temperature), jax.random.key(0) if rng is None else rng,
+    batch.get("example", np.arange(rows, dtype=np.int32)),
+    batch.get("valid", np.ones(rows, bool)), np.float32(temperature), rng,
   )  # fmt: skip
   return Located(np.asarray(numbers), np.asarray(log_probability))
+
+
+@functools.lru_cache(maxsize=8)
+def _tables(grammar: grammar_lib.Grammar) -> dict[str, Array]:
+  """The grammar's tables on the device, once."""
+  names = ("ids", "next", "enter", "whole", "is_whole", "intervals", "low",
+           "high", "above", "shift")  # fmt: skip
+  return {name: jnp.asarray(getattr(grammar, name)) for name in names}
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -104,7 +107,6 @@ def _locate(
   tokens, _, lengths = prompt
   rows, slots = tokens.shape[0], tokens.shape[1] + longest + _STEP
   run = decode.runner(model, params)
-  keys = jax.vmap(functools.partial(jax.random.fold_in, rng))(example)
   last = len(tables["low"])
 
   def choose(state: _State, hidden: Float[Array, "B D"]) -> _State:
@@ -113,9 +115,9 @@ def _locate(
     scores = jnp.where(legal, scores, -jnp.inf)
     index = jnp.argmax(scores, axis=-1)
     if sample:
-      fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
-      draw = jax.vmap(jax.random.categorical)
-      index = draw(fold(keys, state.step), scores / temperature)
+      index = jax.vmap(functools.partial(_draw, rng, state.step))(
+        example, scores / temperature
+      )
     busy = state.place.number < last
     gain = jnp.take_along_axis(
       jax.nn.log_softmax(scores), index[:, None], axis=1
@@ -159,6 +161,12 @@ def _locate(
     lambda s: (s.place.number < last).any(), advance, choose(state, hidden)
   )
   return state.place.numbers, state.log_probability
+
+
+def _draw(rng, step, example, scores) -> Array:
+  """A draw that depends on the row's own example alone."""
+  key = jax.random.fold_in(jax.random.fold_in(rng, example), step)
+  return jax.random.categorical(key, scores)
 
 
 def _bounds(
