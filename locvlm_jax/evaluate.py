@@ -171,7 +171,7 @@ def _resume(workdir: str, manifest: Mapping) -> dict[str, dict[str, str]]:
   Without them predictions.jsonl is empty afterwards. The first process looks,
   and tells the others.
   """
-  from locvlm_jax import build, sharding
+  from locvlm_jax import build, metrics, sharding
   from locvlm_jax.evals import run
 
   paths = [os.path.join(workdir, n) for n in ("manifest.json",
@@ -182,8 +182,7 @@ def _resume(workdir: str, manifest: Mapping) -> dict[str, dict[str, str]]:
       json.dumps(manifest)
     ):
       lines, answers = run.finished(paths[1])
-    with open(paths[1], "w", encoding="utf-8") as f:
-      f.writelines(lines)
+    metrics.rewrite(paths[1], lines)
     build.write_json(paths[0], manifest)
     if lines:
       print(f"{len(lines)} answers are there already", flush=True)

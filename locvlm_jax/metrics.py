@@ -186,8 +186,8 @@ class JsonLines:
     if os.path.exists(path):
       with open(path, encoding="utf-8") as f:
         kept = [line for line in f if _step_of(line) <= step]
-    self._file = open(path, "w", encoding="utf-8")
-    self._file.writelines(kept)
+    rewrite(path, kept)
+    self._file = open(path, "a", encoding="utf-8")
 
   def write(self, row: Mapping) -> None:
     """Appends one row and flushes it."""
@@ -197,6 +197,13 @@ class JsonLines:
   def close(self) -> None:
     """Closes the file."""
     self._file.close()
+
+
+def rewrite(path: str, lines: Iterable[str]) -> None:
+  """Replaces a file at once: a kill leaves the old lines or the new ones."""
+  with open(path + ".tmp", "w", encoding="utf-8") as f:
+    f.writelines(lines)
+  os.replace(path + ".tmp", path)
 
 
 def _step_of(line: str) -> float:

@@ -134,6 +134,8 @@ def test_lines_after_the_restored_step_are_dropped(tmp_path):
   with open(path, "a") as f:
     f.write('{"step": 5, "lo')  # cut off by a kill
   second = metrics.JsonLines(path, 2)
+  with open(path) as f:  # a kill loses none of them
+    assert [json.loads(line)["step"] for line in f] == [1, 2]
   second.write({"step": 3, "again": True})
   second.close()
   rows = [json.loads(line) for line in open_lines(path)]
