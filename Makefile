@@ -71,7 +71,8 @@ reference: $(READY) $(BASE_WORLD)/microworld.json
 	cp runs/reference/results.json $(REFERENCE_DIR)/
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -m 'not slow and not parity and not acceptance'
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal \
+	  -m 'not slow and not parity and not acceptance'
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -q -m slow
