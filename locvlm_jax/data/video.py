@@ -9,6 +9,7 @@ that a phone notes beside them.
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import os
 import re
@@ -117,7 +118,8 @@ def _gif(path: str) -> _Frames:
         image.seek(i)
         image.load()
         yield lambda: image.convert("RGB")
-  except (OSError, EOFError, ValueError, SyntaxError) as e:
+  except (OSError, EOFError, ValueError, SyntaxError,
+          Image.DecompressionBombError) as e:  # fmt: skip
     raise BadVideo(str(e)) from None
 
 
@@ -131,6 +133,8 @@ def _check_trailer(path: str) -> None:
     f.seek(10)
     f.seek(2 + _palette(f.read(1)), os.SEEK_CUR)
     while (kind := f.read(1)) != b";":
+      if kind == b"\0":  # between blocks; Pillow passes over it too
+        continue
       if kind == b",":
         f.seek(8, os.SEEK_CUR)
         f.seek(_palette(f.read(1)), os.SEEK_CUR)
@@ -158,8 +162,15 @@ def _film(path: str) -> _Frames:
       for i, frame in enumerate(container.decode(video=0)):
         if frame.is_corrupt:
           raise BadVideo(f"frame {i} is damaged")
-        yield frame.to_image
+        yield functools.partial(_picture, frame)
   except (av.FFmpegError, OSError, ValueError) as e:
+    raise BadVideo(str(e)) from None
+
+
+def _picture(frame) -> Image.Image:
+  try:
+    return frame.to_image()
+  except (OSError, ValueError) as e:  # both of them PyAV's too
     raise BadVideo(str(e)) from None
 
 
