@@ -10,7 +10,8 @@ import ml_collections
 # What `eval` has files of; the evaluations that ask about them.
 BENCHMARKS = (
   "hal_ade",  # a folder of ADE20K; its images are beside the json files
-  "hal_act",  # a line {"video", "objects"} each
+  # A line {"video", "objects"} each, or YouTube-VIS's json as `data.tracks`.
+  "hal_act",
   "pope_random", "pope_popular", "pope_adversarial",
   "vqav2", "gqa",
   "activitynet_qa", "msvd_qa", "msrvtt_qa", "tgif_qa",

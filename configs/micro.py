@@ -119,9 +119,29 @@ def data_paths(c):
   c.eval.videos = root + "/videos"
   c.eval.video_conversations = notes + "videos_val.json"
   c.eval.tracks = notes + "videos_val.json"
+  benchmarks(c.eval, root + "/benchmarks/", root + "/images/val",
+             root + "/videos/val")  # fmt: skip
+  c.eval.vqav2.questions = notes + "vqa_questions_val.json"
+  c.eval.vqav2.answers = notes + "vqa_annotations_val.json"
+  c.eval.hal_act.questions = notes + "videos_val.json"
+  c.eval.hal_act.media = root + "/videos"
   c.eval.tasks = ("locpred", "revloc", "hallucination",
                   "hallucination_novel", "spatial", "vqa")  # fmt: skip
   c.eval.batch_size = 50
+
+
+def benchmarks(e, folder, images, videos):
+  """The twins of the published benchmarks, in their formats."""
+  for name in ("pope_random", "pope_popular", "pope_adversarial", "gqa",
+               "refcoco_testB", "refcocoplus_testB", "refcocog_val",
+               "refcocog_test", "vqav2"):  # fmt: skip
+    e[name].update(questions=folder + name + ".json", media=images)
+  for name, file in (("activitynet_qa", "activitynet_q.json"),
+                     ("msvd_qa", "msvd.json"), ("msrvtt_qa", "msrvtt.csv"),
+                     ("tgif_qa", "tgif.csv")):  # fmt: skip
+    e[name].update(questions=folder + file, media=videos)
+  e.activitynet_qa.answers = folder + "activitynet_a.json"
+  e.hal_ade.questions = folder + "ade"
 
 
 def portraits(c):
@@ -232,7 +252,7 @@ def vid_b(c):
   c.data.text_length = 112
   c.optim.lr = 1e-3
   c.steps = 400
-  c.eval.tasks = ("video_vqa",)
+  c.eval.tasks = ("video_vqa", "hal_act")
 
 
 def vid_b_plus(c):

@@ -105,7 +105,8 @@ def _batches(
   cache: video.Features, todo: Sequence[str], mesh, threads: int
 ) -> Iterator[tuple[list[str], dict]]:
   """(paths of a global batch, this process's rows); decodes one ahead."""
-  each = math.prod(mesh.shape[axis] for axis in sharding.BATCH)
+  shards = math.prod(mesh.shape[axis] for axis in sharding.BATCH)
+  each = math.lcm(shards, jax.process_count())
   parts = [list(todo[i : i + each]) for i in range(0, len(todo), each)]
   mine = sharding.host_rows(each)
   told = began = time.monotonic()

@@ -35,6 +35,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from locvlm_jax import geometry
+from locvlm_jax.data import preprocess, video
 
 SEED = 0  # of every random selection on the page
 TILE = 176  # side of a picture on the page, in pixels
@@ -218,9 +219,8 @@ def picture(row: dict, size: int = TILE, boxes: bool = True) -> Image.Image:
 
 def _square(path: str | None, kind: str, size: int) -> Image.Image:
   try:
-    with Image.open(path or "") as stored:
-      image = stored.convert("RGB")
-  except (OSError, ValueError):
+    image = next(video.sample(path or "", 1))
+  except (preprocess.BadImage, ValueError):
     return _missing(size)
   transform = geometry.make(kind, *image.size, size)
   return Image.fromarray(np.asarray(transform.apply_image(image)))

@@ -15,6 +15,7 @@ from locvlm_jax.data import (
   batch,
   conversations,
   microworld,
+  object_lists,
   objectives,
   pipeline,
   preprocess,
@@ -163,6 +164,16 @@ def test_videos_of_evaluation_sets_are_left_out(root, tmp_path):
   for found in pipeline.open_sources(data).values():
     names = [os.path.basename(record.image) for record in found]
     assert len(names) == 11 and "000000000003.gif" not in names
+
+
+def test_boxes_over_frames_say_what_is_in_a_video(root):
+  path = f"{root}/annotations/videos_val.json"
+  found = object_lists.ObjectLists(path, f"{root}/videos")
+  whole = source(root, tracks.Tracks, "val")
+  for one, other in zip(found, whole, strict=True):
+    names = [o.category for o in other.objects]
+    assert one.image == other.image and names
+    assert [o.category for o in one.objects] == names
 
 
 def test_wordings_speak_of_the_video(root, text):

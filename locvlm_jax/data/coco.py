@@ -292,7 +292,7 @@ class Instances:
     }  # fmt: skip
     return view
 
-  def deniable(self, without: Collection[int] = ()) -> dict:
+  def deniable(self, without: Collection[int | str] = ()) -> dict:
     """{category: texts} that name it, of all images but those of `without`."""
     if not self.captions:
       return {}

@@ -15,6 +15,7 @@
       text_train.json                    LLaVA format, no image
       vqa_{questions,annotations}_val.json  VQAv2 format, ten equal answers
       videos_{train,val}.json            YouTube-VIS format + conversations
+    DIR/benchmarks/  the same as POPE, GQA, ... (microworld_benchmarks.py)
     DIR/microworld.json                  seed, version, counts; written last
 
 Everything downstream reads these as it reads COCO. The same seed gives the
@@ -43,6 +44,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import Image
 
+from locvlm_jax.data import microworld_benchmarks as benchmarks
 from locvlm_jax.data import microworld_entries as entries
 from locvlm_jax.data import microworld_qa as qa
 from locvlm_jax.data import microworld_scene as scenes
@@ -51,7 +53,7 @@ from locvlm_jax.data.microworld_scene import CATEGORIES, HELD_OUT, SEEN
 
 _CHUNK = 64
 _META, _UNFINISHED = "microworld.json", "microworld.json.unfinished"
-_FOLDERS = ("annotations", "images", "videos")
+_FOLDERS = ("annotations", "images", "videos", benchmarks.FOLDER)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +107,7 @@ def write(
     ):
       _write_split(directory, seed, split, number, clips, run, log)
     _write_portraits(directory, seed, num_portraits, run, log)
+  benchmarks.write(directory, seed)
   os.replace(
     os.path.join(directory, _UNFINISHED), os.path.join(directory, _META)
   )

@@ -15,7 +15,7 @@ from locvlm_jax.data import microworld_text as text
 from locvlm_jax.data.microworld_scene import CATEGORIES
 from locvlm_jax.data.microworld_text import Turn
 
-VERSION = 7  # of scenes, painting, wording and formats together
+VERSION = 8  # of scenes, painting, wording and formats together
 BACKGROUND_ID = len(CATEGORIES) + 1
 _OFFSETS = {"train": 0, "val": 1_000_000, "portraits": 2_000_000}
 MAX_IMAGES = 600_000  # so that segment ids fit into 24 bits

@@ -1,10 +1,11 @@
 """Lists of what is in videos, or in images, as a source.
 
 A line each: {"video": "v_abc.mp4", "objects": ["dog", "ball"]}. Where the
-objects are is not known.
+objects are is not known. A json file has boxes over frames instead, as
+`data/tracks.py` reads them: whatever has one is in the video.
 """
 
-from locvlm_jax.data import batch, coco
+from locvlm_jax.data import batch, coco, tracks
 
 _NOWHERE = (0.0, 0.0, 0.0, 0.0)
 
@@ -13,7 +14,7 @@ class ObjectLists:
   """One record a video; its objects have no box.
 
   Args:
-    path: the jsonl file.
+    path: the jsonl file, or json of boxes over frames.
     media: the folder that the names of the videos are relative to.
 
   Raises:
@@ -22,7 +23,9 @@ class ObjectLists:
 
   def __init__(self, path: str, media: str):
     self.path, self.media = path, media
-    rows = coco.read_jsonl(path)
+    rows = _tracked(path, media)
+    if rows is None:
+      rows = coco.read_jsonl(path)
     self._records = [self._record(i, row) for i, row in enumerate(rows, 1)]
     self.categories = tuple(
       sorted({o.category for r in self._records for o in r.objects})
@@ -51,3 +54,15 @@ class ObjectLists:
 
   def __repr__(self) -> str:
     return f"ObjectLists({self.path!r}, {len(self)} videos)"
+
+
+def _tracked(path: str, media: str) -> list[dict] | None:
+  """The lists of a file of boxes over frames; None of any other."""
+  if not path.endswith(".json"):
+    return None
+  found = tracks.Tracks(path, media)
+  names = found.files()
+  return [
+    {"video": name, "objects": [o.category for o in record.objects]}
+    for name, record in zip(names, found, strict=True)
+  ]

@@ -46,10 +46,8 @@ def static_box(
 
 
 def _iou(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
-  low, high = (
-    np.maximum(boxes[:, :2], box[:2]),
-    np.minimum(boxes[:, 2:], box[2:]),
-  )
+  low = np.maximum(boxes[:, :2], box[:2])
+  high = np.minimum(boxes[:, 2:], box[2:])
   both = np.maximum(high - low, 0).prod(1)
   areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
   return both / np.maximum(areas - both, 1e-9)
@@ -127,8 +125,11 @@ class Tracks:
 
   def image_ids(self) -> list[str]:
     """The name of the video that each record is about."""
-    return [leakage.video_name(str(_file(row, self.path)))
-            for row in self._rows]  # fmt: skip
+    return list(map(leakage.video_name, self.files()))
+
+  def files(self) -> list[str]:
+    """The file of each record, relative to the folder of the videos."""
+    return [str(_file(row, self.path)) for row in self._rows]
 
   def __len__(self) -> int:
     return len(self._rows)

@@ -23,7 +23,7 @@ from PIL import Image
 from locvlm_jax import geometry
 from locvlm_jax.data import preprocess
 
-PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp")
+PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp")  # of a folder
 FILMS = (
   ".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
   ".ogv", ".ts", ".webm", ".wmv",
@@ -66,7 +66,7 @@ def sample_indices(num: int, most: int) -> Int[np.ndarray, " n"]:
 def sample(path: str, most: int) -> Iterator[Image.Image]:
   """RGB pictures of at most `most` frames, one after the other.
 
-  A picture is a video of one frame.
+  A picture, which is whatever `is_video` denies, is a video of one frame.
 
   Raises:
     BadVideo: not a video, without any frame, or damaged; before the first
@@ -87,7 +87,7 @@ def _frames(path: str) -> _Frames:
   lower = path.lower()
   if os.path.isdir(path):
     return _folder(path)
-  if lower.endswith(PICTURES):
+  if not lower.endswith(SUFFIXES):
     return iter([lambda: preprocess.load_image(path)])
   if not os.path.isfile(path):
     raise BadVideo("no such file")

@@ -243,7 +243,8 @@ def test_not_finite(kind, world, tmp_path):
 def test_disk_full(world, tmp_path):
   """From the second save on no file may grow, as on a full disk."""
   keep = "--config.checkpoint_keep=9"
-  fault = {"process": 0, "phase": "save", "step": 8, "action": "limit"}
+  # After a nap, so that the first one is on disk.
+  fault = {"process": 0, "phase": "save", "step": 8, "action": "nap+limit"}
   ended = cluster.run(tmp_path, world, 1, keep, fault=fault)
   assert ended.codes == [74], ended.text
   assert "was not saved" in ended.text and "MiB free" in ended.text

@@ -34,7 +34,8 @@ ACTIONS = {
   "sleep": lambda: time.sleep(1000),
   "nap": lambda: time.sleep(4),
   "raise": _raise,
-  "limit": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000,) * 2),
+  # Less than a checkpoint's files have, more than the log with its tracebacks.
+  "limit": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (90_000,) * 2),
 }
 
 
