@@ -99,6 +99,7 @@ def build() -> dict:
   source = _source()
   gc.freeze()  # and none of them moves in the processes that share them
   gc.enable()
+  leakage.check_named(_EXCLUDE.value)
   tested = frozenset().union(*map(leakage.image_ids, _EXCLUDE.value))
   make = Maker(source, tested, source.deniable(tested))
   total, partial = Counts(), _OUT.value + ".partial"
@@ -112,7 +113,9 @@ def build() -> dict:
     if os.path.exists(partial):
       os.remove(partial)
   captions = dict(sorted(source.captions.items()))
-  return {"settings": _settings(), "captions": captions, **total.sorted()}
+  return {"settings": _settings(), "captions": captions,
+          "boxes": dict(sorted(source.boxes.items())), **total.sorted()
+          }  # fmt: skip
 
 
 def _of_videos() -> bool:

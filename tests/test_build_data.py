@@ -72,6 +72,22 @@ def test_counts_by_reason_add_up(world):
   )
   assert summary["pairs"] == said
   assert summary["settings"]["geometry"] == "center_crop"
+  assert summary["boxes"] == {}
+
+
+def test_odd_boxes_are_counted_and_idle_exclusions_refused(world):
+  path = world / "instances.json"
+  content = json.loads(path.read_text())
+  content["annotations"][0]["bbox"] = [2, 3, 10, 0]
+  content["annotations"][8]["bbox"] = [15, 5, 99, 9]
+  path.write_text(json.dumps(content))
+  _, summary = build(path, world, world / "out.jsonl")
+  assert summary["boxes"] == {"clipped": 1, "empty": 1}
+  tested = world / "tested.json"
+  tested.write_text('[{"image": "flickr_4.jpg"}]')
+  done = run("build_data", f"--instances={path}", f"--images={world}",
+             f"--out={world}/o.jsonl", f"--exclude={tested}")  # fmt: skip
+  assert done.returncode == 70 and "names no image by COCO's id" in done.stderr
 
 
 def test_the_same_pairs_as_on_the_fly(world):

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -107,6 +108,25 @@ def _broken(world, change):
      r"annotation 1: iscrowd is neither 0 nor 1"),
     (lambda c: c["annotations"][1].update(bbox=[1, 2, "3", 4]),
      r"annotation 1: .*non-number"),
+    (lambda c: c["annotations"][1].update(bbox=[1, 2, True, 4]),
+     r"annotation 1: .*non-number"),
+    (lambda c: c["annotations"][1].update(bbox=[1, 2, 10**400, 4]),
+     r"annotation 1: .*non-number"),
+    (lambda c: c["annotations"][1].update(bbox=[1, None, 3, 4]),
+     r"annotation 1: .*non-number"),
+    (lambda c: c["annotations"][1].update(bbox={}),
+     r"annotation 1: bbox .* is not \[x, y, w, h\]"),
+    (lambda c: c["annotations"][1].update(id=0),
+     r"annotation 0: another one has the same id"),
+    (lambda c: c["annotations"][1].update(id=None),
+     r"annotation None: id None is not an integer"),
+    (lambda c: c["annotations"][1].update(category_id=[1]),
+     r"annotation 1: category_id \[1\] is not an integer"),
+    (lambda c: c["images"][2].pop("file_name"),
+     r"image 2: field 'file_name' is missing"),
+    (lambda c: c["images"][2].pop("id"), r"images 2: field 'id' is missing"),
+    (lambda c: c["categories"][1].pop("name"), r"category 2: field 'name'"),
+    (lambda c: c.update(images={}), r"'images' is not a list"),
     (lambda c: c["categories"][1].update(name=c["categories"][0]["name"]),
      r"two categories have the same name"),
     (lambda c: c["categories"][1].update(name=" "), r"name ' ' is no text"),
@@ -124,9 +144,12 @@ def test_missing_folder_and_broken_json(world):
   path = str(world[0] / "instances.json")
   with pytest.raises(batch.DataError, match="no such images directory"):
     coco.Instances(path, str(world[0] / "nowhere"))
-  (world[0] / "instances.json").write_text('{"images": [')
-  with pytest.raises(batch.DataError, match="instances.json: not valid json"):
-    _instances(world)
+  for text in ('{"images": [', "[" * 100_000, "9" * 5_000, "", "\udcff"):
+    (world[0] / "instances.json").write_text(text, errors="surrogateescape")
+    with pytest.raises(batch.DataError, match="instances.json: not valid json"):
+      _instances(world)
+  with pytest.raises(batch.DataError, match="Is a directory"):
+    coco.Instances(str(world[0]), str(world[0] / "images"))
 
 
 @pytest.mark.parametrize(
@@ -134,12 +157,28 @@ def test_missing_folder_and_broken_json(world):
 )
 def test_file_names_stay_inside_the_folder(world, name, monkeypatch):
   (world[0] / "images" / "out").symlink_to("/etc")
-  source = _broken(world, lambda c: c["images"][0].update(file_name=name))
-  opened = []
-  monkeypatch.setattr("builtins.open", lambda *a, **k: opened.append(a))
+  opened, real = [], open
+
+  def watched(file, *args, **kwargs):
+    opened.append(str(file))
+    return real(file, *args, **kwargs)
+
+  monkeypatch.setattr("builtins.open", watched)
   with pytest.raises(batch.DataError, match="image 0: file name"):
-    source[0]
-  assert not opened
+    _broken(world, lambda c: c["images"][0].update(file_name=name))[0]
+  assert {pathlib.Path(f).name for f in opened} <= {"instances.json"}
+
+
+def test_a_name_that_leads_out_is_refused_before_the_first_step(world):
+  for name in ("../a.jpg", "/etc/passwd", "x/../../a.jpg"):
+    with pytest.raises(batch.DataError, match="image 3: file name"):
+      _broken(world, lambda c, n=name: c["images"][3].update(file_name=n))
+  inside = str(world[0] / "images" / "000000000003.jpg")
+  for name in (inside, "x/../000000000003.jpg", "./000000000003.jpg"):
+    source = _broken(
+      world, lambda c, n=name: c["images"][3].update(file_name=n)
+    )
+    assert source[3].image == inside
 
 
 def test_names_in_any_script_and_images_without_objects(world):
@@ -161,6 +200,9 @@ def test_names_in_any_script_and_images_without_objects(world):
     ({"id": 7}, "record 1: field 'conversations' is missing"),
     ({"conversations": [], "image": ["a.jpg"]}, "record 1: image .* no file"),
     ({"conversations": [{"from": "human", "value": "a"}]}, "wants pairs"),
+    ({"conversations": []}, "wants pairs"),
+    ({"conversations": {}}, "wants pairs"),
+    ({"conversations": None}, "wants pairs"),
     ({"conversations": ["a", "b"]}, "message 0: field 'from' is missing"),
     ({"conversations": [{"from": "human", "value": "a"},
                         {"from": "gpt", "value": None}]},
@@ -177,7 +219,7 @@ def test_bad_conversations_name_file_and_record(row, message, tmp_path):
   path = tmp_path / "talk.json"
   path.write_text(json.dumps([good, row]))
   with pytest.raises(batch.DataError, match="talk.json: .*" + message):
-    conversations.Conversations(str(path), str(tmp_path))[1]
+    conversations.Conversations(str(path), str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -186,23 +228,48 @@ def test_bad_conversations_name_file_and_record(row, message, tmp_path):
     ({"caption": 7}, "caption 3: caption 7 is no text"),
     ({"image_id": "0"}, "caption 3: image_id '0' is not an integer"),
     ({"image_id": 9}, "caption 3: unknown image 9"),
+    ({"file_name": "../a.jpg"}, "image 0: file name"),
+    ({"file_name": 7}, "image 0: file name 7 is no name"),
+    ({"width": "40"}, "image 0: width '40' is not an integer"),
   ],
 )
 def test_bad_captions_name_file_and_record(change, message, tmp_path):
   note = {"id": 3, "image_id": 0, "caption": "a cup"} | change
-  content = {"images": [{"id": 0, "file_name": "a.jpg"}], "annotations": [note]}
+  image = {"id": 0, "file_name": "a.jpg"} | change
+  content = {"images": [image | {"id": 0}], "annotations": [note]}
   path = tmp_path / "captions.json"
   path.write_text(json.dumps(content))
   with pytest.raises(batch.DataError, match="captions.json: " + message):
     coco.Captions(str(path), str(tmp_path))
 
 
-def test_box_outside_is_empty_and_counted(world):
-  source = _broken(
-    world, lambda c: c["annotations"][0].update(bbox=[90, 90, 5, 5])
-  )
-  assert source[0].objects[0].box == (40, 30, 40, 30)
-  assert source.dropped["empty box"] == 1
+@pytest.mark.parametrize(
+  "bbox, box, fate",
+  [
+    ([90, 90, 5, 5], (40, 30, 40, 30), "empty"),
+    ([5, 5, 0, 9], (5, 5, 5, 14), "empty"),
+    ([5, 5, 9, 0.0], (5, 5, 14, 5), "empty"),
+    ([-9, -9, 5, 5], (0, 0, 0, 0), "empty"),
+    ([-5, 3, 10, 10], (0, 3, 5, 13), "clipped"),
+    ([30, 20, 1e300, 11], (30, 20, 40, 30), "clipped"),
+    ([30, 20, 10.004, 10], (30, 20, 40, 30), ""),  # COCO rounds to hundredths
+  ],
+)
+def test_boxes_past_the_edge_are_clipped_and_counted(world, bbox, box, fate):
+  source = _broken(world, lambda c: c["annotations"][0].update(bbox=bbox))
+  assert source[0].objects[0].box == box
+  assert source.boxes == ({fate: 1} if fate else {})
+
+
+def test_an_empty_box_is_present_and_never_asked_for(world, text):
+  def change(content):
+    content["annotations"][0]["bbox"] = [2, 3, 10, 0]  # the only cup
+
+  record = _broken(world, change)[0]
+  make = preprocess.RowMaker(_spec(text, text_length=200))
+  for seed in range(20):
+    row = make(record, np.random.default_rng(seed))
+    assert "cup" not in text.decode(row["tokens"][row["tokens"] >= 0])
 
 
 def test_per_object_shows_an_image_once_for_each_unique_object(world):
@@ -239,15 +306,14 @@ def test_conversations(tmp_path):
     json.dumps(
       [
         {"id": "a", "image": "x/1.jpg", "conversations": turn},
-        {"id": "b", "conversations": turn[:1]},
+        {"id": "a", "conversations": turn},  # LLaVA's files repeat ids
       ]
     )  # fmt: skip
   )
   source = conversations.Conversations(str(path), str(tmp_path))
   assert source[0].turns == (("What?", "A cup."),)
   assert source[0].image == str(tmp_path / "x" / "1.jpg")
-  with pytest.raises(batch.DataError, match="record b: wants pairs"):
-    source[1]
+  assert source[1].image is None and source[1].id == "a"
 
 
 def test_row_masks_the_answer_alone(world, text):
@@ -533,6 +599,15 @@ def test_a_rotation_in_exif_is_not_applied(tmp_path):
   exif[0x0112] = 6
   _grey("RGB").save(path, exif=exif)
   assert preprocess.load_image(path, (40, 30)).size == (40, 30)
+
+
+def test_a_warning_of_pillow_is_not_relied_on(tmp_path, monkeypatch):
+  """Filters of warnings are the process's, and loaders are threads."""
+  monkeypatch.setattr("warnings.warn", lambda *a, **k: None)
+  path = str(tmp_path / "x.png")
+  Image.new("1", (9_500, 9_500)).save(path)  # a file of 11 kB
+  with pytest.raises(preprocess.BadImage, match="too many"):
+    preprocess.load_image(path)
 
 
 def _huge(path):

@@ -156,6 +156,7 @@ def _changed(key, value):
     (_changed("sentences", [{"sent": 3}]), "reference 0: expression 3"),
     (lambda refs: refs[1].pop("split"), "reference 1: field 'split' is miss"),
     (lambda refs: refs.insert(1, 5), "reference 1: field 'ann_id' is missing"),
+    (_changed("split", ["train"]), "reference 0: split .* is not a text"),
   ],
 )
 def test_wrong_references_are_named(change, message, official):
@@ -176,9 +177,36 @@ def test_broken_files_are_named(official):
   rows.write_text(json.dumps([{**_rows()[0], "img_id": "cat.jpg"}]))
   with pytest.raises(batch.DataError, match="record 0: img_id 'cat.jpg' has"):
     open_(rows)
-  rows.write_text(json.dumps([{**_rows()[0], "bbox": [1, 2, None, 4]}]))
-  with pytest.raises(batch.DataError, match="record 0: bbox .* non-number"):
-    open_(rows)
+  for change, message in (
+    ({"bbox": [1, 2, None, 4]}, "bbox .* non-number"),
+    ({"width": "100"}, "width '100' is not an integer"),
+    ({"height": 0}, r"size \(100, 0\) is not positive"),
+    ({"img_id": "../COCO_train2014_000000000001_2"}, "file name .* is no name"),
+    ({"img_id": "/COCO_train2014_000000000001_2"}, "file name .* is no name"),
+    ({"img_id": None}, "img_id None has no COCO id"),
+    ({"sents": ["a"]}, "expression .* is not a text"),
+  ):
+    rows.write_text(json.dumps([{**_rows()[0], **change}]))
+    with pytest.raises(batch.DataError, match="record 0: " + message):
+      open_(rows)
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    (lambda c: c["images"][1].update(id=1), "two of images have the same id 1"),
+    (lambda c: c["annotations"][1].update(id=10), "two of annotations have"),
+    (lambda c: c["images"][0].update(file_name="../../etc/passwd"), "passwd"),
+    (lambda c: c["images"][0].update(width=1.5), "width 1.5 is not an integer"),
+    (lambda c: c.pop("images"), "field 'images' is missing"),
+  ],
+)
+def test_wrong_instances_beside_references_are_named(change, message, official):
+  content = _instances()
+  change(content)
+  (official.parent / "instances.json").write_text(json.dumps(content))
+  with pytest.raises(batch.DataError, match=message):
+    open_(official)
 
 
 def _asked(record, seed, weights=(1.0, 1.0, 1.0)):

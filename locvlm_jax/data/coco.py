@@ -8,14 +8,14 @@ import collections
 import copy
 import dataclasses
 import json
-import math
 import os
 import pickle
-from collections.abc import Collection, Mapping
+import sys
+from collections.abc import Collection, Iterable, Mapping
 
 from locvlm_jax.data import batch, objectives, tfds_coco
 
-_MAX_NAMED = 5  # records named in a message before it says "and N more"
+_HAIR = 0.01  # pixels past the edge that the rounding in COCO's files explains
 
 
 def read_json(path: str) -> object:
@@ -23,12 +23,15 @@ def read_json(path: str) -> object:
   try:
     with open(path, encoding="utf-8") as f:
       return json.load(f)
-  except FileNotFoundError:
-    raise batch.DataError(
-      f"{path}: no such file. Check the config's data paths."
-    ) from None
-  except (json.JSONDecodeError, UnicodeDecodeError) as e:
+  except OSError as e:
+    raise _unreadable(path, e) from None
+  except (ValueError, RecursionError) as e:  # also a number of 5,000 digits
     raise batch.DataError(f"{path}: not valid json ({e}).") from None
+
+
+def _unreadable(path: str, error: OSError) -> batch.DataError:
+  what = "no such file" if isinstance(error, FileNotFoundError) else error
+  return batch.DataError(f"{path}: {what}. Check the config's data paths.")
 
 
 def read_jsonl(path: str) -> list:
@@ -38,11 +41,9 @@ def read_jsonl(path: str) -> list:
     with open(path, encoding="utf-8") as f:
       for line in f:
         rows.append(json.loads(line))
-  except FileNotFoundError:
-    raise batch.DataError(
-      f"{path}: no such file. Check the config's data paths."
-    ) from None
-  except (json.JSONDecodeError, UnicodeDecodeError) as e:
+  except OSError as e:
+    raise _unreadable(path, e) from None
+  except (ValueError, RecursionError) as e:
     raise batch.DataError(
       f"{path}: line {len(rows) + 1}: not json ({e})."
     ) from None
@@ -64,10 +65,8 @@ def read_pickle(path: str) -> object:
   try:
     with open(path, "rb") as f:  # written by Python 2: its strings are bytes
       return _Plain(f, encoding="utf-8", errors="replace").load()
-  except FileNotFoundError:
-    raise batch.DataError(
-      f"{path}: no such file. Check the config's data paths."
-    ) from None
+  except OSError as e:
+    raise _unreadable(path, e) from None
   except Exception as e:  # a broken pickle can raise anything
     raise batch.DataError(f"{path}: not a plain pickle ({e}).") from None
 
@@ -86,6 +85,32 @@ def image_path(directory: str, file_name: object, origin: str) -> str:
       f"{origin}: file name {file_name!r} leads outside {directory}."
     )
   return path
+
+
+def check_names(rows: Iterable[object], directory: str, what: str) -> None:
+  """That no file name of `rows` leads out of `directory`, at a glance.
+
+  Links are not followed here: `image_path` does, before a file is opened.
+
+  Args:
+    rows: records with a "file_name".
+    directory: that the names are relative to.
+    what: file and kind of the records, for the message.
+
+  Raises:
+    DataError: a name is missing, is no text, or leads outside.
+  """
+  for i, row in enumerate(rows):
+    if not is_plain(row.get("file_name")):
+      origin = f"{what} {row.get('id', i)}"
+      image_path(directory, field(row, "file_name", origin), origin)
+
+
+def is_plain(name: object) -> bool:
+  """Whether a file name stays below its folder, but for links in there."""
+  if type(name) is not str or not name or "\0" in name:
+    return False
+  return os.path.normpath(name)[0] not in "./"
 
 
 def check_directory(directory: str, field: str = "images") -> None:
@@ -147,7 +172,7 @@ def corner_box(row: dict, size: tuple[int, int], origin: str) -> batch.Box:
   bbox = field(row, "bbox", origin)
   if not isinstance(bbox, list) or len(bbox) != 4:
     raise batch.DataError(f"{origin}: bbox {bbox!r} is not [x, y, w, h].")
-  if not all(isinstance(v, int | float) and math.isfinite(v) for v in bbox):
+  if not all(map(_is_number, bbox)):
     raise batch.DataError(f"{origin}: bbox {bbox!r} has a non-number.")
   x, y, w, h = map(float, bbox)
   width, height = map(float, size)
@@ -157,8 +182,35 @@ def corner_box(row: dict, size: tuple[int, int], origin: str) -> batch.Box:
   return x1, y1, min(max(x1, x + w), width), min(max(y1, y + h), height)
 
 
+def _is_number(value: object) -> bool:
+  """Neither text, nor a truth value, nor infinite, nor beyond any float."""
+  return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+def _fate(bbox: list, box: batch.Box) -> str:
+  """What `corner_box` did to a box: "empty", "clipped", or nothing."""
+  x1, y1, x2, y2 = box
+  if x2 <= x1 or y2 <= y1:
+    # COCO train2017 has two boxes of zero height (cocoapi issue 355). The
+    # object is there all the same: it keeps its category from counting as
+    # unique or absent, and the geometry drops its empty box.
+    return "empty"
+  x, y, w, h = bbox
+  past = max(x1 - x, y1 - y, x + w - x2, y + h - y2)
+  return "clipped" if past > _HAIR else ""
+
+
 class Instances:
   """COCO instances: one record an image, with its objects.
+
+  What a file has that is odd and yet not wrong:
+
+    a box past the edge        is clipped, and counted
+    a box without area,        stays as present, is never asked for, and
+    or outside of the image    counted as empty
+    a crowd                    stays as present and more than one
+    no "iscrowd", no "id"      is no crowd; has no captions
+    an image without objects   has only things that can be denied
 
   Args:
     path: `instances_*.json`, or FOLDER:SPLIT of tensorflow_datasets.
@@ -167,12 +219,14 @@ class Instances:
 
   Attributes:
     categories: every category name of the file, in the order of the ids.
-    dropped: how many annotations were left out, by reason.
+    boxes: how many boxes were "clipped", or are "empty".
     captions: how many captions of objects were used and left out, by reason.
 
   Raises:
-    DataError: a missing file or folder, malformed json, an annotation with an
-      unknown category or image, or a box of negative size; names the record.
+    DataError: a missing file or folder, malformed json, two records of the
+      same id, a missing field or one of another type, a file name that leads
+      out of the folder, an annotation with an unknown category or image, or a
+      box of negative size or of non-numbers; names the record.
   """
 
   def __init__(self, path: str, images: str):
@@ -182,7 +236,7 @@ class Instances:
       check_directory(images)
       content = read_json(path)
     self.path, self.images = path, images
-    self.dropped = collections.Counter()
+    self.boxes = collections.Counter()
     self.captions = collections.Counter()
     kinds = by_id(section(content, "categories", path), "categories", path)
     names = {
@@ -195,6 +249,8 @@ class Instances:
     sizes = {
       i: self._size(r) for i, r in by_id(self._rows, "images", path).items()
     }
+    if not packed:
+      check_names(self._rows, images, f"{path}: image")
     self._objects = self._group(section(content, "annotations", path), names,
                                 sizes)  # fmt: skip
     self._order = list(range(len(self._rows)))  # record -> row
@@ -264,20 +320,19 @@ class Instances:
       origin = f"{self.path}: annotation {row.get('id')}"
       image = integer(row, "image_id", origin)
       category = integer(row, "category_id", origin)
-      number = integer(row, "id", origin) if "id" in row else 0
-      if number and number in ids:
-        raise batch.DataError(f"{origin}: another one has the same id.")
-      ids.add(number)
+      number = 0
+      if "id" in row:
+        number = integer(row, "id", origin)
+        if number in ids:
+          raise batch.DataError(f"{origin}: another one has the same id.")
+        ids.add(number)
       if category not in names:
         raise batch.DataError(f"{origin}: unknown category {category!r}.")
       if image not in sizes:
         raise batch.DataError(f"{origin}: unknown image {image!r}.")
       box = corner_box(row, sizes[image], origin)
-      if box[2] <= box[0] or box[3] <= box[1]:
-        # COCO train2017 has two boxes of zero height (cocoapi issue 355). The
-        # object is there all the same: it keeps its category from counting as
-        # unique or absent, and the geometry drops its empty box.
-        self.dropped["empty box"] += 1
+      if fate := _fate(row["bbox"], box):
+        self.boxes[fate] += 1
       if row.get("iscrowd", 0) not in (0, 1):
         raise batch.DataError(f"{origin}: iscrowd is neither 0 nor 1.")
       groups[image].append(
@@ -319,6 +374,11 @@ class Captions:
     self.path, self.images = path, images
     self._images = by_id(section(content, "images", path), "images", path)
     self._rows = section(content, "annotations", path)
+    check_names(self._images.values(), images, f"{path}: image")
+    for row in self._images.values():
+      for key in ("width", "height"):
+        if key in row:
+          integer(row, key, f"{path}: image {row['id']}")
     for row in self._rows:
       origin = f"{path}: caption {row.get('id')}"
       words(row, "caption", origin)

@@ -19,7 +19,7 @@ _PLACEHOLDER = re.compile("<(image|video)>")
 def _turns(row: dict, origin: str) -> tuple[batch.Turn, ...]:
   """Pairs of human and gpt messages, without the placeholder."""
   messages = row["conversations"]
-  if not isinstance(messages, list) or len(messages) % 2:
+  if not isinstance(messages, list) or len(messages) % 2 or not messages:
     raise batch.DataError(f"{origin}: wants pairs of human and gpt messages.")
   values = []
   for i, message in enumerate(messages):
@@ -36,9 +36,15 @@ def _turns(row: dict, origin: str) -> tuple[batch.Turn, ...]:
 class Conversations:
   """One record a conversation.
 
+  Two may have the same "id", as in LLaVA's own files: nothing depends on it.
+
   Args:
     path: the json file, or jsonl, as `build_data` writes it.
     images: the folder that "image" is relative to; unused for text alone.
+
+  Raises:
+    DataError: a missing or malformed file, a record that is no conversation of
+      pairs, or a file name that leads out of the folder; names the record.
   """
 
   _key = "image"
@@ -50,12 +56,18 @@ class Conversations:
     if not isinstance(self._rows, list):
       raise batch.DataError(f"{path}: not a list of conversations.")
     for i, row in enumerate(self._rows):
-      coco.field(row, "conversations", f"{path}: record {i}")
-      if not isinstance(row.get(self._key), str | None):
+      origin = f"{path}: record {i}"
+      coco.field(row, "conversations", origin)
+      if self._key == "video":
+        coco.field(row, "video", origin)
+      name = row.get(self._key)
+      if not isinstance(name, str | None):
         raise batch.DataError(
-          f"{path}: record {i}: {self._key} {row[self._key]!r:.50} is no file"
-          " name."
+          f"{origin}: {self._key} {name!r:.50} is no file name."
         )
+      if name is not None and not coco.is_plain(name):
+        coco.image_path(images, name, origin)
+      _turns(row, origin)
 
   def _listed(self, content):
     return content
@@ -100,8 +112,6 @@ class Videos(Conversations):
     names = [n for n in os.listdir(videos) if n.lower().endswith(video.FILMS)]
     self._files = {os.path.splitext(n)[0]: n for n in sorted(names)}
     super().__init__(path, videos)
-    for i, row in enumerate(self._rows):
-      coco.field(row, "video", f"{path}: record {i}")
 
   def _listed(self, content):
     if isinstance(content, dict):

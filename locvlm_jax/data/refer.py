@@ -56,10 +56,10 @@ def _expressions(path: str) -> Iterator[_Expression]:
 def _of_refs(path: str, refs: list) -> Iterator[_Expression]:
   beside = os.path.join(os.path.dirname(path), _instances_name(path))
   content = coco.read_json(beside)
-  images = {coco.field(r, "id", beside): r
-            for r in coco.section(content, "images", beside)}  # fmt: skip
-  notes = {coco.field(r, "id", beside): r
-           for r in coco.section(content, "annotations", beside)}  # fmt: skip
+  images, notes = (
+    coco.by_id(coco.section(content, name, beside), name, beside)
+    for name in ("images", "annotations")
+  )
   for i, ref in enumerate(refs):
     origin = f"{path}: reference {i}"
     note = _found(notes, ref, "ann_id", origin, beside)
@@ -108,10 +108,17 @@ def _of_rows(path: str, rows: list) -> Iterator[_Expression]:
 def _expression(number, image, note, text, split, origin) -> _Expression:
   if not isinstance(text, str):
     raise batch.DataError(f"{origin}: expression {text!r} is not a text.")
-  size = tuple(coco.field(image, k, origin) for k in ("width", "height"))
+  size = tuple(coco.integer(image, k, origin) for k in ("width", "height"))
+  if min(size) < 1:
+    raise batch.DataError(f"{origin}: size {size} is not positive.")
+  name = coco.field(image, "file_name", origin)
+  if not coco.is_plain(name):
+    raise batch.DataError(f"{origin}: file name {name!r} is no name of COCO's.")
+  if not isinstance(split, str):
+    raise batch.DataError(f"{origin}: split {split!r} is not a text.")
   return _Expression(
-    number, coco.field(image, "file_name", origin), size,
-    coco.corner_box(note, size, origin), " ".join(text.split()), split,
+    number, name, size, coco.corner_box(note, size, origin),
+    " ".join(text.split()), split,
   )  # fmt: skip
 
 

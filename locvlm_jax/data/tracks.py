@@ -64,6 +64,7 @@ class Tracks:
   Attributes:
     categories: every category name of the file, in the order of the ids.
     captions: of objects, that were used: none.
+    boxes: as `coco.Instances` counts them; not here.
 
   Raises:
     DataError: a missing or malformed file; names the record.
@@ -73,7 +74,7 @@ class Tracks:
     coco.check_directory(videos, "videos")
     content = coco.read_json(path)
     self.path, self.images, self._least = path, videos, least
-    self.captions = collections.Counter()
+    self.captions, self.boxes = collections.Counter(), collections.Counter()
     kinds = coco.by_id(
       coco.section(content, "categories", path), "categories", path
     )
