@@ -123,6 +123,8 @@ def data_paths(c):
              root + "/videos/val")  # fmt: skip
   c.eval.vqav2.questions = notes + "vqa_questions_val.json"
   c.eval.vqav2.answers = notes + "vqa_annotations_val.json"
+  c.eval.hal_act.questions = notes + "videos_val.json"
+  c.eval.hal_act.media = root + "/videos"
   c.eval.tasks = ("locpred", "revloc", "hallucination",
                   "hallucination_novel", "spatial", "vqa")  # fmt: skip
   c.eval.batch_size = 50
@@ -136,8 +138,7 @@ def benchmarks(e, folder, images, videos):
     e[name].update(questions=folder + name + ".json", media=images)
   for name, file in (("activitynet_qa", "activitynet_q.json"),
                      ("msvd_qa", "msvd.json"), ("msrvtt_qa", "msrvtt.csv"),
-                     ("tgif_qa", "tgif.csv"),
-                     ("hal_act", "hal_act.jsonl")):  # fmt: skip
+                     ("tgif_qa", "tgif.csv")):  # fmt: skip
     e[name].update(questions=folder + file, media=videos)
   e.activitynet_qa.answers = folder + "activitynet_a.json"
   e.hal_ade.questions = folder + "ade"

@@ -264,7 +264,9 @@ def table(result: Mapping) -> str:
   if "has" not in memory:
     peak = memory["peak"]
     need = f"needs {peak / GIB:.1f} GiB" if peak else "needs too much memory"
-    return "\n".join([*lines, f"  does not fit: {need}"])
+    return "\n".join(
+      [*lines, f"  does not fit: {need}; --search tries what could be set"]
+    )
   lines += [
     f"  memory       {memory['peak'] / GIB:8.2f} GiB of"
     f" {memory['has'] / GIB:.2f}: {'fits' if result['fits'] else 'TOO MUCH'}"

@@ -82,7 +82,7 @@ def test_full_size_shapes_and_sharding(name, argument):
   "kind, word, remat, unroll",
   [("NVIDIA A100-SXM4-80GB", "", "none", 32),
    ("NVIDIA A100-SXM4-80GB", "stage1", "dots", 1),
-   ("NVIDIA H200", "", "dots", 1), ("TPU v5 lite", "", "dots", 1),
+   ("NVIDIA H200", "", "dots", 1), ("TPU v5 lite", "", "full", 1),
    ("TPU v5 lite", "stage1", "full", 1), ("TPU v5p", "", "none", 1),
    ("TPU v6 lite", "", "dots", 1), ("cpu", "", "none", 1)],
 )  # fmt: skip

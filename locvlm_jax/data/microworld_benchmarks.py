@@ -5,11 +5,10 @@
     gqa.json                                 GQA, from the general questions
     refcoco_testB.json ... refcocog_test.json  referring expressions, by rows
     activitynet_{q,a}.json  msvd.json  msrvtt.csv  tgif.csv   video questions
-    hal_act.jsonl                            what is in each video
     ade/ADE_val_1000001.{jpg,json}           ADE20K, of the held-out categories
 
-VQAv2's files are among the annotations. So every evaluation of the paper has a
-small twin, which takes the same way from file to score.
+VQAv2's files and Hal-Act's lists are among the annotations. So every evaluation
+of the paper has a small twin, which takes the same way from file to score.
 """
 
 import collections
@@ -55,12 +54,12 @@ def _dump(path: pathlib.Path, content: object) -> None:
   path.write_text(json.dumps(content), "utf-8")
 
 
-def _present(content: dict, key: str = "image_id") -> dict[int, list[str]]:
-  """Image or video -> the categories that are in it, each once."""
+def _present(content: dict) -> dict[int, list[str]]:
+  """Image -> the categories that are in it, each once."""
   names = {c["id"]: c["name"] for c in content["categories"]}
   found = collections.defaultdict(dict)  # dicts, for their order
   for note in content["annotations"]:
-    found[note[key]][names[note["category_id"]]] = None
+    found[note["image_id"]][names[note["category_id"]]] = None
   return {image: list(there) for image, there in found.items()}
 
 
@@ -143,25 +142,11 @@ def _write_videos(out, content: dict) -> None:
     {"id": i, "video_id": stem, "question": q, "answer": a}
     for (i, _, q, a), stem in zip(rows, stems, strict=True)
   ])  # fmt: skip
-  _table(
-    out / "msrvtt.csv",
-    ",",
-    ("video", "question", "answer", "qid"),
-    [(s, q, a, i) for (i, _, q, a), s in zip(rows, stems, strict=True)],
-  )
-  _table(
-    out / "tgif.csv",
-    "\t",
-    ("gif_name", "question", "answer", "type", "vid_id"),
-    [(s, q, a, 0, i) for (i, _, q, a), s in zip(rows, stems, strict=True)],
-  )
-  there = _present(content, "video_id")
-  names = {v["id"]: os.path.basename(v["file_name"]) for v in content["videos"]}
-  text = "".join(
-    json.dumps({"video": names[video], "objects": objects}) + "\n"
-    for video, objects in there.items()
-  )
-  (out / "hal_act.jsonl").write_text(text, "utf-8")
+  _table(out / "msrvtt.csv", ",", ("video", "question", "answer", "qid"),
+         [(s, q, a, i) for (i, _, q, a), s in zip(rows, stems, strict=True)])
+  _table(out / "tgif.csv", "\t",
+         ("gif_name", "question", "answer", "type", "vid_id"),
+         [(s, q, a, 0, i) for (i, _, q, a), s in zip(rows, stems, strict=True)])
 
 
 def _turns(talk: dict) -> list[tuple[str, str]]:

@@ -15,13 +15,14 @@ from jaxtyping import Array, Float
 REMAT = ("none", "dots", "full")
 # Device kind -> remat where the language model trains, remat where it is frozen
 # (stage 1, with four times the rows), layers unrolled. They fit LocVLM-L's
-# batches on 8 GPUs or 16 chips, by locvlm_jax.plan (GiB, stage 2 / stage 1):
-# A100 44.8 / 72.9 of 78; v5e 15.4 of 15.75; v6e 15.6 of 31; v5p 42.7 of 95.
+# batches on 8 GPUs or 16 chips, by locvlm_jax.plan (GiB, stage 2 / stage 1, in
+# benchmarks/results/plan.md): A100 46.6 / 67.5 of 78; v6e 16.4 / 18.0 of 31;
+# v5p 48.4 / 40.9 of 95; but stage 1 on v5e, 17.6 of 15.75, wants accumulate=2.
 # Unrolled, GPUs overlap layers; TPUs do so without, and compile for minutes.
 DEFAULTS = (
   ("NVIDIA H200", ("dots", "dots", 1)),  # often alone, with all of the state
   ("NVIDIA", ("none", "dots", 32)),
-  ("TPU v5 lite", ("dots", "full", 1)),
+  ("TPU v5 lite", ("full", "full", 1)),
   ("TPU v5", ("none", "dots", 1)),
   ("TPU", ("dots", "full", 1)),
   ("", ("none", "none", 1)),  # CPUs: small models
