@@ -14,8 +14,9 @@ from locvlm_jax.data import microworld
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COMMANDS = ("train", "evaluate", "generate", "reproduce", "report",
-            "convert", "build_data", "overlap", "train_tokenizer",
-            "plan", "profile", "data.microworld", "data.inspect")  # fmt: skip
+            "convert", "build_data", "pseudo_label", "overlap",
+            "train_tokenizer", "plan", "profile", "data.microworld",
+            "data.inspect")  # fmt: skip
 
 
 def run(command: str, *arguments: str) -> subprocess.CompletedProcess:

@@ -23,6 +23,7 @@ LAYERS = {
   "answering": 8, "build": 8, "command": 8, "validation": 8,
   "train": 9, "evaluate": 9, "reproduce": 9, "report": 9, "convert": 9,
   "train_tokenizer": 9, "generate": 9, "overlap": 9, "build_data": 9,
+  "pseudo_label": 9,
   "bench": 9, "plan": 9, "profile": 9,
 }  # fmt: skip
 OWN_LAYER = {

@@ -72,6 +72,7 @@ class Record:
   `objects` feed the three objectives; `turns` are questions and answers that
   the source brings itself.
   `exhaustive` says that whatever is not among the objects is not in the image;
+  `absent`, that nothing else is known not to be (None: no such list);
   `is_video`, that the objectives speak of a video.
   """
 
@@ -82,6 +83,7 @@ class Record:
   objects: tuple[Object, ...] = ()
   turns: tuple[Turn, ...] = ()
   exhaustive: bool = True
+  absent: tuple[str, ...] | None = None
   is_video: bool = False
 
 

@@ -200,6 +200,23 @@ def _fate(bbox: list, box: batch.Box) -> str:
   return "clipped" if past > _HAIR else ""
 
 
+def absent_names(
+  row: dict, names: Mapping[int, str], origin: str
+) -> tuple[str, ...] | None:
+  """The categories that an image's "absent" lists, None where it has none.
+
+  That is ours (`data/panoptic.py`): all that is known not to be in the image.
+  """
+  if "absent" not in row:
+    return None
+  listed = row["absent"]
+  if not isinstance(listed, list):
+    raise batch.DataError(f"{origin}: absent {listed!r:.50} is not a list.")
+  if bad := [i for i in listed if type(i) is not int or i not in names]:
+    raise batch.DataError(f"{origin}: absent has unknown category {bad[0]!r}.")
+  return tuple(names[i] for i in listed)
+
+
 class Instances:
   """COCO instances: one record an image, with its objects.
 
@@ -211,6 +228,7 @@ class Instances:
     a crowd                    stays as present and more than one
     no "iscrowd", no "id"      is no crowd; has no captions
     an image without objects   has only things that can be denied
+    an image with "absent"     has nothing else denied than what that lists
 
   Args:
     path: `instances_*.json`, or FOLDER:SPLIT of tensorflow_datasets.
@@ -253,6 +271,7 @@ class Instances:
       check_names(self._rows, images, f"{path}: image")
     self._objects = self._group(section(content, "annotations", path), names,
                                 sizes)  # fmt: skip
+    self._absent = self._listed_absent(names)
     self._order = list(range(len(self._rows)))  # record -> row
 
   def per_object(self) -> "Instances":
@@ -314,6 +333,21 @@ class Instances:
       raise batch.DataError(f"{origin}: size {size} is not positive.")
     return size
 
+  def _listed_absent(self, names) -> dict[int, tuple[str, ...]]:
+    """By image, where it has such a list; and nothing of it is annotated."""
+    found = {}
+    for row in self._rows:
+      origin = f"{self.path}: image {row['id']}"
+      listed = absent_names(row, names, origin)
+      if listed is not None:
+        found[row["id"]] = listed
+        there = {o.category for o in self._objects.get(row["id"], ())}
+        if wrong := there & set(listed):
+          raise batch.DataError(
+            f"{origin}: absent lists {min(wrong)!r}, which is annotated."
+          )
+    return found
+
   def _group(self, rows, names, sizes) -> dict[int, tuple[batch.Object, ...]]:
     groups, ids = collections.defaultdict(list), set()
     for row in rows:
@@ -353,6 +387,7 @@ class Instances:
       width=row["width"],
       height=row["height"],
       objects=self._objects.get(row["id"], ()),
+      absent=self._absent.get(row["id"]),
     )
 
   def __repr__(self) -> str:

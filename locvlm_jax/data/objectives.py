@@ -179,26 +179,29 @@ def pairs(
   """
   _check(max_pairs, weights)
   objects = _shuffled(visible(record.objects, transform), rng)
-  absent = _shuffled(_absent(record, vocabulary), rng)
+  denied = _shuffled(absent(record, vocabulary), rng)
   found = {}  # by question: two tiny objects can share a location
   while len(found) < max_pairs:
-    kind = _draw_kind(weights, objects, absent, bool(found), rng)
+    kind = _draw_kind(weights, objects, denied, bool(found), rng)
     if kind is None:
       break
     if kind == 1:
-      denied = _denied(absent.pop(), record, captions, rng)
-      turn = neg_pred(denied, coords, rng, record.is_video)
+      text = _denied(denied.pop(), record, captions, rng)
+      turn = neg_pred(text, coords, rng, record.is_video)
     else:
       turn = _located(kind, *objects.pop(), coords, rng, record.is_video)
     found.setdefault(turn[0], Pair(OBJECTIVES[kind], *turn))
   return _shuffled(found.values(), rng)
 
 
-def _absent(record: Record, vocabulary: Sequence[str]) -> list[str]:
+def absent(record: Record, vocabulary: Sequence[str]) -> list[str]:
   """What may be denied of the image: nothing, if objects may be missing."""
   if not record.exhaustive:
     return []
   present = _present(record.objects)
+  if record.absent is not None:
+    known = frozenset(record.absent)
+    vocabulary = [c for c in vocabulary if c in known]
   return [c for c in dict.fromkeys(vocabulary) if c not in present]
 
 

@@ -87,6 +87,7 @@ class Tracks:
     self._videos = coco.by_id(self._rows, "videos", path)
     for i, row in self._videos.items():
       self._size(row, f"{path}: video {i}")
+      coco.absent_names(row, self._names, f"{path}: video {i}")
     self._boxes = collections.defaultdict(dict)
     for i, row in enumerate(coco.section(content, "annotations", path)):
       self._add(row, f"{path}: annotation {row.get('id', i)}")
@@ -148,6 +149,7 @@ class Tracks:
         for name, frames in self._boxes[row["id"]].items()
         if any(frames)
       ),
+      absent=coco.absent_names(row, self._names, origin),
       is_video=True,
     )
 

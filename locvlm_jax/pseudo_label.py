@@ -1,0 +1,127 @@
+"""Pseudo-data (paper, section 3.4): `python -m locvlm_jax.pseudo_label`.
+
+  --mode panoptic   boxes and what is absent, from panoptic segmentations of any
+                    segmenter: --panoptic FILE.json --masks FOLDER --out F.json.
+                    `config.data.instances` reads the result; with --videos,
+                    where an image is a frame of the video or folder that its
+                    file name begins with, `config.data.tracks` does.
+
+data/panoptic.py has the formats and the rules. A summary of what was left out
+and why is printed and written beside the file.
+"""
+
+import hashlib
+import json
+import os
+
+from absl import flags
+
+from locvlm_jax import command
+
+_MODE = flags.DEFINE_enum("mode", None, ["panoptic"], "What to make.")
+_OUT = flags.DEFINE_string("out", None, "The file to write.")
+
+_PANOPTIC = flags.DEFINE_string("panoptic", None, "COCO's panoptic json.")
+_MASKS = flags.DEFINE_string("masks", None, "Folder of its PNGs.")
+_CATEGORIES = flags.DEFINE_list(
+  "categories", [], "Those that boxes are wanted of; default: all things."
+)
+_MIN_SHARE = flags.DEFINE_float(
+  "min_share", 0.005, "Of an image's pixels that an object has, at least.",
+  0.0, 1.0,
+)  # fmt: skip
+_MIN_SCORE = flags.DEFINE_float(
+  "min_score", 0.5, "The segmenter's, of an object, at least.", 0.0, 1.0
+)
+_MAX_VOID = flags.DEFINE_float(
+  "max_void", 0.1, "Share of pixels without a segment, above which nothing is"
+  " said to be absent.", 0.0, 1.0,
+)  # fmt: skip
+_DENY = flags.DEFINE_enum(
+  "deny", "things", ["selected", "things", "all"],
+  "Which categories may be said to be absent.",
+)  # fmt: skip
+_VIDEOS = flags.DEFINE_bool("videos", False, "The images are frames of videos.")
+_COMPARE = flags.DEFINE_string(
+  "compare", None, "Instances of the same images, to count disagreements with."
+)
+_THREADS = flags.DEFINE_integer(
+  "threads", len(os.sched_getaffinity(0)), "That read masks.", 1
+)
+
+
+def main(argv: list[str]) -> None:
+  """Flags to files."""
+  del argv
+  _finish(panoptic())
+
+
+def panoptic() -> dict:
+  """Writes pseudo-boxes; returns the summary.
+
+  Raises:
+    ValueError: a missing flag, a wrong file, or categories that it hasn't.
+  """
+  from locvlm_jax.data import panoptic as panoptic_lib
+
+  _need(_PANOPTIC, _MASKS)
+  rules = panoptic_lib.Rules(
+    tuple(_CATEGORIES.value), _MIN_SHARE.value, _MIN_SCORE.value,
+    _MAX_VOID.value, _DENY.value,
+  )  # fmt: skip
+  source = panoptic_lib.Segmentations(_PANOPTIC.value, _MASKS.value)
+  content, counts = panoptic_lib.pseudo_boxes(source, rules, _THREADS.value)
+  chosen = _settings(_PANOPTIC, _MASKS, _CATEGORIES, _MIN_SHARE, _MIN_SCORE,
+                     _MAX_VOID, _DENY, _VIDEOS)  # fmt: skip
+  info = {"settings": chosen, "sha256": _sha256(_PANOPTIC.value)}
+  if _COMPARE.value and _VIDEOS.value:
+    raise ValueError("--compare is of images; leave it out with --videos.")
+  made = panoptic_lib.by_video(content) if _VIDEOS.value else content
+  _write({"info": info, **made})
+  if _COMPARE.value:
+    counts["compared"] = _compared(_COMPARE.value)
+  return {**info, **counts}
+
+
+def _compared(path: str) -> dict:
+  """The disagreements with the annotations of the same images."""
+  from locvlm_jax.data import coco
+  from locvlm_jax.data import panoptic as panoptic_lib
+
+  folder = os.path.dirname(os.path.abspath(path))  # no image is opened
+  mine, real = coco.Instances(_OUT.value, folder), coco.Instances(path, folder)
+  return panoptic_lib.compare(mine, real)
+
+
+def _need(*needed) -> None:
+  for flag in needed:
+    if not flag.value:
+      raise ValueError(f"--mode={_MODE.value}: --{flag.name} is missing.")
+
+
+def _settings(*chosen) -> dict:
+  return {flag.name: flag.value for flag in (_MODE, *chosen)}
+
+
+def _sha256(path: str) -> str:
+  with open(path, "rb") as f:
+    return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def _write(content: dict) -> None:
+  """The file, whole or not at all."""
+  partial = _OUT.value + ".partial"
+  with open(partial, "w", encoding="utf-8") as f:
+    json.dump(content, f, ensure_ascii=False)
+  os.replace(partial, _OUT.value)
+
+
+def _finish(summary: dict) -> None:
+  text = json.dumps(summary, indent=2)
+  with open(_OUT.value + ".summary.json", "w", encoding="utf-8") as f:
+    f.write(text + "\n")
+  print(text)
+
+
+if __name__ == "__main__":
+  command.run(main, required=["mode", "out"])
