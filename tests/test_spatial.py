@@ -126,11 +126,12 @@ def test_the_mirrored_image_is_shown(tmp_path):
   path = str(tmp_path / "a.png")
   Image.fromarray(pixels).save(path)
 
-  spec = types.SimpleNamespace(geometry="square", image_size=8)
+  spec = types.SimpleNamespace(geometry="square", image_size=8, clips=None)
   answerer = types.SimpleNamespace(spec=spec)
-  shown = [answering.Answerer._image(answerer, path, m) for m in (False, True)]
-  np.testing.assert_array_equal(shown[0], pixels)
-  np.testing.assert_array_equal(shown[1], pixels[:, ::-1])
+  shown = [answering.Answerer._read(answerer, path, m)["images"]
+           for m in (False, True)]  # fmt: skip
+  np.testing.assert_array_equal(shown[0], pixels[None])
+  np.testing.assert_array_equal(shown[1], pixels[None, :, ::-1])
 
 
 @pytest.mark.skipif(
