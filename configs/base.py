@@ -126,6 +126,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   c.profile.memory = False  # what lies in memory after the last of them
 
   c.eval = evaluation()
+  c.pseudo = pseudo()
   # Measured on the data of `eval` while training goes on.
   c.validation = ml_collections.ConfigDict()
   c.validation.every = 0  # steps; 0: never
@@ -288,6 +289,29 @@ def evaluation() -> ml_collections.ConfigDict:
   e.seed = 0  # of the questions and the sampling
   e.seeds = 1  # repetitions with seed, seed + 1, ...: mean and deviation
   return e
+
+
+def pseudo() -> ml_collections.ConfigDict:
+  """Captions that the model after stage 1 makes for stage 2 (Section 3.4)."""
+  p = ml_collections.ConfigDict()
+  # What is asked about each object, and the caption that is made of the
+  # answer's first sentence; empty: not asked. The wordings are ours.
+  p.plain = (
+    "Describe the {obj} in this image in one short phrase, without a verb.",
+    "{answer}",
+  )
+  p.relational = (
+    "Describe the {obj} in this image by where it is relative to other objects,"
+    " in one short phrase that begins with the {obj}.",
+    "{answer}",
+  )
+  # empty: no word; long: above max_words; unnamed: without the category's name;
+  # repeating: the same words three times in a row; ambiguous: said of two
+  # objects of an image.
+  p.filters = ("empty", "long", "unnamed", "repeating", "ambiguous")
+  p.max_words = 20
+  p.samples = 0  # questions; 0: all
+  return p
 
 
 def paper_literal(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

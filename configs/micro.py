@@ -85,6 +85,11 @@ def common():
   c.model.dtype = "float32"
   c.model.remat = "none"
   c.model.unroll = 8
+  # What conversations about the micro-world's pictures ask, too.
+  c.pseudo.plain = ("What color is the {obj}?", "a {answer} {obj}")
+  c.pseudo.relational = (
+    "What is closest to the {obj}?", "the {obj} closest to {answer}"
+  )  # fmt: skip
   data_paths(c)
   c.optim.update(lr=1e-3, b2=0.99)
   c.batch_size = 32

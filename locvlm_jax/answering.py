@@ -14,6 +14,7 @@ from PIL import ImageOps
 
 from locvlm_jax import (
   build,
+  checkpoint,
   constrained,
   coords,
   decode,
@@ -46,7 +47,7 @@ class Answerer:
     params: its parameters, on `mesh`.
     mesh: of all processes; each has to be called alike.
     spec: how questions are put.
-    origin: where the parameters are from.
+    origin: where the parameters are from, and their hash.
     skipped: why each such video could not be read, by its path; of this
       process's rows.
   """
@@ -79,6 +80,7 @@ class Answerer:
     dtype = jnp.dtype(config["model"]["dtype"])
     params = {p: v.place(dtype, where[p]) for p, v in flat.items()}
     spec = build.question_spec(config, text)
+    origin["sha256"] = checkpoint.fingerprint(params)
     model, params = locvlm.by_layer(model, optim.unflatten(params))
     return cls(config, model, params, mesh, spec, origin)
 

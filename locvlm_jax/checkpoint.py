@@ -86,6 +86,16 @@ def _describe(tree: Any) -> dict[str, list]:
   }
 
 
+def fingerprint(tree: Any) -> str:
+  """A hash of all arrays' values, dtypes and places; on any mesh the same.
+
+  Raises:
+    NotFinite: an array holds what is not a number.
+  """
+  found = json.dumps(_describe(tree), sort_keys=True)
+  return hashlib.sha256(found.encode()).hexdigest()
+
+
 def _digest(info: Mapping) -> str:
   rest = {k: v for k, v in info.items() if k != "sha256"}
   return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

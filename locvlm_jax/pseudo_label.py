@@ -1,13 +1,18 @@
 """Pseudo-data (paper, section 3.4): `python -m locvlm_jax.pseudo_label`.
 
+  --mode self_training  captions of the objects of `config.data.instances`, by
+                    the run in --workdir or the Llava directory --llava:
+                    --config FILE --workdir RUN --out F.jsonl.
+                    `config.data.object_captions` reads the result. All hosts
+                    take part; interrupted, the same command goes on.
   --mode panoptic   boxes and what is absent, from panoptic segmentations of any
                     segmenter: --panoptic FILE.json --masks FOLDER --out F.json.
                     `config.data.instances` reads the result; with --videos,
                     where an image is a frame of the video or folder that its
                     file name begins with, `config.data.tracks` does.
 
-data/panoptic.py has the formats and the rules. A summary of what was left out
-and why is printed and written beside the file.
+self_training.py and data/panoptic.py have the formats and the rules. A summary
+of what was left out and why is printed and written beside the file.
 """
 
 import hashlib
@@ -18,9 +23,14 @@ from absl import flags
 
 from locvlm_jax import command
 
-_MODE = flags.DEFINE_enum("mode", None, ["panoptic"], "What to make.")
+_MODE = flags.DEFINE_enum(
+  "mode", None, ["self_training", "panoptic"], "What to make."
+)
 _OUT = flags.DEFINE_string("out", None, "The file to write.")
 
+_LLAVA = flags.DEFINE_string(
+  "llava", "", "Ask this Hugging Face Llava directory instead of the run."
+)
 _PANOPTIC = flags.DEFINE_string("panoptic", None, "COCO's panoptic json.")
 _MASKS = flags.DEFINE_string("masks", None, "Folder of its PNGs.")
 _CATEGORIES = flags.DEFINE_list(
@@ -53,11 +63,27 @@ _THREADS = flags.DEFINE_integer(
 def main(argv: list[str]) -> None:
   """Flags to files."""
   del argv
-  _finish(panoptic())
+  {"self_training": self_training, "panoptic": panoptic}[_MODE.value]()
 
 
-def panoptic() -> dict:
-  """Writes pseudo-boxes; returns the summary.
+def self_training() -> None:
+  """Writes pseudo-captions, and the summary.
+
+  Raises:
+    ValueError: a missing flag, or a value that can't be meant.
+  """
+  from locvlm_jax import build
+  from locvlm_jax import self_training as self_training_lib
+
+  config = command.config()
+  workdir = "" if _LLAVA.value else command.workdir()
+  summary = self_training_lib.write(config, workdir, _OUT.value, _LLAVA.value)
+  if build.is_first():
+    _finish(summary)
+
+
+def panoptic() -> None:
+  """Writes pseudo-boxes, and the summary.
 
   Raises:
     ValueError: a missing flag, a wrong file, or categories that it hasn't.
@@ -80,7 +106,7 @@ def panoptic() -> dict:
   _write({"info": info, **made})
   if _COMPARE.value:
     counts["compared"] = _compared(_COMPARE.value)
-  return {**info, **counts}
+  _finish({**info, **counts})
 
 
 def _compared(path: str) -> dict:

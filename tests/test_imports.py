@@ -20,15 +20,17 @@ LAYERS = {
   "train_step": 6, "decode": 6, "constrained": 6, "checkpoint": 6, "weights": 6,
   "lora": 7, "features": 7,
   "evals": 7,
-  "answering": 8, "build": 8, "command": 8, "validation": 8,
+  "answering": 8, "asking": 8, "build": 8, "command": 8, "validation": 8,
   "train": 9, "evaluate": 9, "reproduce": 9, "report": 9, "convert": 9,
   "train_tokenizer": 9, "generate": 9, "overlap": 9, "build_data": 9,
-  "pseudo_label": 9,
+  "pseudo_label": 9, "self_training": 8, "segmenter": 8,
   "bench": 9, "plan": 9, "profile": 9,
 }  # fmt: skip
 OWN_LAYER = {
   ("tokenizer", "prompts"), ("constrained", "decode"),
   ("build", "command"), ("answering", "build"),
+  ("asking", "answering"), ("asking", "build"),
+  ("self_training", "asking"), ("self_training", "build"),
   ("validation", "answering"), ("validation", "build"),
   ("weights", "checkpoint"), ("metrics", "optim"),
 }  # fmt: skip
