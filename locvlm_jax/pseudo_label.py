@@ -5,6 +5,9 @@
                     --config FILE --workdir RUN --out F.jsonl.
                     `config.data.object_captions` reads the result. All hosts
                     take part; interrupted, the same command goes on.
+  --mode segment    panoptic segmentations of a folder of pictures, or with
+                    --videos of videos, by a model of transformers on PyTorch:
+                    --model DIR --media FOLDER --out FOLDER. They are input to
   --mode panoptic   boxes and what is absent, from panoptic segmentations of any
                     segmenter: --panoptic FILE.json --masks FOLDER --out F.json.
                     `config.data.instances` reads the result; with --videos,
@@ -24,13 +27,22 @@ from absl import flags
 from locvlm_jax import command
 
 _MODE = flags.DEFINE_enum(
-  "mode", None, ["self_training", "panoptic"], "What to make."
+  "mode", None, ["self_training", "segment", "panoptic"], "What to make."
 )
-_OUT = flags.DEFINE_string("out", None, "The file to write.")
+_OUT = flags.DEFINE_string("out", None, "The file, or folder, to write.")
 
 _LLAVA = flags.DEFINE_string(
   "llava", "", "Ask this Hugging Face Llava directory instead of the run."
 )
+_MODEL = flags.DEFINE_string(
+  "model", None, "A panoptic model in transformers' format."
+)
+_MEDIA = flags.DEFINE_string("media", None, "Pictures, or videos, to segment.")
+_THINGS = flags.DEFINE_string(
+  "things", "", "Names of the model's categories that have instances, or a COCO"
+  " file with them; default: all.",
+)  # fmt: skip
+_FRAMES = flags.DEFINE_integer("frames", 8, "Of each video, segmented.", 1)
 _PANOPTIC = flags.DEFINE_string("panoptic", None, "COCO's panoptic json.")
 _MASKS = flags.DEFINE_string("masks", None, "Folder of its PNGs.")
 _CATEGORIES = flags.DEFINE_list(
@@ -63,7 +75,9 @@ _THREADS = flags.DEFINE_integer(
 def main(argv: list[str]) -> None:
   """Flags to files."""
   del argv
-  {"self_training": self_training, "panoptic": panoptic}[_MODE.value]()
+  {"self_training": self_training, "segment": segment, "panoptic": panoptic}[
+    _MODE.value
+  ]()
 
 
 def self_training() -> None:
@@ -80,6 +94,33 @@ def self_training() -> None:
   summary = self_training_lib.write(config, workdir, _OUT.value, _LLAVA.value)
   if build.is_first():
     _finish(summary)
+
+
+def segment() -> None:
+  """Writes panoptic segmentations, and the summary.
+
+  Raises:
+    ValueError: a missing flag, no PyTorch, or no such model or folder.
+  """
+  from locvlm_jax import segmenter
+
+  _need(_MODEL, _MEDIA)
+  frames = _FRAMES.value if _VIDEOS.value else 0
+  chosen = _settings(_MODEL, _MEDIA, _THINGS, _MIN_SCORE) | {"frames": frames}
+  segmenter.claim(_OUT.value, chosen)
+  model = segmenter.Segmenter.load(_MODEL.value, _things(), _MIN_SCORE.value)
+  counts = segmenter.segment(model, _MEDIA.value, _OUT.value, frames)
+  _finish({"settings": chosen, **counts})
+
+
+def _things() -> list[str]:
+  from locvlm_jax.data import coco
+
+  if not _THINGS.value.endswith(".json"):
+    return [n.strip() for n in _THINGS.value.split(",") if n.strip()]
+  rows = coco.section(coco.read_json(_THINGS.value), "categories",
+                      _THINGS.value)  # fmt: skip
+  return [coco.words(row, "name", _THINGS.value) for row in rows]
 
 
 def panoptic() -> None:
@@ -144,7 +185,8 @@ def _write(content: dict) -> None:
 
 def _finish(summary: dict) -> None:
   text = json.dumps(summary, indent=2)
-  with open(_OUT.value + ".summary.json", "w", encoding="utf-8") as f:
+  out = _OUT.value.rstrip("/")
+  with open(out + ".summary.json", "w", encoding="utf-8") as f:
     f.write(text + "\n")
   print(text)
 

@@ -128,9 +128,7 @@ def write(config: Mapping, workdir: str, out: str, llava: str = "") -> dict:
   """
   check(config["pseudo"])
   task, folder = Captioning(config["pseudo"]), out + ".answers"
-  counts, manifest = asking.ask(
-    _asking(config), [task], workdir, folder, llava
-  )
+  counts, manifest = asking.ask(_asking(config), [task], workdir, folder, llava)
   if not counts:
     raise ValueError(
       f"{config['data']['instances']}: no object with an annotation id that is"

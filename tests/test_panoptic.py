@@ -114,9 +114,11 @@ def test_selected_categories_scores_and_what_may_be_denied(world):
     content, summary = _made(world, max_void=1.0, **rules)
     names = {k["id"]: k["name"] for k in content["categories"]}
     found = {names[n["category_id"]]: n["fate"] for n in content["annotations"]}
-    return names, found, [
-      [names[i] for i in row["absent"]] for row in content["images"]
-    ]
+    return (
+      names,
+      found,
+      [[names[i] for i in row["absent"]] for row in content["images"]],
+    )
 
   names, found, absent = fates(categories=("dog",), deny="selected")
   assert list(names.values()) == ["dog"] and found == {"dog": "used"}

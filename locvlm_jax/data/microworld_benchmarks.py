@@ -142,11 +142,18 @@ def _write_videos(out, content: dict) -> None:
     {"id": i, "video_id": stem, "question": q, "answer": a}
     for (i, _, q, a), stem in zip(rows, stems, strict=True)
   ])  # fmt: skip
-  _table(out / "msrvtt.csv", ",", ("video", "question", "answer", "qid"),
-         [(s, q, a, i) for (i, _, q, a), s in zip(rows, stems, strict=True)])
-  _table(out / "tgif.csv", "\t",
-         ("gif_name", "question", "answer", "type", "vid_id"),
-         [(s, q, a, 0, i) for (i, _, q, a), s in zip(rows, stems, strict=True)])
+  _table(
+    out / "msrvtt.csv",
+    ",",
+    ("video", "question", "answer", "qid"),
+    [(s, q, a, i) for (i, _, q, a), s in zip(rows, stems, strict=True)],
+  )
+  _table(
+    out / "tgif.csv",
+    "\t",
+    ("gif_name", "question", "answer", "type", "vid_id"),
+    [(s, q, a, 0, i) for (i, _, q, a), s in zip(rows, stems, strict=True)],
+  )
 
 
 def _turns(talk: dict) -> list[tuple[str, str]]:

@@ -221,12 +221,10 @@ def boxes_of(
 ) -> dict[int, tuple[int, tuple[int, int, int, int]]]:
   """{id: (pixels, box)} of [H, W]; boxes end beside their last pixel.
 
-    0 7 7        7: (3, (1, 0, 3, 2))
-    0 0 7        0: (3, (0, 0, 2, 2))
+  0 7 7        7: (3, (1, 0, 3, 2))
+  0 0 7        0: (3, (0, 0, 2, 2))
   """
-  found, places, areas = np.unique(
-    ids, return_inverse=True, return_counts=True
-  )
+  found, places, areas = np.unique(ids, return_inverse=True, return_counts=True)
   places = places.reshape(ids.shape)
   edges = []
   for dim in (1, 0):

@@ -72,6 +72,9 @@ CASES = {
         "test_weights.py::test_a_view_outside_of_its_storage_is_refused",
         "test_weights.py::test_duplicate_keys_are_named",
         "test_weights.py::test_truncated_weights_are_named")),
+  43: ("pseudo-captions by one process, and by two that are killed",
+       "the same file, nothing asked twice",
+       (RUNS + "pseudo_captions_of_two_processes",)),
 }  # fmt: skip
 
 

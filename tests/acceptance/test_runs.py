@@ -142,6 +142,33 @@ def test_sigterm_in_evaluation(world, whole, tmp_path):
   assert "preempted after 2 batches" in ended.logs[0]
 
 
+def test_pseudo_captions_of_two_processes(world, whole, tmp_path):
+  """One process makes them, and two that are killed on the way."""
+
+  def captions(name: str, num: int, **options):
+    folder = tmp_path / name
+    out = folder / "captions.jsonl"
+    shutil.copytree(whole / "run", folder / "run", dirs_exist_ok=True)
+    ended = cluster.run(
+      folder, world, num, "--mode=self_training", f"--out={out}",
+      "--config.eval.batch_size=4", "--config.pseudo.filters=()",
+      "--config.pseudo.samples=32", command="pseudo_label", timeout=200,
+      **options,
+    )  # fmt: skip
+    return ended, out
+
+  one, wanted = captions("one", 1)
+  assert one.codes == [0], one.text
+  fault = {"process": 1, "phase": "answer", "step": 4, "action": "kill"}
+  killed, out = captions("two", 2, fault=fault)
+  assert 0 not in killed.codes and not out.exists(), killed.text
+  two, out = captions("two", 2)
+  assert two.codes == [0, 0] and "12 answers are there" in two.text, two.text
+  assert out.read_bytes() == wanted.read_bytes()
+  lines = wanted.read_text().splitlines()
+  assert len(lines) == len(set(lines)) == 32
+
+
 def test_sigterm_to_a_single_process(world, tmp_path):
   fault = {"process": 0, "phase": "data", "step": 6, "action": "term"}
   ended = cluster.run(tmp_path, world, 1, fault=fault)

@@ -1,12 +1,13 @@
-"""`locvlm_jax.train` or `evaluate` as one process of a test, with a fault.
+"""A command of `locvlm_jax` as one process of a test, with a fault.
 
-  python tests/acceptance/worker.py train|evaluate FLAGS
+  python tests/acceptance/worker.py train|evaluate|pseudo_label FLAGS
 
 LOCVLM_FAULT is json: what to do when process `process` begins `phase` of
 `step`: {"process": 1, "phase": "data", "step": 5, "action": "kill"}. The ids of
 every batch go to `ids-PROCESS.jsonl` in LOCVLM_TEST_FOLDER.
 """
 
+import importlib
 import json
 import os
 import pathlib
@@ -202,10 +203,6 @@ def inject() -> None:
 if __name__ == "__main__":
   from locvlm_jax import command
 
-  name = sys.argv.pop(1)
-  if name == "train":
-    from locvlm_jax import train as module
-  else:
-    from locvlm_jax import evaluate as module
+  module = importlib.import_module(f"locvlm_jax.{sys.argv.pop(1)}")
   inject()
   command.run(module.main)
