@@ -112,14 +112,15 @@ def test_a_model_of_transformers(pictures, tmp_path):
   config = transformers.Mask2FormerConfig(
     backbone_config=swin, feature_size=32, mask_feature_size=32, hidden_dim=32,
     encoder_feedforward_dim=32, encoder_layers=1, decoder_layers=2,
-    num_attention_heads=2, dim_feedforward=32, num_queries=8,
+    num_attention_heads=2, dim_feedforward=32, num_queries=1,
     id2label={0: "cup", 1: "dog", 2: "sky"},
   )  # fmt: skip
   torch.manual_seed(0)
   folder = str(tmp_path / "model")
-  transformers.Mask2FormerForUniversalSegmentation(config).save_pretrained(
-    folder
-  )
+  model = transformers.Mask2FormerForUniversalSegmentation(config)
+  with torch.no_grad():
+    model.class_predictor.bias[:] = torch.tensor([20.0, 0.0, 0.0, 0.0])
+  model.save_pretrained(folder)
   transformers.Mask2FormerImageProcessor(
     size={"height": 64, "width": 64}
   ).save_pretrained(folder)
