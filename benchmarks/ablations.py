@@ -1,0 +1,166 @@
+"""Two of the paper's comparisons, on the micro-world, over seeds.
+
+  python -m benchmarks.ablations pseudo_captions   about 90 minutes on a core
+  python -m benchmarks.ablations video             about 60
+
+`pseudo_captions` (Table 11): stage 2 with the categories as targets, and with
+captions of the objects that the model has made of itself after stage 1; what
+the four sets of region description say. `video` (Tables 6 to 8): the adapter
+alone on conversations about videos (Vid-B), and adapter and LLM on these and on
+what stands still (Vid-B+), for as many steps.
+
+Each arm of a seed has the same data, steps and order of images as the others.
+Prints mean and standard deviation over seeds of each metric, and the margin;
+writes them to DIR/NAME.json. What is finished is not repeated.
+"""
+
+import argparse
+import concurrent.futures
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+
+BASE = "locvlm_jax/assets/micro_base"
+REGIONS = ("rd_refcoco_testB", "rd_refcocoplus_testB", "rd_refcocog_val",
+           "rd_refcocog_test")  # fmt: skip
+PSEUDO = {
+  "world": ("--train=6000", "--val=500", "--videos=8"),
+  "tasks": (*REGIONS, "locpred", "revloc", "hallucination"),
+  "metrics": (*(f"{r}.{m}" for m in ("meteor", "exact") for r in REGIONS),
+              "locpred.acc_iou50", "hallucination.accuracy"),
+  "arms": ("categories", "pseudo-captions"),
+}  # fmt: skip
+VIDEO = {
+  "world": ("--train=100", "--val=500", "--videos=1500"),
+  "tasks": ("video_vqa", "activitynet_qa", "msvd_qa", "msrvtt_qa", "tgif_qa",
+            "hal_act"),
+  "metrics": ("video_vqa.accuracy", "activitynet_qa.accuracy",
+              "msvd_qa.accuracy", "msrvtt_qa.accuracy", "tgif_qa.accuracy",
+              "hal_act.accuracy"),
+  "arms": ("vid_b", "vid_b_plus"),
+}  # fmt: skip
+EXPERIMENTS = {"pseudo_captions": PSEUDO, "video": VIDEO}
+
+
+def run(folder: pathlib.Path, command: str, *arguments: str) -> None:
+  """One command of the package on one core's worth of threads, with a log."""
+  folder.mkdir(parents=True, exist_ok=True)
+  done = folder / f"{command}.done"
+  if done.exists():
+    return
+  line = [sys.executable, "-m", f"locvlm_jax.{command}", *arguments]
+  print("$ python", *line[1:], flush=True)
+  with open(folder / f"{command}.log", "a", encoding="utf-8") as log:
+    code = subprocess.run(line, stdout=log, stderr=log).returncode
+  if code:
+    sys.exit(f"error {code}: see {folder / command}.log")
+  done.touch()
+
+
+def pseudo_captions(out: pathlib.Path, seed: int, arm: str, steps: int) -> None:
+  """Stage 2 by one kind of targets, from the same stage 1."""
+  flags = _common(out, seed)
+  stage1, folder = out / f"stage1-{seed}", out / f"{arm}-{seed}"
+  captions = out / f"captions-{seed}.jsonl"
+  train(stage1, "stage1", *flags)
+  if arm == "pseudo-captions":
+    run(stage1, "pseudo_label", "--config=configs/micro.py:stage1",
+        f"--workdir={stage1}", "--mode=self_training", f"--out={captions}",
+        "--config.eval.max_new_tokens=12", *flags)  # fmt: skip
+    flags.append(f"--config.data.object_captions={captions}")
+  train(
+    folder, "stage2,demo", f"--config.init.checkpoint={stage1}",
+    f"--config.steps={steps}", "--config.data.objectives.loc_pred=2.0",
+    "--config.data.objectives.rev_loc=2.0", *flags,
+  )  # fmt: skip
+
+
+def video(out: pathlib.Path, seed: int, arm: str, steps: int) -> None:
+  """Stage 3 from the reference model."""
+  train(out / f"{arm}-{seed}", arm, f"--config.video.cache={out / 'features'}",
+        f"--config.steps={steps}", *_common(out, seed))  # fmt: skip
+
+
+def _common(out: pathlib.Path, seed: int) -> list[str]:
+  return [f"--config.root={out / 'world'}", f"--config.seed={seed}"]
+
+
+def train(folder: pathlib.Path, words: str, *flags: str) -> None:
+  """A run in `folder`, and its evaluation if it is an arm."""
+  shared = (f"--config=configs/micro.py:{words}", f"--workdir={folder}", *flags)
+  run(folder, "train", *shared)
+  name = folder.parent.name
+  if not folder.name.startswith("stage1"):
+    tasks = ",".join(EXPERIMENTS[name]["tasks"])
+    run(folder, "evaluate", *shared, f"--tasks={tasks}", "--samples=500")
+
+
+def summary(out: pathlib.Path, name: str, seeds: int) -> dict:
+  """{metric: {arm: [values]}}, of what every arm has."""
+  found = {}
+  for arm in EXPERIMENTS[name]["arms"]:
+    for seed in range(seeds):
+      path = out / f"{arm}-{seed}" / "results.json"
+      metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]
+      for metric in EXPERIMENTS[name]["metrics"]:
+        if metric in metrics:
+          arms = found.setdefault(metric, {})
+          arms.setdefault(arm, []).append(metrics[metric])
+  return found
+
+
+def table(found: dict, arms: tuple[str, str]) -> str:
+  """Markdown: mean ± deviation, and the margin of the second arm."""
+  lines = [f"| | {arms[0]} | {arms[1]} | margin |", "|---|---|---|---|"]
+  for metric, values in found.items():
+    one, two = (values[arm] for arm in arms)
+    margin = statistics.fmean(two) - statistics.fmean(one)
+    lines.append(f"| `{metric}` | {_spread(one)} | {_spread(two)} |"
+                 f" {margin:+.3f} |")  # fmt: skip
+  return "\n".join(lines)
+
+
+def _spread(values: list[float]) -> str:
+  deviation = statistics.stdev(values) if len(values) > 1 else float("nan")
+  return f"{statistics.fmean(values):.3f} ± {deviation:.3f}"
+
+
+def main() -> None:
+  """All arms of all seeds, `--jobs` at a time, then the table."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("name", choices=EXPERIMENTS)
+  parser.add_argument("--out", default="runs/ablations", metavar="DIR")
+  parser.add_argument("--seeds", type=int, default=3)
+  parser.add_argument("--steps", type=int, default=800)
+  parser.add_argument("--jobs", type=int, default=1, help="arms at a time")
+  chosen = parser.parse_args()
+  out, name = pathlib.Path(chosen.out) / chosen.name, chosen.name
+  run(out, "data.microworld", f"--out={out / 'world'}",
+      *EXPERIMENTS[name]["world"])  # fmt: skip
+  do = {"pseudo_captions": pseudo_captions, "video": video}[name]
+  seeds = range(chosen.seeds)
+  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(out / "compiled"))
+  os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(8 << 30))
+  with concurrent.futures.ThreadPoolExecutor(chosen.jobs) as pool:
+    # A seed's arms share its stage 1, so that they run one after the other.
+    jobs = [pool.submit(_arms, do, out, name, seed, chosen.steps)
+            for seed in seeds]  # fmt: skip
+    for job in jobs:
+      job.result()
+  found = summary(out, name, chosen.seeds)
+  (out.parent / f"{name}.json").write_text(json.dumps(found, indent=2))
+  print(table(found, EXPERIMENTS[name]["arms"]))
+
+
+def _arms(do, out, name, seed: int, steps: int) -> None:
+  for arm in EXPERIMENTS[name]["arms"]:
+    do(out, seed, arm, steps)
+
+
+if __name__ == "__main__":
+  main()
