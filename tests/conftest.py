@@ -16,8 +16,8 @@ os.environ["XLA_FLAGS"] = " ".join(
     "--xla_llvm_disable_expensive_passes=true",
   )
 )
-# Many tests compile the same step; the cache is this run's alone, and all of its
-# processes'. Only one with a largest size is locked while it is written.
+# Many tests compile the same step; the cache is that of this run's processes.
+# Only one with a largest size is locked while it is written.
 if "PYTEST_XDIST_WORKER" not in os.environ:
   _CACHE = tempfile.mkdtemp(prefix="locvlm_jax_tests_")
   atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)

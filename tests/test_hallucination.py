@@ -136,3 +136,19 @@ def test_a_real_file():
   assert (source[0].width, source[0].height) == (2200, 1467)
   assert {"building", "fountain", "tree"} <= set(source.categories)
   assert not {"van", "car", "traffic light", "window"} & set(source.categories)
+
+
+def test_only_what_is_listed_as_absent_is_denied(tmp_path):
+  """Where a segmenter saw nothing, "no" is not known to be right."""
+  names = ("cup", "dog", "cat", "owl")
+  source = [
+    batch.Record(id=str(i), image="a.jpg", width=100, height=100,
+                 objects=(batch.Object("cup", (10.0, 10.0, 90.0, 90.0)),),
+                 absent=("owl",))
+    for i in range(8)
+  ]  # fmt: skip
+  examples = EVALS["hallucination"].examples(
+    source, coords.Coords("ivb", 100, "box"), "square", 100, names, 0
+  )
+  denied = {e.truth["category"] for e in examples if e.truth["label"] == "no"}
+  assert denied == {"owl"}

@@ -242,7 +242,8 @@ def test_stage_after_stage_then_evaluation(root, tmp_path):
 
 @pytest.mark.parametrize(
   "name, words",
-  [("locvlm_b", "stage1"), ("locvlm_b", "stage2"), ("locvlm_l", "stage2"),
+  [("locvlm_b", "stage1"), ("locvlm_b", "stage2"),
+   pytest.param("locvlm_l", "stage2", marks=pytest.mark.slow),
    ("coco", "stage2"), ("micro", "baseline")],
 )  # fmt: skip
 def test_every_tiny_config_trains(root, tmp_path, name, words):

@@ -240,9 +240,13 @@ def test_rows_of_the_stream(root, text):
 # ------------------------------------------------------------------- training
 
 
-@pytest.mark.parametrize("preset", [locvlm_vid_b, locvlm_vid_b_plus])
+@pytest.mark.parametrize(
+  "preset",
+  [pytest.param(locvlm_vid_b, marks=pytest.mark.slow), locvlm_vid_b_plus],
+  ids=["vid_b", "vid_b_plus"],
+)
 def test_tiny_presets_train(preset, root, tmp_path, monkeypatch):
-  """Vid-B with a cache: it reads each video once."""
+  """With a cache each video is read once."""
   seen, read = [], video.Clips.read
 
   def counted(self, path, *change):
@@ -255,11 +259,9 @@ def test_tiny_presets_train(preset, root, tmp_path, monkeypatch):
   c.data.video_conversations = f"{root}/annotations/videos_train.json"
   c.data.tracks = f"{root}/annotations/videos_train.json"
   c.data.sort_window = 0  # one length of rows, one program
-  if preset is locvlm_vid_b:
-    c.video.cache = str(tmp_path / "cache")
+  c.video.cache = str(tmp_path / "cache")
   train.train(json.loads(c.to_json()), str(tmp_path))
   rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
   assert [json.loads(row)["step"] for row in rows] == [1, 2]
   assert json.loads((tmp_path / "data.json").read_text())["skipped"] == {}
-  if preset is locvlm_vid_b:
-    assert len(seen) == len(set(seen)) == 12
+  assert len(seen) == len(set(seen)) == 12

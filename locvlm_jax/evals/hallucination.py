@@ -17,7 +17,7 @@ from typing import Any
 
 from locvlm_jax import coords as coords_lib
 from locvlm_jax import prompts
-from locvlm_jax.data import batch
+from locvlm_jax.data import batch, objectives
 from locvlm_jax.evals import pope, rules
 from locvlm_jax.evals.example import Example, shuffled, square, take
 
@@ -27,7 +27,8 @@ class Hallucination:
   """Yes or no, read by POPE's rule (`rules.says_no`); "yes" is positive.
 
   A present category has a visible object; an absent one is drawn evenly from
-  the vocabulary without those annotated. Present and absent questions come in
+  the vocabulary without those annotated, and where an image has a list of what
+  is absent, from that. Present and absent questions come in
   pairs, so an image with one present category gives one of each. Metrics:
   `accuracy`, `precision`, `recall`, `f1`, `accuracy_absent`, `yes_rate`;
   counts: `num`, `num_present`, `num_absent`, `unclear` (answers with neither
@@ -56,10 +57,9 @@ class Hallucination:
 
     def groups():
       for record, rng in shuffled(records, seed):
-        annotated = {o.category for o in record.objects}
         visible = self._visible(record, geometry, image_size)
         here = rng.permutation(sorted(allowed & visible))
-        gone = rng.permutation(sorted(allowed - annotated))
+        gone = rng.permutation(sorted(objectives.absent(record, vocabulary)))
         pairs = list(zip(here, gone, strict=False))[: self.per_image]
         questions = [
           [self._example(record, str(present), "yes", geometry),
