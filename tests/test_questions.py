@@ -184,6 +184,27 @@ def test_prediction_files_of_any_form(files, tmp_path):
     _score(*pope, f"--predictions={bad}")
 
 
+def test_gqa_with_its_file_of_choices(files, tmp_path):
+  path = tmp_path / "gqa.json"
+  (question,) = FILES["gqa"][0].values()
+  types = {"structural": "query", "detailed": "positionChoose"}
+  path.write_text(json.dumps({"007": question | {"types": types}}))
+  choices = tmp_path / "choices.json"
+  found = {"valid": ["left", "right"], "plausible": ["right"]}
+  choices.write_text(json.dumps({"007": found}))
+  said = _lines(tmp_path / "said.jsonl", [{"questionId": "007",
+                                           "prediction": "left"}])  # fmt: skip
+  flags = ("--task=gqa", f"--references={path}", f"--predictions={said}")
+  got = _score(*flags, f"--answers={choices}")
+  assert (got["validity"], got["plausibility"]) == (100.0, 0.0)
+  assert "validity" not in _score(*flags)
+  choices.write_text("{}")
+  assert "validity" not in _score(*flags, f"--answers={choices}")
+  choices.write_text(json.dumps({"008": found}))
+  with pytest.raises(batch.DataError, match="'007' is missing"):
+    _score(*flags, f"--answers={choices}")
+
+
 def test_answers_of_evaluate_need_no_references(files, tmp_path):
   source = questions.Questions("gqa", *files[0]["gqa"], files[1])
   (example,) = EVALS["gqa"].examples(source, FORM, "square", 32, (), seed=0)

@@ -118,13 +118,19 @@ def _coco_stems(image: int) -> tuple[str, ...]:
 
 
 def gqa(questions: str, answers: str = "") -> Iterator[Question]:
-  """GQA's files (`cs.stanford.edu/people/dorarad/gqa`)."""
-  del answers
-  rows = _json(questions)
-  if not isinstance(rows, dict):
-    raise batch.DataError(f"{questions}: not an object of questions.")
+  """GQA's files (`cs.stanford.edu/people/dorarad/gqa`).
+
+  `answers` is the file of valid and plausible ones, {id: {"valid": [...],
+  "plausible": [...]}}, which validity and plausibility need.
+  """
+  rows, choices = _json(questions), _json(answers) if answers else {}
+  for path, content in ((questions, rows), (answers, choices)):
+    if not isinstance(content, dict):
+      raise batch.DataError(f"{path}: not an object of questions.")
   for number, row in rows.items():
     origin = f"{questions}: question {number}"
+    if choices and row.get("isBalanced", True):
+      row = row | {"choices": coco.field(choices, number, answers)}
     answer = (row["answer"],) if "answer" in row else ()
     yield Question(
       number, (str(coco.field(row, "imageId", origin)),),

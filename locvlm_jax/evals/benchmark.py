@@ -38,10 +38,10 @@ def _gqa(examples: Sequence[Example], answers: Sequence[str]) -> Scores:
   if not all(e.truth["answers"] for e in examples):
     return {}
   said = map(gqa_scores.from_text, answers)
-  return gqa_scores.scores(
-    {e.id: e.truth["notes"] for e in examples},
-    dict(zip([e.id for e in examples], said, strict=True)),
-  )
+  notes = {e.id: e.truth["notes"] for e in examples}
+  choices = {i: n["choices"] for i, n in notes.items() if "choices" in n}
+  predictions = dict(zip(notes, said, strict=True))
+  return gqa_scores.scores(notes, predictions, choices or None)
 
 
 def _open(examples: Sequence[Example], answers: Sequence[str]) -> Scores:
