@@ -60,21 +60,25 @@ def run(folder: pathlib.Path, command: str, *arguments: str) -> None:
   done.touch()
 
 
+def prepare(out: pathlib.Path, seed: int) -> None:
+  """What the arms of a seed of `pseudo_captions` share, and the captions."""
+  flags, stage1 = _common(out, seed), out / f"stage1-{seed}"
+  shared = ("--config=configs/micro.py:stage1", f"--workdir={stage1}", *flags)
+  run(stage1, "train", *shared)
+  run(stage1, "pseudo_label", *shared, "--mode=self_training",
+      f"--out={out}/captions-{seed}.jsonl",
+      "--config.eval.max_new_tokens=12")  # fmt: skip
+
+
 def pseudo_captions(out: pathlib.Path, seed: int, arm: str, steps: int) -> None:
   """Stage 2 by one kind of targets, from the same stage 1."""
-  flags = _common(out, seed)
-  stage1, folder = out / f"stage1-{seed}", out / f"{arm}-{seed}"
-  captions = out / f"captions-{seed}.jsonl"
-  train(stage1, "stage1", *flags)
-  if arm == "pseudo-captions":
-    run(stage1, "pseudo_label", "--config=configs/micro.py:stage1",
-        f"--workdir={stage1}", "--mode=self_training", f"--out={captions}",
-        "--config.eval.max_new_tokens=12", *flags)  # fmt: skip
-    flags.append(f"--config.data.object_captions={captions}")
+  captions = out / f"captions-{seed}.jsonl" if arm == "pseudo-captions" else ""
   train(
-    folder, "stage2,demo", f"--config.init.checkpoint={stage1}",
-    f"--config.steps={steps}", "--config.data.objectives.loc_pred=2.0",
-    "--config.data.objectives.rev_loc=2.0", *flags,
+    out / f"{arm}-{seed}", "stage2,demo", f"--config.steps={steps}",
+    f"--config.init.checkpoint={out}/stage1-{seed}",
+    f"--config.data.object_captions={captions}",
+    "--config.data.objectives.loc_pred=2.0",
+    "--config.data.objectives.rev_loc=2.0", *_common(out, seed),
   )  # fmt: skip
 
 
@@ -89,13 +93,11 @@ def _common(out: pathlib.Path, seed: int) -> list[str]:
 
 
 def train(folder: pathlib.Path, words: str, *flags: str) -> None:
-  """A run in `folder`, and its evaluation if it is an arm."""
+  """An arm in `folder`, and its evaluation."""
   shared = (f"--config=configs/micro.py:{words}", f"--workdir={folder}", *flags)
   run(folder, "train", *shared)
-  name = folder.parent.name
-  if not folder.name.startswith("stage1"):
-    tasks = ",".join(EXPERIMENTS[name]["tasks"])
-    run(folder, "evaluate", *shared, f"--tasks={tasks}", "--samples=500")
+  tasks = ",".join(EXPERIMENTS[folder.parent.name]["tasks"])
+  run(folder, "evaluate", *shared, f"--tasks={tasks}", "--samples=500")
 
 
 def summary(out: pathlib.Path, name: str, seeds: int) -> dict:
@@ -143,23 +145,17 @@ def main() -> None:
   run(out, "data.microworld", f"--out={out / 'world'}",
       *EXPERIMENTS[name]["world"])  # fmt: skip
   do = {"pseudo_captions": pseudo_captions, "video": video}[name]
-  seeds = range(chosen.seeds)
+  seeds, arms = range(chosen.seeds), EXPERIMENTS[name]["arms"]
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(out / "compiled"))
   os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(8 << 30))
   with concurrent.futures.ThreadPoolExecutor(chosen.jobs) as pool:
-    # A seed's arms share its stage 1, so that they run one after the other.
-    jobs = [pool.submit(_arms, do, out, name, seed, chosen.steps)
-            for seed in seeds]  # fmt: skip
-    for job in jobs:
-      job.result()
+    if name == "pseudo_captions":
+      list(pool.map(lambda seed: prepare(out, seed), seeds))
+    pairs = [(seed, arm) for seed in seeds for arm in arms]
+    list(pool.map(lambda pair: do(out, *pair, chosen.steps), pairs))
   found = summary(out, name, chosen.seeds)
   (out.parent / f"{name}.json").write_text(json.dumps(found, indent=2))
-  print(table(found, EXPERIMENTS[name]["arms"]))
-
-
-def _arms(do, out, name, seed: int, steps: int) -> None:
-  for arm in EXPERIMENTS[name]["arms"]:
-    do(out, seed, arm, steps)
+  print(table(found, arms))
 
 
 if __name__ == "__main__":
