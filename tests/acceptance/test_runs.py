@@ -131,15 +131,28 @@ def test_sigterm_in_every_phase(world, tmp_path):
 
 
 def test_sigterm_in_evaluation(world, whole, tmp_path):
+  """Both stop after the same batch, and go on without asking twice."""
   shutil.copytree(whole / "run", tmp_path / "run")
   fault = {"process": 1, "phase": "answer", "step": 1, "action": "term"}
   flags = ("--config.eval.batch_size=4", "--config.eval.samples=32",
            "--tasks=locpred")  # fmt: skip
-  ended = cluster.run(
-    tmp_path, world, 2, *flags, command="evaluate", fault=fault, timeout=200
-  )
+
+  def evaluate(**options):
+    return cluster.run(
+      tmp_path, world, 2, *flags, command="evaluate", timeout=200, **options
+    )
+
+  ended = evaluate(fault=fault)
   assert ended.codes == [75, 75], ended.text
-  assert "preempted after 2 batches" in ended.logs[0]
+  batches = re.findall(r"preempted after (\d+) batches", ended.text)
+  assert len(batches) == 2 and len(set(batches)) == 1, ended.text
+  ended = evaluate()
+  assert ended.codes == [0, 0], ended.text
+  told = f"{4 * int(batches[0])} answers are there already"
+  assert told in ended.logs[0], ended.text
+  rows = (tmp_path / "run/predictions.jsonl").read_text().splitlines()
+  ids = [json.loads(row)["id"] for row in rows]
+  assert len(ids) == len(set(ids)) > 4 * int(batches[0])
 
 
 def test_pseudo_captions_of_two_processes(world, whole, tmp_path):
