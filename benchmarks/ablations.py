@@ -6,9 +6,9 @@
 `pseudo_captions` (Table 11): stage 2 with the categories as targets, and with
 captions of the objects that the model itself has made after stage 1; region
 description, whose METEOR wants Java (README).
-`video` (Tables 6 to 8): the adapter alone on conversations about videos (Vid-B),
-and adapter and LLM on these and on what stands still (Vid-B+), for as many
-steps, both from the committed reference.
+`video` (Tables 6 to 8): the adapter alone on conversations about videos
+(Vid-B), and adapter and LLM on these and on what stands still (Vid-B+), for as
+many steps, both from the committed reference.
 
 The arms of a seed have the same data, steps and order of images. Prints mean
 and standard deviation over seeds of each metric, and the margin; writes all
