@@ -1,0 +1,79 @@
+"""Locations by the grammar and by free decoding, one question at a time.
+
+  python -m locvlm_jax.data.microworld --out runs/mw --train 100 --val 500
+  python -m benchmarks.constrained --root runs/mw
+
+The committed reference is asked LocPred questions about held-out pictures; the
+two ways take turns, a hundred questions each, and so share what the machine
+does.
+Prints the share of answers that hold a location, Acc@0.5, and boxes a second:
+locations that can be read, per second of answering.
+"""
+
+import argparse
+import dataclasses
+import json
+import statistics
+import time
+
+import jax
+
+from configs import micro
+from locvlm_jax import answering, build, sharding
+from locvlm_jax.evals import EVALS
+
+PART = 100
+
+
+def _config(root: str, num: int) -> dict:
+  config = micro.get_config("stage2")
+  config.root = root
+  config.eval.update(samples=num, batch_size=1)
+  return json.loads(config.to_json())
+
+
+def _timed(answerer, part) -> tuple[list[str], float]:
+  began = time.perf_counter()
+  answers = [answerer([example])[0] for example in part]
+  return answers, time.perf_counter() - began
+
+
+def measure(root: str, num: int) -> dict:
+  """{way: metrics and boxes a second}, and the median of the parts' ratios."""
+  config, task = _config(root, num), EVALS["locpred"]
+  examples = build.questions(config, task)
+  mesh = sharding.make_mesh(config["mesh"])
+  with jax.set_mesh(mesh):
+    free = answering.Answerer.load(config, mesh, "", micro.REFERENCE)
+    legal = {**config, "eval": {**config["eval"], "constrained": True}}
+    ways = {
+      "free": free,
+      "constrained": dataclasses.replace(free, config=legal),
+    }
+    for answerer in ways.values():
+      _timed(answerer, examples)  # compiles every length of prompts
+    said, seconds = {n: [] for n in ways}, {n: [] for n in ways}
+    for i in range(0, len(examples), PART):
+      for name, answerer in ways.items():
+        answers, took = _timed(answerer, examples[i : i + PART])
+        said[name] += answers
+        seconds[name].append(took)
+  result = {name: task.score(examples, said[name]) for name in ways}
+  for name, metrics in result.items():
+    boxes = metrics["num"] * metrics["parse_rate"]
+    metrics["boxes_per_s"] = boxes / sum(seconds[name])
+  speeds = zip(seconds["free"], seconds["constrained"], strict=True)
+  faster = statistics.median(f / c for f, c in speeds)
+  rates = [m["boxes_per_s"] for m in result.values()]
+  return {**result, "answers, median of parts": faster,
+          "boxes": rates[1] / rates[0]}  # fmt: skip
+
+
+if __name__ == "__main__":
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("--root", required=True, help="a micro-world")
+  parser.add_argument("--num", type=int, default=1000)
+  chosen = parser.parse_args()
+  print(json.dumps(measure(chosen.root, chosen.num), indent=2))
