@@ -191,7 +191,7 @@ class Answerer:
     """Prompts and pictures on the mesh, each host's own rows."""
     prompts_ = [[*self._prompt(x), *opening] for x in examples]
     longest = max(len(p) for p in prompts_)
-    longest += -longest % decode.PROMPT_MULTIPLE
+    longest = decode.padded(longest)
     pad = self.spec.tokenizer.pad_id
     tokens = np.full((len(prompts_), longest), pad, np.int32)
     for row, prompt in zip(tokens, prompts_, strict=True):

@@ -16,8 +16,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, UInt8
 
 from locvlm_jax.models import llama, locvlm, video
 
-# Callers pad prompts to a multiple of it, so that few shapes are compiled.
-PROMPT_MULTIPLE = 64
+_LEAST_STEP = 16  # between two lengths that prompts are padded to
 
 
 class State(NamedTuple):
@@ -28,6 +27,19 @@ class State(NamedTuple):
   done: Bool[Array, " B"]
   output: Int[Array, "B G"]
   cache: llama.Cache
+
+
+def padded(length: int) -> int:
+  """What callers pad a prompt of this many positions to.
+
+  Few lengths, so that few programs are compiled, and yet little padding, which
+  a prefill of one row pays for in full: 16, 32, ... 256, 288, ... 512, 576, ...
+
+  >>> [padded(n) for n in (5, 130, 257, 700)]
+  [16, 144, 288, 704]
+  """
+  step = max(_LEAST_STEP, 1 << (max(length, 1) - 1).bit_length() >> 4)
+  return length + -length % step
 
 
 class _Choice(NamedTuple):

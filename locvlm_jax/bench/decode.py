@@ -101,7 +101,7 @@ def _batch(directory: str, model, rows: int) -> dict:
   ]  # fmt: skip
   longest = max(map(len, encoded))
   # As answers are padded; the peer leaves what is padding in all rows.
-  longest += -longest % decode.PROMPT_MULTIPLE
+  longest = decode.padded(longest)
   tokens = np.zeros((rows, longest), np.int32)
   for row, prompt in zip(tokens, encoded, strict=True):
     row[: len(prompt)] = prompt
