@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
-from test_commands import run
+from zygote import run
 
 from locvlm_jax import coords, geometry
 from locvlm_jax.data import coco, conversations, objectives

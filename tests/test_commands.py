@@ -1,14 +1,12 @@
 """The command lines as a user meets them: help, and one line for a mistake."""
 
 import json
-import os
 import pathlib
 import re
-import subprocess
-import sys
 import time
 
 import pytest
+from zygote import run
 
 from locvlm_jax.data import microworld
 
@@ -17,14 +15,6 @@ COMMANDS = ("train", "evaluate", "generate", "reproduce", "report",
             "convert", "build_data", "pseudo_label", "overlap",
             "train_tokenizer", "plan", "profile", "data.microworld",
             "data.inspect")  # fmt: skip
-
-
-def run(command: str, *arguments: str) -> subprocess.CompletedProcess:
-  env = {**os.environ, "JAX_PLATFORMS": "cpu"}
-  return subprocess.run(
-    [sys.executable, "-m", f"locvlm_jax.{command}", *arguments],
-    cwd=ROOT, env=env, capture_output=True, text=True, timeout=120,
-  )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

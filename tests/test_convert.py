@@ -14,9 +14,9 @@ import safetensors.numpy
 import torch_files
 from absl import flags
 from absl.testing import flagsaver
-from test_commands import run
 from test_models import golden
 from test_weights import TOY, params_of
+from zygote import run
 
 from locvlm_jax import convert, tokenizer
 from locvlm_jax.weights import read, write

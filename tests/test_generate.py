@@ -4,7 +4,7 @@ import json
 
 import pytest
 from PIL import Image
-from test_commands import run
+from zygote import run
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 from PIL import Image
-from test_commands import run
+from zygote import run
 
 from locvlm_jax.data import (
   batch,

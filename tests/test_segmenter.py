@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from test_commands import run
+from zygote import run
 
 from locvlm_jax import segmenter
 from locvlm_jax.data import coco, panoptic, tracks

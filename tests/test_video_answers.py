@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 from PIL import Image
-from test_commands import run
+from zygote import run
 
 from configs import micro
 from locvlm_jax import evaluate
