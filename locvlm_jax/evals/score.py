@@ -50,8 +50,11 @@ def _parser() -> argparse.ArgumentParser:
       help=", ".join(EVALS))  # fmt: skip
   add("--predictions", required=True, help="the answers")
   add("--references", help="the benchmark's questions, or expressions")
-  add("--answers", default="", help="its answers, where apart;"
-      " of GQA the valid and plausible ones")
+  add(
+    "--answers",
+    default="",
+    help="its answers, where apart; of GQA the valid and plausible ones",
+  )
   add("--upload", help="write what the benchmark's server takes")
   add("--judge_url", help="of a service with /chat/completions")
   add("--judge_model", help="its model")
