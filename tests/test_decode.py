@@ -241,3 +241,11 @@ def test_log_likelihood_is_that_of_single_steps(params):
                     "lengths": lengths, "loss_mask": mask},
   )  # fmt: skip
   np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_prompts_are_padded_little_and_to_few_lengths():
+  lengths = [decode.padded(n) for n in range(1, 2049)]
+  assert lengths == sorted(lengths) and len(set(lengths)) == 40
+  for n, length in enumerate(lengths, 1):
+    assert 0 <= length - n < max(16, n / 8) and length % 16 == 0
+    assert decode.padded(length) == length
