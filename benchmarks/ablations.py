@@ -35,10 +35,8 @@ PSEUDO = {
 }  # fmt: skip
 VIDEO = {
   "world": ("--train=100", "--val=500", "--videos=1500"),
-  "tasks": ("video_vqa", "activitynet_qa", "msvd_qa", "msrvtt_qa", "tgif_qa",
-            "hal_act"),
-  "metrics": ("video_vqa.accuracy", "activitynet_qa.accuracy",
-              "msvd_qa.accuracy", "msrvtt_qa.accuracy", "tgif_qa.accuracy",
+  "tasks": ("video_vqa", "activitynet_qa", "hal_act"),
+  "metrics": ("video_vqa.accuracy", "activitynet_qa.match",
               "hal_act.accuracy"),
   "arms": ("vid_b", "vid_b_plus"),
 }  # fmt: skip
