@@ -2,7 +2,8 @@
 
 A Llava directory answers pictures of noise with prompts of different lengths;
 both sides write the same number of tokens and never stop early. The peer, with
---peer and torch installed, gets the same weights, tokens and pixels.
+--peer and torch installed, gets the same weights, tokens and pixels. With
+--model both have random weights of that size, each its own.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from locvlm_jax import decode, prompts, tokenizer
-from locvlm_jax.bench import timing
+from locvlm_jax.bench import timing, train
 from locvlm_jax.models import locvlm
 from locvlm_jax.weights import read
 
@@ -24,6 +25,8 @@ _QUESTIONS = (
   "Where is the cup?", "What is in the picture?",
   "Is there a dog next to the tall red chair?", "Describe the picture.",
 )  # fmt: skip
+# Text tokens of the rows' prompts where no tokenizer is there.
+_TEXT = (47, 52, 60, 49)
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -34,6 +37,7 @@ def add_arguments(parser) -> None:
     "--checkpoint", default=os.path.normpath(_ASSETS),
     help="a Llava directory in Hugging Face layout; default: the micro model",
   )  # fmt: skip
+  parser.add_argument("--model", choices=train.SIZES, help="random weights")
   parser.add_argument("--batch_sizes", default="1,16", help="comma list")
   parser.add_argument("--new_tokens", type=int, default=64)
   parser.add_argument("--rounds", type=int, default=5)
@@ -45,24 +49,42 @@ def add_arguments(parser) -> None:
 
 def measure(arguments) -> dict:
   """Tokens a second for each batch size, prefill included."""
-  params, config = read.load_llava(arguments.checkpoint)
-  model = locvlm.LocVLM(dataclasses.replace(config, dtype=arguments.dtype))
-  dtype = jnp.dtype(arguments.dtype)
-  params = jax.tree.map(functools.partial(jnp.asarray, dtype=dtype), params)
-  model, params = locvlm.by_layer(model, params)
+  model, params = (_random if arguments.model else _loaded)(arguments)
   peer = _Peer(arguments, model) if arguments.peer else None
   result = {
     "device": jax.devices()[0].device_kind, "dtype": arguments.dtype,
+    "model": arguments.model or arguments.checkpoint,
     "new_tokens": arguments.new_tokens,
   }  # fmt: skip
   for rows in map(int, arguments.batch_sizes.split(",")):
-    batch = _batch(arguments.checkpoint, model, rows)
+    batch = _batch(arguments, model, rows)
     ours = functools.partial(
       decode.generate, model, params, batch, stop=[-2],
       max_new_tokens=arguments.new_tokens,
     )  # fmt: skip
     result[f"batch {rows}"] = _compared(ours, peer, batch, arguments)
   return result
+
+
+def _loaded(arguments) -> tuple:
+  """(model, parameters) of the Llava directory."""
+  params, config = read.load_llava(arguments.checkpoint)
+  model = locvlm.LocVLM(dataclasses.replace(config, dtype=arguments.dtype))
+  dtype = jnp.dtype(arguments.dtype)
+  params = jax.tree.map(functools.partial(jnp.asarray, dtype=dtype), params)
+  return locvlm.by_layer(model, params)
+
+
+def _random(arguments) -> tuple:
+  """(model, parameters) of --model."""
+  config = train.config(arguments.model)
+  model = locvlm.LocVLM(dataclasses.replace(config, dtype=arguments.dtype))
+
+  def init(key):
+    params = locvlm.init_params(model, key)
+    return jax.tree.map(lambda x: x.astype(arguments.dtype), params)
+
+  return locvlm.by_layer(model, jax.jit(init)(jax.random.key(0)))
 
 
 def _compared(ours, peer, batch, arguments) -> dict:
@@ -82,23 +104,37 @@ def _compared(ours, peer, batch, arguments) -> dict:
   )
   if not peer:
     return {"tokens_per_s": rates}
-  return {
+  result = {
     "tokens_per_s": rates,
     "ratio": rates["ours"]["median"] / rates["peer"]["median"],
-    "same_tokens": float((answers == peer.generate(batch)).mean()),
   }
+  if not arguments.model:
+    same = (answers == peer.generate(batch)).mean()
+    result["same_tokens"] = float(same)
+  return result
 
 
-def _batch(directory: str, model, rows: int) -> dict:
+def _prompts(arguments, model, rows: int) -> list[np.ndarray]:
+  """Prompts of several lengths, each about one picture."""
+  visual = model.config.vision.num_patches
+  if arguments.model:
+    rng = np.random.default_rng(0)
+    made = [rng.integers(3, model.config.llm.vocab_size, visual + n)
+            for n in _TEXT]  # fmt: skip
+    for ids in made:
+      ids[1 : 1 + visual] = locvlm.IMAGE_TOKEN
+  else:
+    text = tokenizer.Tokenizer.load(arguments.checkpoint)
+    made = [
+      tokenizer.encode_prompt(text, prompts.FORMATS["v1"], [], question, visual)
+      for question in _QUESTIONS
+    ]
+  return [made[i % len(made)] for i in range(rows)]
+
+
+def _batch(arguments, model, rows: int) -> dict:
   """Prompts of several lengths, each with a picture of noise."""
-  text, vision = tokenizer.Tokenizer.load(directory), model.config.vision
-  encoded = [
-    tokenizer.encode_prompt(
-      text, prompts.FORMATS["v1"], [], _QUESTIONS[i % len(_QUESTIONS)],
-      vision.num_patches,
-    )
-    for i in range(rows)
-  ]  # fmt: skip
+  encoded, vision = _prompts(arguments, model, rows), model.config.vision
   longest = max(map(len, encoded))
   # As answers are padded; the peer leaves what is padding in all rows.
   longest = decode.padded(longest)
@@ -127,9 +163,12 @@ class _Peer:
     self._device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     self._dtype = getattr(torch, arguments.dtype)
     kind = transformers.LlavaForConditionalGeneration
-    self._model = kind.from_pretrained(
-      arguments.checkpoint, dtype=self._dtype
-    ).to(self._device)
+    if arguments.model:
+      shape = train.config(arguments.model)
+      self._model = train.llava(shape, self._device, self._dtype)
+    else:
+      found = kind.from_pretrained(arguments.checkpoint, dtype=self._dtype)
+      self._model = found.to(self._device)
     self._model.eval()
     self._vocabulary = model.config.llm.vocab_size
 
@@ -150,6 +189,7 @@ class _Peer:
         input_ids=torch.tensor(ids, dtype=torch.long).to(self._device),
         attention_mask=torch.tensor(mask).to(self._device),
         pixel_values=pixels.to(self._device), do_sample=False,
+        use_cache=True,
         max_new_tokens=self._num, eos_token_id=None, pad_token_id=0,
         suppress_tokens=[image] if image >= self._vocabulary else None,
       )  # fmt: skip

@@ -39,6 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("--steps", type=int, default=5, help="timed, a round")
   parser.add_argument("--rounds", type=int, default=4)
   parser.add_argument("--peer", action="store_true", help="PyTorch too")
+  parser.add_argument(
+    "--trace", help="a folder for a trace of three more steps of ours"
+  )
 
 
 def measure(arguments: argparse.Namespace) -> dict:
@@ -147,6 +150,16 @@ def _timed(step: Callable[[], None], wait: Callable[[], None], arguments):
   return seconds
 
 
+def _traced(train_step: Callable, now: dict, rows, directory: str) -> None:
+  """Three more steps, traced as a run's are (`locvlm_jax.profile`)."""
+  from locvlm_jax import tracing
+
+  profile = {"steps": (1, 3), "hlo": False, "memory": False}
+  train_step = tracing.traced(train_step, profile, directory, 0)
+  for _ in range(3):
+    now["state"], now["scalars"] = train_step(now["state"], rows)
+
+
 def _optimizer(arguments) -> dict:
   return {"name": "adamw", "lr": 2e-5, "warmup_ratio": 0.03, "b1": 0.9,
           "b2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "clip_norm": 1.0,
@@ -184,6 +197,8 @@ def _ours(arguments) -> dict:
       now["state"], now["scalars"] = train_step(now["state"], rows)
 
     seconds = _timed(step, lambda: jax.block_until_ready(now), arguments)
+    if arguments.trace:
+      _traced(train_step, now, rows, arguments.trace)
   device = jax.devices()[0]
   forward = metrics.forward_flops(model, arguments.text)
   return {
@@ -255,8 +270,8 @@ def _peer(arguments, tuned: bool) -> dict:
   cuda = torch.cuda.is_available()
   device = "cuda" if cuda else "cpu"
   low = shape.dtype == "bfloat16"
-  model = _llava(shape).to(
-    device, torch.bfloat16 if low and not tuned else None
+  model = llava(
+    shape, device, torch.bfloat16 if low and not tuned else torch.float32
   )
   _freeze(model, arguments.stage)
   if arguments.remat != "none" or not tuned and low:
@@ -308,11 +323,13 @@ def _peer(arguments, tuned: bool) -> dict:
   }  # fmt: skip
 
 
-def _llava(shape):
-  """A Llava of `shape` with random weights; its adapter always has two layers.
+def llava(shape, device: str, dtype):
+  """transformers' Llava of `shape` with random weights, born on `device`.
 
-  One token more than the vocabulary stands for the image.
+  Its adapter always has two layers, and one token more than the vocabulary
+  stands for the image.
   """
+  import torch
   import transformers
 
   v, t = shape.vision, shape.llm
@@ -334,9 +351,10 @@ def _llava(shape):
     image_token_index=t.vocab_size,
     vision_feature_layer=v.feature_layer,
   )
-  return transformers.LlavaForConditionalGeneration._from_config(
-    whole, attn_implementation="sdpa"
-  )
+  with torch.device(device):  # billions of draws take a CPU minutes
+    return transformers.LlavaForConditionalGeneration._from_config(
+      whole, attn_implementation="sdpa", dtype=dtype
+    )
 
 
 def _freeze(model, stage: int) -> None:
