@@ -35,7 +35,7 @@ demo base reference: export MALLOC_TRIM_THRESHOLD_ := 100000000000
 demo base reference: export MALLOC_TOP_PAD_ := 268435456
 demo base reference: export MALLOC_ARENA_MAX := 1
 demo: $(READY)
-	$(BIN)/python -m locvlm_jax.data.microworld --out runs/microworld \
+	$(BIN)/python -m locvlm_jax.microworld --out runs/microworld \
 	  --train 6000 --val 500 --videos 8
 	$(BIN)/python -m locvlm_jax.reproduce --config configs/micro.py:demo \
 	  --workdir runs/demo $(if $(REFERENCE),--reference $(REFERENCE))
@@ -46,7 +46,7 @@ TRAIN := $(BIN)/python -m locvlm_jax.train
 CONVERT := $(BIN)/python -m locvlm_jax.convert
 
 $(BASE_WORLD)/microworld.json: | $(READY)
-	$(BIN)/python -m locvlm_jax.data.microworld --out $(BASE_WORLD) \
+	$(BIN)/python -m locvlm_jax.microworld --out $(BASE_WORLD) \
 	  --train 40000 --val 500 --videos 8 --portraits 40000
 
 base: $(READY) $(BASE_WORLD)/microworld.json

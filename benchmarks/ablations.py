@@ -63,27 +63,40 @@ def prepare(out: pathlib.Path, seed: int) -> None:
   flags, stage1 = _common(out, seed), out / f"stage1-{seed}"
   shared = ("--config=configs/micro.py:stage1", f"--workdir={stage1}", *flags)
   run(stage1, "train", *shared)
-  run(stage1, "pseudo_label", *shared, "--mode=self_training",
-      f"--out={out}/captions-{seed}.jsonl",
-      "--config.eval.max_new_tokens=12")  # fmt: skip
+  run(
+    stage1,
+    "pseudo_label",
+    *shared,
+    "--mode=self_training",
+    f"--out={out}/captions-{seed}.jsonl",
+    "--config.eval.max_new_tokens=12",
+  )
 
 
 def pseudo_captions(out: pathlib.Path, seed: int, arm: str, steps: int) -> None:
   """Stage 2 by one kind of targets, from the same stage 1."""
   captions = out / f"captions-{seed}.jsonl" if arm == "pseudo-captions" else ""
   train(
-    out / f"{arm}-{seed}", "stage2,demo", f"--config.steps={steps}",
+    out / f"{arm}-{seed}",
+    "stage2,demo",
+    f"--config.steps={steps}",
     f"--config.init.checkpoint={out}/stage1-{seed}",
     f"--config.data.object_captions={captions}",
     "--config.data.objectives.loc_pred=2.0",
-    "--config.data.objectives.rev_loc=2.0", *_common(out, seed),
-  )  # fmt: skip
+    "--config.data.objectives.rev_loc=2.0",
+    *_common(out, seed),
+  )
 
 
 def video(out: pathlib.Path, seed: int, arm: str, steps: int) -> None:
   """Stage 3 from the reference model."""
-  train(out / f"{arm}-{seed}", arm, f"--config.video.cache={out / 'features'}",
-        f"--config.steps={steps}", *_common(out, seed))  # fmt: skip
+  train(
+    out / f"{arm}-{seed}",
+    arm,
+    f"--config.video.cache={out / 'features'}",
+    f"--config.steps={steps}",
+    *_common(out, seed),
+  )
 
 
 def _common(out: pathlib.Path, seed: int) -> list[str]:
@@ -118,8 +131,9 @@ def table(found: dict, arms: tuple[str, str]) -> str:
   for metric, values in found.items():
     one, two = (values[arm] for arm in arms)
     margin = statistics.fmean(two) - statistics.fmean(one)
-    lines.append(f"| `{metric}` | {_spread(one)} | {_spread(two)} |"
-                 f" {margin:+.3f} |")  # fmt: skip
+    lines.append(
+      f"| `{metric}` | {_spread(one)} | {_spread(two)} | {margin:+.3f} |"
+    )
   return "\n".join(lines)
 
 
@@ -140,8 +154,7 @@ def main() -> None:
   parser.add_argument("--jobs", type=int, default=1, help="arms at a time")
   chosen = parser.parse_args()
   out, name = pathlib.Path(chosen.out) / chosen.name, chosen.name
-  run(out, "data.microworld", f"--out={out / 'world'}",
-      *EXPERIMENTS[name]["world"])  # fmt: skip
+  run(out, "microworld", f"--out={out / 'world'}", *EXPERIMENTS[name]["world"])
   do = {"pseudo_captions": pseudo_captions, "video": video}[name]
   seeds, arms = range(chosen.seeds), EXPERIMENTS[name]["arms"]
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(out / "compiled"))

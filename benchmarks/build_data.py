@@ -32,13 +32,16 @@ def annotations(rng: np.random.Generator) -> list[dict]:
   polygon = rng.uniform(0, 480, 24).round(2).tolist()
   return [
     {
-      "id": i, "image_id": int(images[i]), "category_id": int(categories[i]),
+      "id": i,
+      "image_id": int(images[i]),
+      "category_id": int(categories[i]),
       "bbox": [*corner[i].tolist(), *size[i].tolist()],
-      "iscrowd": int(crowds[i]), "area": float(size[i].prod()),
+      "iscrowd": int(crowds[i]),
+      "area": float(size[i].prod()),
       "segmentation": [polygon],
     }
     for i in range(n)
-  ]  # fmt: skip
+  ]
 
 
 def write(path: str) -> None:
@@ -51,9 +54,10 @@ def write(path: str) -> None:
     {"id": i, "name": f"thing {i}"} for i in range(1, NUM_CATEGORIES + 1)
   ]
   content = {
-    "images": images, "categories": categories,
+    "images": images,
+    "categories": categories,
     "annotations": annotations(np.random.default_rng(0)),
-  }  # fmt: skip
+  }
   with open(path, "w", encoding="utf-8") as f:
     json.dump(content, f)
 
@@ -65,9 +69,16 @@ def main() -> None:
     print(f"{os.path.getsize(path) / 2**20:,.0f} MiB of annotations")
     began = time.monotonic()
     subprocess.run(
-      [sys.executable, "-m", "locvlm_jax.build_data", f"--instances={path}",
-       f"--images={folder}", f"--out={folder}/out.jsonl"], check=True,
-    )  # fmt: skip
+      [
+        sys.executable,
+        "-m",
+        "locvlm_jax.build_data",
+        f"--instances={path}",
+        f"--images={folder}",
+        f"--out={folder}/out.jsonl",
+      ],
+      check=True,
+    )
     seconds = time.monotonic() - began
   used = resource.getrusage(resource.RUSAGE_CHILDREN)
   cores, peak = used.ru_utime + used.ru_stime, used.ru_maxrss / 2**20

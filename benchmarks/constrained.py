@@ -1,6 +1,6 @@
 """Locations by the grammar and by free decoding, one question at a time.
 
-  python -m locvlm_jax.data.microworld --out runs/mw --train 100 --val 500
+  python -m locvlm_jax.microworld --out runs/mw --train 100 --val 500
   python -m benchmarks.constrained --root runs/mw
 
 The committed reference is asked LocPred questions about held-out pictures; the
@@ -19,8 +19,10 @@ import time
 import jax
 
 from configs import micro
-from locvlm_jax import answering, build, sharding
-from locvlm_jax.evals import EVALS
+from locvlm_jax import assemble
+from locvlm_jax.evals.tasks import EVALS
+from locvlm_jax.inference import predictor
+from locvlm_jax.parallel import sharding
 
 PART = 100
 
@@ -41,10 +43,10 @@ def _timed(answerer, part) -> tuple[list[str], float]:
 def measure(root: str, num: int) -> dict:
   """{way: metrics and boxes a second}, and the median of the parts' ratios."""
   config, task = _config(root, num), EVALS["locpred"]
-  examples = build.questions(config, task)
+  examples = assemble.questions(config, task)
   mesh = sharding.make_mesh(config["mesh"])
   with jax.set_mesh(mesh):
-    free = answering.Answerer.load(config, mesh, "", micro.REFERENCE)
+    free = predictor.Predictor.load(config, mesh, "", micro.REFERENCE)
     legal = {**config, "eval": {**config["eval"], "constrained": True}}
     ways = {
       "free": free,
@@ -65,8 +67,11 @@ def measure(root: str, num: int) -> dict:
   speeds = zip(seconds["free"], seconds["constrained"], strict=True)
   faster = statistics.median(f / c for f, c in speeds)
   rates = [m["boxes_per_s"] for m in result.values()]
-  return {**result, "answers, median of parts": faster,
-          "boxes": rates[1] / rates[0]}  # fmt: skip
+  return {
+    **result,
+    "answers, median of parts": faster,
+    "boxes": rates[1] / rates[0],
+  }
 
 
 if __name__ == "__main__":

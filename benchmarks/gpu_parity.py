@@ -3,8 +3,8 @@
   python -m benchmarks.gpu_parity
 
 Compares jax's first device with the CPU; needs no package but those of a bare
-GPU image (jax, flax, optax, orbax, transformers). Prints each difference with its
-bound, and ends with exit status 1 where one is beyond it.
+GPU image (jax, flax, optax, orbax, transformers). Prints each difference with
+its bound, and ends with exit status 1 where one is beyond it.
 """
 
 import functools
@@ -15,11 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from locvlm_jax import decode, optim, sharding
-from locvlm_jax import train_step as step_lib
 from locvlm_jax.bench import train
+from locvlm_jax.inference import decode
 from locvlm_jax.models import attention, locvlm
-from locvlm_jax.weights import read
+from locvlm_jax.models import params as params_lib
+from locvlm_jax.parallel import sharding
+from locvlm_jax.training import optimizer
+from locvlm_jax.training import step as step_lib
+from locvlm_jax.weights import huggingface
 
 REFERENCE = os.path.join(
   os.path.dirname(__file__), "../locvlm_jax/assets/micro_reference"
@@ -57,16 +60,14 @@ def cudnn(length: int, causal: bool) -> dict[str, float]:
   grad = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
   low = _heads(length, 128, jnp.bfloat16)
   (got, out), (want, right) = (
-    grad(low, "cudnn"), grad([x.astype(jnp.float32) for x in low], "xla"),
-  )  # fmt: skip
-  return {
-    "output": _apart(out, right),
-    "gradient": max(map(_apart, got, want)),
-  }
+    grad(low, "cudnn"),
+    grad([x.astype(jnp.float32) for x in low], "xla"),
+  )
+  return {"output": _apart(out, right), "gradient": max(map(_apart, got, want))}
 
 
 def _model():
-  params, config = read.load_llava(REFERENCE)
+  params, config = huggingface.load_llava(REFERENCE)
   return locvlm.LocVLM(config), params
 
 
@@ -74,14 +75,14 @@ def step(device) -> dict[str, float]:
   """What the third step of stage 2 on `device` reports."""
   model, params = _model()
   mesh = sharding.make_mesh({}, [device])
-  tx = optim.make(ADAM, 100)
+  tx = optimizer.make(ADAM, 100)
   with jax.set_mesh(mesh):
     flat = jax.tree.map(
       lambda x: jax.device_put(np.asarray(x, np.float32), device),
-      optim.flatten(params),
+      params_lib.flatten(params),
     )
     state, where = step_lib.init_state(
-      *optim.split(flat, ("adapter", "llm")), tx, mesh
+      *params_lib.split(flat, ("adapter", "llm")), tx, mesh
     )
     rows = sharding.put_batch(train.batch(model.config, ROWS, TEXT), mesh, ROWS)
     run = step_lib.jit_train_step(
@@ -102,9 +103,12 @@ def answers(device, rows: slice = slice(None)) -> np.ndarray:
   )
   place = functools.partial(jax.device_put, device=device)
   found = decode.generate(
-    model, jax.tree.map(place, params), jax.tree.map(place, batch),
-    max_new_tokens=NEW, stop=[-2],
-  )  # fmt: skip
+    model,
+    jax.tree.map(place, params),
+    jax.tree.map(place, batch),
+    max_new_tokens=NEW,
+    stop=[-2],
+  )
   return np.asarray(found)
 
 
@@ -122,8 +126,9 @@ def measure(device) -> dict[str, tuple[float, float]]:
       found[f"third step, {name}"] = abs(value / want[name] - 1), 1e-4
     ours = answers(device)
     found["greedy tokens, CPU"] = float((ours != answers(cpu)).mean()), 0.0
-    single = np.concatenate([answers(device, slice(i, i + 1))
-                             for i in range(ROWS)])  # fmt: skip
+    single = np.concatenate(
+      [answers(device, slice(i, i + 1)) for i in range(ROWS)]
+    )
     found["greedy tokens, one by one"] = float((ours != single).mean()), 0.0
   return found
 

@@ -123,14 +123,14 @@ def load(directory: str):
   """(seconds, peak bytes beyond the result, bytes of the result)."""
   import jax
 
-  from locvlm_jax import sharding
-  from locvlm_jax.weights import read
+  from locvlm_jax.parallel import sharding
+  from locvlm_jax.weights import huggingface
 
   mesh = sharding.make_mesh({"fsdp": 2, "tensor": 2})
   before = Memory.now()
   with Memory() as memory:
     began = time.monotonic()
-    tensors, _ = read.open_llama(directory)
+    tensors, _ = huggingface.open_llama(directory)
     places = sharding.param_shardings(
       {f"llm/{path}": tensor for path, tensor in tensors.items()}, mesh
     )

@@ -18,11 +18,12 @@ import optax
 from absl import app, flags
 from jaxtyping import Array, Float, Int
 
-from locvlm_jax import geometry
-from locvlm_jax.data import coco, preprocess
-from locvlm_jax.evals.rules import iou
+from locvlm_jax.data import geometry
+from locvlm_jax.data import images as images_lib
+from locvlm_jax.data.boxes import iou
+from locvlm_jax.data.sources import coco
 from locvlm_jax.models import clip_vit
-from locvlm_jax.weights import read
+from locvlm_jax.weights import huggingface
 
 _WEIGHTS = flags.DEFINE_string("weights", None, "A Llava or CLIP directory.")
 _ROOT = flags.DEFINE_string("root", None, "A micro-world.")
@@ -36,7 +37,7 @@ def objects(split: str, encode, size: int, limit: int):
   source = coco.Instances(notes, f"{_ROOT.value}/images/{split}")
   found = []
   for record in (source[i] for i in range(min(limit, len(source)))):
-    image = preprocess.load_image(record.image)
+    image = images_lib.load_image(record.image)
     transform = geometry.make("square", *image.size, size)
     features = encode(transform.apply_image(image)[None])[0]
     count = Counter(o.category for o in record.objects)
@@ -77,7 +78,7 @@ def logistic(
 
 
 def main(_) -> None:
-  params, config = read.load_clip_vision(_WEIGHTS.value)
+  params, config = huggingface.load_clip_vision(_WEIGHTS.value)
   vit = clip_vit.ClipVit(config, unroll=config.num_layers)
   params = jax.tree.map(jnp.asarray, params)
   encode = jax.jit(lambda images: vit.apply({"params": params}, images))
@@ -86,8 +87,10 @@ def main(_) -> None:
     for s, n in zip(_SPLITS, (_IMAGES.value, 10**9), strict=True)
   ]
   mean, std = data[0][0].mean(0), data[0][0].std(0) + 1e-6
-  x, held_out = (np.pad((d[0] - mean) / std, ((0, 0), (0, 1)),
-                        constant_values=1) for d in data)  # fmt: skip
+  x, held_out = (
+    np.pad((d[0] - mean) / std, ((0, 0), (0, 1)), constant_values=1)
+    for d in data
+  )
   named = held_out @ logistic(x, data[0][1], int(data[0][1].max()) + 1)
   boxes = held_out @ np.linalg.lstsq(x, data[0][2], rcond=None)[0]
   right = (np.asarray(named).argmax(1) == data[1][1]).mean()

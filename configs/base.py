@@ -10,7 +10,7 @@ import ml_collections
 # What `eval` has files of; the evaluations that ask about them.
 BENCHMARKS = (
   "hal_ade",  # a folder of ADE20K; its images are beside the json files
-  # A line {"video", "objects"} each, or YouTube-VIS's json as `data.tracks`.
+  # A line {"video", "objects"} each, or YouTube-VIS's json.
   "hal_act",
   "pope_random", "pope_popular", "pope_adversarial",
   "vqav2", "gqa",
@@ -204,7 +204,7 @@ def data() -> ml_collections.ConfigDict:
   d.video_conversations = ""
   d.videos = ""
   # Boxes over the frames of videos there, in YouTube-VIS's format: the three
-  # objectives about what stands still (data/tracks.py says what does).
+  # objectives about what stands still (data/sources/tracks.py says what does).
   d.tracks = ""
   # weight: a source's share of the rows is its weight, whatever its size.
   # epoch: an epoch has each of its records that many times, as LLaVA's mix665k.
@@ -341,9 +341,13 @@ def tiny(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   )
   c.model.llm.update(
     vocab_size=1024,
-    width=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8,
+    width=32,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=8,
     mlp_width=64,
-  )  # fmt: skip
+  )
   c.model.dtype = "float32"
   c.steps, c.batch_size, c.accumulate = 2, 8, 1
   c.log_every = c.checkpoint_every = 1

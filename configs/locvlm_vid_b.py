@@ -35,8 +35,13 @@ def stage3(c):
   c.steps = 3 * 100_000 // c.batch_size  # epochs of VideoInstruct100K
   c.data.mixture.update(instances=0.0, video_conversations=1.0)
   c.data.text_length = 512
-  c.eval.tasks = ("activitynet_qa", "msrvtt_qa", "msvd_qa", "tgif_qa",
-                  "hal_act")  # fmt: skip
+  c.eval.tasks = (
+    "activitynet_qa",
+    "msrvtt_qa",
+    "msvd_qa",
+    "tgif_qa",
+    "hal_act",
+  )
   return c
 
 

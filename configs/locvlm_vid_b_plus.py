@@ -1,11 +1,12 @@
 """LocVLM-Vid-B+: adapter and LLM on videos of 8 frames (Section 3.5).
 
 Besides Video-ChatGPT's conversations it is trained on LocPred, NegPred and
-RevLoc about what stands still, from boxes over the frames (`data.tracks`;
-`build_data --dataset localize_activitynet` writes the same pairs). The paper
-gives no layout, schedule or mixture for it. Ours: 8 temporal and 256 spatial
-tokens, without padding (`--config.video.temporal=100` pads to the 356 of
-Vid-B); the schedule of Vid-B; half of the rows for either kind.
+RevLoc about what stands still, from boxes over the frames (see
+`data.sources.tracks`; `build_data --dataset localize_activitynet` writes the
+same pairs). The paper gives no layout, schedule or mixture for it. Ours: 8
+temporal and 256 spatial tokens, without padding
+(`--config.video.temporal=100` pads to the 356 of Vid-B); the schedule of Vid-B;
+half of the rows for either kind.
 
 Set the fields of `configs/locvlm_vid_b.py`, and `--config.data.tracks`.
 """

@@ -16,7 +16,7 @@
   micro.py:vid_b_plus adapter + LLM on these and on what stands still in videos
 
 `demo` shortens stage1 and stage2 to a few minutes. Set `--config.root` to a
-micro-world (`python -m locvlm_jax.data.microworld`).
+micro-world (`python -m locvlm_jax.microworld`).
 """
 
 import os
@@ -46,11 +46,17 @@ def get_config(argument: str = ""):
   c = common()
   c.stage = stage
   {
-    "portraits": portraits, "scenes": scenes, "captions": captions,
-    "lookups": lookups, "base": base_model,
-    "stage1": stage1, "stage2": stage2, "baseline": baseline,
-    "vid_b": vid_b, "vid_b_plus": vid_b_plus,
-  }[stage](c)  # fmt: skip
+    "portraits": portraits,
+    "scenes": scenes,
+    "captions": captions,
+    "lookups": lookups,
+    "base": base_model,
+    "stage1": stage1,
+    "stage2": stage2,
+    "baseline": baseline,
+    "vid_b": vid_b,
+    "vid_b_plus": vid_b_plus,
+  }[stage](c)
   c = demo(c) if "demo" in variant else c
   return base.tiny(c) if "tiny" in variant else c
 
@@ -88,8 +94,9 @@ def common():
   # What conversations about the micro-world's pictures ask, too.
   c.pseudo.plain = ("What color is the {obj}?", "a {answer} {obj}")
   c.pseudo.relational = (
-    "What is closest to the {obj}?", "the {obj} closest to {answer}"
-  )  # fmt: skip
+    "What is closest to the {obj}?",
+    "the {obj} closest to {answer}",
+  )
   data_paths(c)
   c.optim.update(lr=1e-3, b2=0.99)
   c.batch_size = 32
@@ -124,26 +131,44 @@ def data_paths(c):
   c.eval.videos = root + "/videos"
   c.eval.video_conversations = notes + "videos_val.json"
   c.eval.tracks = notes + "videos_val.json"
-  benchmarks(c.eval, root + "/benchmarks/", root + "/images/val",
-             root + "/videos/val")  # fmt: skip
+  benchmarks(
+    c.eval, root + "/benchmarks/", root + "/images/val", root + "/videos/val"
+  )
   c.eval.vqav2.questions = notes + "vqa_questions_val.json"
   c.eval.vqav2.answers = notes + "vqa_annotations_val.json"
   c.eval.hal_act.questions = notes + "videos_val.json"
   c.eval.hal_act.media = root + "/videos"
-  c.eval.tasks = ("locpred", "revloc", "hallucination",
-                  "hallucination_novel", "spatial", "vqa")  # fmt: skip
+  c.eval.tasks = (
+    "locpred",
+    "revloc",
+    "hallucination",
+    "hallucination_novel",
+    "spatial",
+    "vqa",
+  )
   c.eval.batch_size = 50
 
 
 def benchmarks(e, folder, images, videos):
   """The twins of the published benchmarks, in their formats."""
-  for name in ("pope_random", "pope_popular", "pope_adversarial", "gqa",
-               "refcoco_testB", "refcocoplus_testB", "refcocog_val",
-               "refcocog_test", "vqav2"):  # fmt: skip
+  for name in (
+    "pope_random",
+    "pope_popular",
+    "pope_adversarial",
+    "gqa",
+    "refcoco_testB",
+    "refcocoplus_testB",
+    "refcocog_val",
+    "refcocog_test",
+    "vqav2",
+  ):
     e[name].update(questions=folder + name + ".json", media=images)
-  for name, file in (("activitynet_qa", "activitynet_q.json"),
-                     ("msvd_qa", "msvd.json"), ("msrvtt_qa", "msrvtt.csv"),
-                     ("tgif_qa", "tgif.csv")):  # fmt: skip
+  for name, file in (
+    ("activitynet_qa", "activitynet_q.json"),
+    ("msvd_qa", "msvd.json"),
+    ("msrvtt_qa", "msrvtt.csv"),
+    ("tgif_qa", "tgif.csv"),
+  ):
     e[name].update(questions=folder + file, media=videos)
   e.activitynet_qa.answers = folder + "activitynet_a.json"
   e.hal_ade.questions = folder + "ade"

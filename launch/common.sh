@@ -15,7 +15,7 @@ PYTHON="${PYTHON:-python3}"
 FLAGS="${FLAGS:-}"
 # Not quoted where it is used: FLAGS is several words.
 RUN="$PYTHON -m locvlm_jax.$COMMAND --config=$CONFIG --workdir=$WORKDIR $FLAGS"
-PREEMPTED=75  # locvlm_jax/faults.py
+PREEMPTED=75  # locvlm_jax/errors.py
 
 # `source` hands on the script's arguments, of which --dry-run is the last.
 DRY=

@@ -4,7 +4,7 @@
                                 a COCO instances file (paper, section 3.3)
   --dataset localize_activitynet   the same about what stands still in videos,
                                 from boxes over their frames (section 3.5);
-                                data/tracks.py has the format and the rule
+                                see data/sources/tracks.py
 
 Each line is the conversation about one image or video in LLaVA's format, with
 what it was made by; `config.data.conversations` and `video_conversations` read
@@ -113,9 +113,12 @@ def build() -> dict:
     if os.path.exists(partial):
       os.remove(partial)
   captions = dict(sorted(source.captions.items()))
-  return {"settings": _settings(), "captions": captions,
-          "boxes": dict(sorted(source.boxes.items())), **total.sorted()
-          }  # fmt: skip
+  return {
+    "settings": _settings(),
+    "captions": captions,
+    "boxes": dict(sorted(source.boxes.items())),
+    **total.sorted(),
+  }
 
 
 def _of_videos() -> bool:
@@ -128,7 +131,7 @@ def _source():
   Raises:
     ValueError: flags that are missing, or that belong to the other data set.
   """
-  from locvlm_jax.data import coco, object_captions, tracks
+  from locvlm_jax.data.sources import coco, object_captions, tracks
 
   if _of_videos():
     _check_flags((_TRACKS, _VIDEOS), (_INSTANCES, _IMAGES, _CAPTIONS))
@@ -184,27 +187,33 @@ class Maker:
     """The conversation about an image; empty where nothing can be asked."""
     import numpy as np
 
-    from locvlm_jax import coords, geometry
-    from locvlm_jax.data import objectives
+    from locvlm_jax.data import geometry, objectives
+    from locvlm_jax.text import coords
 
     transform = geometry.make(
       _geometry(), record.width, record.height, _IMAGE_SIZE.value
     )
     pairs = objectives.pairs(
-      record, transform,
+      record,
+      transform,
       coords.Coords(_COORDS.value, _NUM_BINS.value, _LOCATION.value),
-      self.source.categories, np.random.default_rng((_SEED.value, index)),
-      _MAX_PAIRS.value, captions=self.denied,
-    )  # fmt: skip
+      self.source.categories,
+      np.random.default_rng((_SEED.value, index)),
+      _MAX_PAIRS.value,
+      captions=self.denied,
+    )
     counts.add(record, transform, pairs)
     medium = "video" if record.is_video else "image"
     row = {
       "id": record.id,
       medium: os.path.relpath(record.image, self.folder),
       "conversations": _messages(pairs, medium),
-      "provenance": {"objectives": [p.objective for p in pairs],
-                     "seed": _SEED.value, "index": index},
-    }  # fmt: skip
+      "provenance": {
+        "objectives": [p.objective for p in pairs],
+        "seed": _SEED.value,
+        "index": index,
+      },
+    }
     return json.dumps(row, ensure_ascii=False) + "\n" if pairs else ""
 
 
@@ -255,17 +264,21 @@ class Counts:
     from locvlm_jax.data import objectives
 
     crowds = sum(o.crowd for o in record.objects)
-    alone = len(objectives.alone(record.objects))
+    alone = len(objectives.unique_objects(record.objects))
     visible = len(objectives.scene(record.objects, transform).unique)
     asked = sum(p.objective != "neg_pred" for p in pairs)
     self.images["used" if pairs else "nothing to ask"] += 1
     self.pairs.update(p.objective for p in pairs)
     crowd = "not static" if record.is_video else "crowd"
-    self.annotations.update({
-      crowd: crowds, "not alone": len(record.objects) - crowds - alone,
-      "cropped": alone - visible, "not drawn": visible - asked,
-      "asked about": asked,
-    })  # fmt: skip
+    self.annotations.update(
+      {
+        crowd: crowds,
+        "not alone": len(record.objects) - crowds - alone,
+        "cropped": alone - visible,
+        "not drawn": visible - asked,
+        "asked about": asked,
+      }
+    )
 
   def merge(self, other: "Counts") -> None:
     """Adds another's."""
@@ -288,10 +301,21 @@ def _progress(parts: Iterable, num: int) -> Iterator:
 
 
 def _settings() -> dict:
-  from locvlm_jax import prompts
+  from locvlm_jax.text import prompts
 
-  flags_ = (_DATASET, _INSTANCES, _COORDS, _NUM_BINS, _LOCATION, _IMAGE_SIZE,
-            _GEOMETRY, _SEED, _MAX_PAIRS, _EXCLUDE, _CAPTIONS)  # fmt: skip
+  flags_ = (
+    _DATASET,
+    _INSTANCES,
+    _COORDS,
+    _NUM_BINS,
+    _LOCATION,
+    _IMAGE_SIZE,
+    _GEOMETRY,
+    _SEED,
+    _MAX_PAIRS,
+    _EXCLUDE,
+    _CAPTIONS,
+  )
   if _of_videos():
     flags_ = (*flags_, _TRACKS, _STATIC_IOU)
   chosen = {flag.name: flag.value for flag in flags_}
@@ -306,8 +330,10 @@ def _messages(pairs, medium: str) -> list[dict]:
   messages = []
   for k, pair in enumerate(pairs):
     start = f"<{medium}>\n" if k == 0 else ""
-    messages += [{"from": "human", "value": start + pair.question},
-                 {"from": "gpt", "value": pair.answer}]  # fmt: skip
+    messages += [
+      {"from": "human", "value": start + pair.question},
+      {"from": "gpt", "value": pair.answer},
+    ]
   return messages
 
 

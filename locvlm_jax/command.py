@@ -10,7 +10,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from locvlm_jax import faults
+from locvlm_jax import errors
 
 CONFIG = 78
 
@@ -57,7 +57,7 @@ def run(
   The flags of `required` have to be given; they are marked here, since flags
   are shared by all modules that a process imports.
 
-  The exit codes are those of `faults`; an exception that is neither a fault
+  The exit codes are those of `errors`; an exception that is neither a fault
   nor a ValueError is ours and keeps its traceback.
   """
   flags.mark_flags_as_required(required)
@@ -74,14 +74,19 @@ def _parse(argv: list[str]) -> list[str]:
   try:
     return flags.FLAGS(argv)
   except (
-    OSError, AttributeError, KeyError, TypeError, ValueError, flags.Error,
-  ) as e:  # fmt: skip
-    fail(e, faults.BAD_CONFIG)
+    OSError,
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    flags.Error,
+  ) as e:
+    fail(e, errors.BAD_CONFIG)
 
 
 def _guarded(main, argv) -> None:
   try:
     main(argv)
-  except (faults.Fault, ValueError) as e:
+  except (errors.Fault, ValueError) as e:
     logging.debug("where it was raised:", exc_info=True)  # with -v=1
-    fail(e, faults.code(e))
+    fail(e, errors.code(e))

@@ -72,15 +72,19 @@ def kind(directory: str) -> str:
   Raises:
     ValueError: nothing that can be told.
   """
-  from locvlm_jax import build
-  from locvlm_jax.weights import original, read
+  from locvlm_jax.weights import (
+    checkpoints,
+    huggingface,
+    original,
+    tensor_files,
+  )
 
-  if os.path.isdir(build.checkpoint_dir(directory)):
+  if os.path.isdir(checkpoints.checkpoint_dir(directory)):
     return "run"
-  raw = read.read_json(directory, "config.json")
+  raw = tensor_files.read_json(directory, "config.json")
   if str(raw.get("model_type")).startswith(("clip", "siglip")):
     return "vision"
-  if read.is_llava(directory):
+  if huggingface.is_llava(directory):
     return "llava"
   return "original" if original.is_llava(directory) else "llm"
 
@@ -103,49 +107,56 @@ def report(params: Mapping[str, Any]) -> list[str]:
 def _to_hf() -> Mapping[str, Any]:
   import numpy as np
 
-  from locvlm_jax import build, optim, tokenizer
-  from locvlm_jax.weights import write
+  from locvlm_jax import files
+  from locvlm_jax.models import params as params_lib
+  from locvlm_jax.text import tokenizer as tokenizer_lib
+  from locvlm_jax.weights import export
 
   if not _INPUT.value:
     raise ValueError("--input is missing: a run's workdir, or a model.")
   what = kind(_INPUT.value)
   source = _SOURCES[what](_INPUT.value)
   words = _TOKENIZER.value or source.tokenizer
-  if what != "vision" and not (words and tokenizer.exists(words)):
+  if what != "vision" and not (words and tokenizer_lib.exists(words)):
     raise ValueError(
       f"{words or _INPUT.value}: no tokenizer: name --tokenizer."
     )
   name = _DTYPE.value or ("bfloat16" if what == "run" else None)
   dtype = name and np.dtype(name)
-  params = optim.unflatten(source.params)
+  params = params_lib.unflatten(source.params)
   if what == "vision":
-    write.save_clip_vision(_OUTPUT.value, params, source.config, dtype)
+    export.save_clip_vision(_OUTPUT.value, params, source.config, dtype)
   elif what == "llm":
-    write.save_llama(_OUTPUT.value, params, source.config, dtype, words)
+    export.save_llama(_OUTPUT.value, params, source.config, dtype, words)
   else:
-    write.save_llava(_OUTPUT.value, params, source.config, words, dtype)
-  build.write_json(os.path.join(_OUTPUT.value, "origin.json"), source.origin)
+    export.save_llava(_OUTPUT.value, params, source.config, words, dtype)
+  files.write_json(os.path.join(_OUTPUT.value, "origin.json"), source.origin)
   prefix = {"vision": "vision/", "llm": "llm/"}.get(what, "")
   return {prefix + path: x for path, x in source.params.items()}
 
 
 def _run(workdir: str) -> Source:
-  from locvlm_jax import build, lora
+  from locvlm_jax import assemble, provenance
+  from locvlm_jax.weights import checkpoints, lora_merge
 
-  params, info = build.open_params(workdir)
-  config = build.completed(info["config"])
-  origin = {"stage": config["stage"], "step": info["next_step"],
-            "config": config, "versions": build.versions()}  # fmt: skip
-  shape = build.model(config).config
+  params, info = checkpoints.open_params(workdir)
+  config = assemble.completed(info["config"])
+  origin = {
+    "stage": config["stage"],
+    "step": info["next_step"],
+    "config": config,
+    "versions": provenance.versions(),
+  }
+  shape = assemble.model(config).config
   if shape.lora.rank:
-    params = lora.merged(params, shape.lora.scale)
+    params = lora_merge.merge(params, shape.lora.scale)
   return Source(params, shape, config["tokenizer"], origin)
 
 
 def _llava(directory: str) -> Source:
-  from locvlm_jax.weights import read
+  from locvlm_jax.weights import huggingface
 
-  return _with_tokenizer(*read.open_llava(directory), directory)
+  return _with_tokenizer(*huggingface.open_llava(directory), directory)
 
 
 def _original(directory: str) -> Source:
@@ -156,43 +167,54 @@ def _original(directory: str) -> Source:
 
 
 def _llm(directory: str) -> Source:
-  from locvlm_jax.weights import read
+  from locvlm_jax.weights import huggingface
 
-  return _with_tokenizer(*read.open_llama(directory), directory)
+  return _with_tokenizer(*huggingface.open_llama(directory), directory)
 
 
 def _vision(directory: str) -> Source:
-  from locvlm_jax.weights import read
+  from locvlm_jax.weights import huggingface
 
-  return _with_tokenizer(*read.open_clip_vision(directory), directory)
+  return _with_tokenizer(*huggingface.open_clip_vision(directory), directory)
 
 
 def _with_tokenizer(params, config, *directories: str) -> Source:
-  from locvlm_jax import tokenizer
+  from locvlm_jax.text import tokenizer as tokenizer_lib
 
-  places = [p for p in directories if p and tokenizer.exists(p)]
-  origin = {"input": directories[0], "vision": _VISION.value,
-            "base": _BASE.value}  # fmt: skip
+  places = [p for p in directories if p and tokenizer_lib.exists(p)]
+  origin = {
+    "input": directories[0],
+    "vision": _VISION.value,
+    "base": _BASE.value,
+  }
   return Source(params, config, places[0] if places else "", origin)
 
 
-_SOURCES = {"run": _run, "llava": _llava, "original": _original, "llm": _llm,
-            "vision": _vision}  # fmt: skip
+_SOURCES = {
+  "run": _run,
+  "llava": _llava,
+  "original": _original,
+  "llm": _llm,
+  "vision": _vision,
+}
 
 
 def _to_ours() -> Mapping[str, Any]:
-  from locvlm_jax import build, checkpoint, optim, sharding
+  from locvlm_jax import assemble, checks
+  from locvlm_jax.models import params as params_lib
+  from locvlm_jax.parallel import sharding
+  from locvlm_jax.weights import checkpoints, initial
 
   config = command.config()
   config["init"].update(_named())
-  build.check(config)
+  checks.check(config)
   if not any(config["init"].values()):
     raise ValueError("--input is missing, and config.init names no weights.")
-  params = build.initial_params(
-    config, build.model(config), sharding.make_mesh(config["mesh"])
+  params = initial.initial_params(
+    config, assemble.model(config), sharding.make_mesh(config["mesh"])
   )
-  trainable, frozen = optim.split(params, config["trainable"])
-  saved = checkpoint.Checkpoints(build.checkpoint_dir(_OUTPUT.value))
+  trainable, frozen = params_lib.split(params, config["trainable"])
+  saved = checkpoints.Checkpoints(checkpoints.checkpoint_dir(_OUTPUT.value))
   items = {"params": {"trainable": trainable, "frozen": frozen}}
   saved.save(0, items, {"next_step": 0, "config": config}, last=True)
   saved.close()

@@ -5,7 +5,7 @@
 
 The model is a run's workdir or a Llava directory in Hugging Face layout; by
 default the micro model that comes with the package, which knows the micro-world
-alone (`python -m locvlm_jax.data.microworld` draws some). On a terminal the
+alone (`python -m locvlm_jax.microworld` draws some). On a terminal the
 answer appears as it is written. Boxes and points in it are read, given in
 pixels of the picture (of a video, the frame in its middle) and drawn with
 --draw. With --constrained the answer is the likeliest location, which can
@@ -20,9 +20,8 @@ from collections.abc import Mapping
 
 from absl import flags
 
-from locvlm_jax import command
+from locvlm_jax import ASSETS, command
 
-_ASSETS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "assets")
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint", "", "A run's workdir, or a Llava directory."
 )
@@ -81,7 +80,7 @@ def _shown() -> bool:
 
 def _default() -> str:
   """The best of the models that come with the package."""
-  paths = [os.path.join(_ASSETS, f"micro_{n}") for n in ("reference", "base")]
+  paths = [str(ASSETS / f"micro_{n}") for n in ("reference", "base")]
   return next(p for p in paths if os.path.exists(f"{p}/config.json"))
 
 
@@ -95,15 +94,19 @@ def _config(checkpoint: str) -> dict:
   if os.path.exists(os.path.join(checkpoint, "tokenizer.json")):
     config["tokenizer"] = checkpoint
   config["eval"].update(
-    temperature=_TEMPERATURE.value, max_new_tokens=_TOKENS.value,
-    seed=_SEED.value, top_k=_TOP_K.value, top_p=_TOP_P.value,
-    stop=_STOP.value, constrained=_CONSTRAINED.value,
-  )  # fmt: skip
+    temperature=_TEMPERATURE.value,
+    max_new_tokens=_TOKENS.value,
+    seed=_SEED.value,
+    top_k=_TOP_K.value,
+    top_p=_TOP_P.value,
+    stop=_STOP.value,
+    constrained=_CONSTRAINED.value,
+  )
   return config
 
 
 def _stored(checkpoint: str) -> dict:
-  from locvlm_jax import build
+  from locvlm_jax import assemble
 
   # A run's workdir has its config itself; config.json of a directory in
   # Hugging Face layout is the model's, and the run's is in origin.json.
@@ -114,7 +117,7 @@ def _stored(checkpoint: str) -> dict:
         content = json.load(f)
       content = content.get("config", content)
       if "prompt_format" in content:
-        return build.completed(content)
+        return assemble.completed(content)
   raise ValueError(
     f"{checkpoint}: nothing there says how it was trained: give --config."
   )
@@ -126,30 +129,34 @@ def _media() -> tuple[str, ...]:
 
 def _image(path: str):
   """The picture, or a video's frame in the middle."""
-  from locvlm_jax.data import batch, preprocess, video
+  from locvlm_jax import errors
+  from locvlm_jax.data import images as images_lib
+  from locvlm_jax.data import video
 
   try:
     if path in _VIDEO.value or video.is_video(path):
       return next(video.sample(path, 1))
-    return preprocess.load_image(path)
-  except preprocess.BadImage as error:
-    raise batch.DataError(f"{path}: {error}") from None
+    return images_lib.load_image(path)
+  except images_lib.BadImage as error:
+    raise errors.DataError(f"{path}: {error}") from None
 
 
 def _answer(config: Mapping, checkpoint: str) -> tuple[str, dict]:
   """(the answer, how sure of its location the model is if it is asked)."""
   import jax
 
-  from locvlm_jax import answering, build, sharding
-  from locvlm_jax.evals.example import Example
+  from locvlm_jax.inference import predictor
+  from locvlm_jax.inference.question import Question
+  from locvlm_jax.parallel import sharding
+  from locvlm_jax.weights import checkpoints
 
-  is_run = os.path.isdir(build.checkpoint_dir(checkpoint))
+  is_run = os.path.isdir(checkpoints.checkpoint_dir(checkpoint))
   mesh = sharding.make_mesh({"data": 1, "fsdp": 1, "tensor": -1})
   with jax.set_mesh(mesh):
-    answerer = answering.Answerer.load(
+    answerer = predictor.Predictor.load(
       config, mesh, checkpoint, "" if is_run else checkpoint
     )
-    example = Example(str(_SEED.value), _media(), _PROMPT.value)
+    example = Question(str(_SEED.value), _media(), _PROMPT.value)
     certainty = {}
     if _EXPECTED.value:
       mean, deviation = answerer.expect(example, _EXPECTED.value)
@@ -183,7 +190,8 @@ def _location(config: Mapping, images, answer: str):
   if not images:
     return None, "no picture"
   (image,) = images
-  from locvlm_jax import coords, geometry
+  from locvlm_jax.data import geometry
+  from locvlm_jax.text import coords
 
   form = coords.Coords(**config["coords"])
   value, reason = form.parse(answer)
@@ -207,8 +215,9 @@ def _draw(image, location):
   pen = ImageDraw.Draw(image)
   if len(location) == 4:
     x1, y1, x2, y2 = location
-    pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline="red",
-                  width=width)  # fmt: skip
+    pen.rectangle(
+      (x1, y1, max(x1, x2), max(y1, y2)), outline="red", width=width
+    )
   else:
     pen.circle(location, 3 * width, outline="red", width=width)
   return image

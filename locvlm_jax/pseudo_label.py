@@ -14,8 +14,9 @@
                     where an image is a frame of the video or folder that its
                     file name begins with, `config.data.tracks` does.
 
-self_training.py and data/panoptic.py have the formats and the rules. A summary
-of what was left out and why is printed and written beside the file.
+pseudo/self_training.py and pseudo/pseudo_boxes.py have the formats and the
+rules. A summary of what was left out and why is printed and written beside
+the file.
 """
 
 import hashlib
@@ -86,13 +87,13 @@ def self_training() -> None:
   Raises:
     ValueError: a missing flag, or a value that can't be meant.
   """
-  from locvlm_jax import build
-  from locvlm_jax import self_training as self_training_lib
+  from locvlm_jax.parallel import hosts
+  from locvlm_jax.pseudo import self_training as self_training_lib
 
   config = command.config()
   workdir = "" if _LLAVA.value else command.workdir()
   summary = self_training_lib.write(config, workdir, _OUT.value, _LLAVA.value)
-  if build.is_first():
+  if hosts.is_first():
     _finish(summary)
 
 
@@ -102,7 +103,7 @@ def segment() -> None:
   Raises:
     ValueError: a missing flag, no PyTorch, or no such model or folder.
   """
-  from locvlm_jax import segmenter
+  from locvlm_jax.pseudo import segmenter
 
   _need(_MODEL, _MEDIA)
   frames = _FRAMES.value if _VIDEOS.value else 0
@@ -114,13 +115,14 @@ def segment() -> None:
 
 
 def _things() -> list[str]:
-  from locvlm_jax.data import coco
+  from locvlm_jax.data import files
 
   if not _THINGS.value.endswith(".json"):
     return [n.strip() for n in _THINGS.value.split(",") if n.strip()]
-  rows = coco.section(coco.read_json(_THINGS.value), "categories",
-                      _THINGS.value)  # fmt: skip
-  return [coco.words(row, "name", _THINGS.value) for row in rows]
+  rows = files.section(
+    files.read_json(_THINGS.value), "categories", _THINGS.value
+  )
+  return [files.words(row, "name", _THINGS.value) for row in rows]
 
 
 def panoptic() -> None:
@@ -129,21 +131,32 @@ def panoptic() -> None:
   Raises:
     ValueError: a missing flag, a wrong file, or categories that it hasn't.
   """
-  from locvlm_jax.data import panoptic as panoptic_lib
+  from locvlm_jax.pseudo import pseudo_boxes, segmentations
 
   _need(_PANOPTIC, _MASKS)
-  rules = panoptic_lib.Rules(
-    tuple(_CATEGORIES.value), _MIN_SHARE.value, _MIN_SCORE.value,
-    _MAX_VOID.value, _DENY.value,
-  )  # fmt: skip
-  source = panoptic_lib.Segmentations(_PANOPTIC.value, _MASKS.value)
-  content, counts = panoptic_lib.pseudo_boxes(source, rules, _THREADS.value)
-  chosen = _settings(_PANOPTIC, _MASKS, _CATEGORIES, _MIN_SHARE, _MIN_SCORE,
-                     _MAX_VOID, _DENY, _VIDEOS)  # fmt: skip
+  rules = pseudo_boxes.Selection(
+    tuple(_CATEGORIES.value),
+    _MIN_SHARE.value,
+    _MIN_SCORE.value,
+    _MAX_VOID.value,
+    _DENY.value,
+  )
+  source = segmentations.Segmentations(_PANOPTIC.value, _MASKS.value)
+  content, counts = pseudo_boxes.pseudo_boxes(source, rules, _THREADS.value)
+  chosen = _settings(
+    _PANOPTIC,
+    _MASKS,
+    _CATEGORIES,
+    _MIN_SHARE,
+    _MIN_SCORE,
+    _MAX_VOID,
+    _DENY,
+    _VIDEOS,
+  )
   info = {"settings": chosen, "sha256": _sha256(_PANOPTIC.value)}
   if _COMPARE.value and _VIDEOS.value:
     raise ValueError("--compare is of images; leave it out with --videos.")
-  made = panoptic_lib.by_video(content) if _VIDEOS.value else content
+  made = pseudo_boxes.by_video(content) if _VIDEOS.value else content
   _write({"info": info, **made})
   if _COMPARE.value:
     counts["compared"] = _compared(_COMPARE.value)
@@ -152,12 +165,12 @@ def panoptic() -> None:
 
 def _compared(path: str) -> dict:
   """The disagreements with the annotations of the same images."""
-  from locvlm_jax.data import coco
-  from locvlm_jax.data import panoptic as panoptic_lib
+  from locvlm_jax.data.sources import coco
+  from locvlm_jax.pseudo import comparison
 
   folder = os.path.dirname(os.path.abspath(path))  # no image is opened
   mine, real = coco.Instances(_OUT.value, folder), coco.Instances(path, folder)
-  return panoptic_lib.compare(mine, real)
+  return comparison.compare(mine, real)
 
 
 def _need(*needed) -> None:

@@ -50,16 +50,27 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-    prog="python -m locvlm_jax.reproduce", description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-  )  # fmt: skip
-  parser.add_argument("--config", required=True, metavar="FILE[:WORDS]",
-                      help="e.g. configs/micro.py:demo")  # fmt: skip
+    prog="python -m locvlm_jax.reproduce",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  parser.add_argument(
+    "--config",
+    required=True,
+    metavar="FILE[:WORDS]",
+    help="e.g. configs/micro.py:demo",
+  )
   parser.add_argument("--workdir", required=True, help="where all of it goes")
-  parser.add_argument("--stages", default="stage1,stage2",
-                      help="in order; default: %(default)s")  # fmt: skip
-  parser.add_argument("--reference", default="", metavar="RESULTS.json",
-                      help="numbers to show beside this run's")  # fmt: skip
+  parser.add_argument(
+    "--stages", default="stage1,stage2", help="in order; default: %(default)s"
+  )
+  parser.add_argument(
+    "--reference",
+    default="",
+    metavar="RESULTS.json",
+    help="numbers to show beside this run's",
+  )
   return parser
 
 
@@ -134,9 +145,10 @@ def _write(workdir: str, flags, stages: dict) -> None:
     "show": shown[-1],
     "stages": stages,
     "reference": _read(flags.reference) if flags.reference else None,
-    "commands": [shlex.join(["python", "-m", "locvlm_jax.reproduce",
-                             *sys.argv[1:]])],
-  }  # fmt: skip
+    "commands": [
+      shlex.join(["python", "-m", "locvlm_jax.reproduce", *sys.argv[1:]])
+    ],
+  }
   with open(os.path.join(workdir, "results.json"), "w", encoding="utf-8") as f:
     json.dump(results, f, indent=2)
 

@@ -19,8 +19,9 @@ _VOCAB = flags.DEFINE_integer("vocab_size", 1024, "Pieces, bytes included.")
 def main(argv: list[str]) -> None:
   """Texts -> BPE -> Hugging Face layout."""
   del argv
-  from locvlm_jax import prompts, tokenizer
-  from locvlm_jax.data import coco, conversations
+  from locvlm_jax.data.sources import coco, conversations
+  from locvlm_jax.text import bpe
+  from locvlm_jax.text import prompts as prompts_lib
 
   notes = os.path.join(_ROOT.value, "annotations")
   images = os.path.join(_ROOT.value, "images")
@@ -35,8 +36,8 @@ def main(argv: list[str]) -> None:
     map(source.__getitem__, range(len(source))) for source in sources
   )
   texts = (text for r in records for turn in r.turns for text in turn)
-  trained = tokenizer.train_bpe(
-    itertools.chain(texts, _wordings(prompts)), _VOCAB.value
+  trained = bpe.train_bpe(
+    itertools.chain(texts, _wordings(prompts_lib)), _VOCAB.value
   )
   trained.save(_OUT.value)
   print(f"{_OUT.value}: {trained.vocab_size} pieces")
@@ -45,10 +46,14 @@ def main(argv: list[str]) -> None:
 def _wordings(prompts) -> list[str]:
   """The templates, often enough to become whole words."""
   templates = [
-    *prompts.LOC_PRED["box"], *prompts.LOC_PRED["point"],
-    *prompts.LOC_PRED_ANSWERS, *prompts.NEG_PRED_ANSWERS,
-    *prompts.REV_LOC["box"], *prompts.REV_LOC["point"], *prompts.HELD_OUT,
-  ]  # fmt: skip
+    *prompts.LOC_PRED["box"],
+    *prompts.LOC_PRED["point"],
+    *prompts.LOC_PRED_ANSWERS,
+    *prompts.NEG_PRED_ANSWERS,
+    *prompts.REV_LOC["box"],
+    *prompts.REV_LOC["point"],
+    *prompts.HELD_OUT,
+  ]
   lines = [prompts.fill(t, obj="ball", a="ball", b="cup") for t in templates]
   bare = prompts.FORMATS["bare"]
   return [f"{bare.start}{x}{bare.assistant} [ At" for x in lines] * 200

@@ -13,8 +13,8 @@ import zlib
 
 import numpy as np
 import safetensors.numpy
+from paths import GOLDEN
 
-GOLDEN = pathlib.Path(__file__).parent / "golden"
 IMAGE_TOKEN = -1
 VISION = {
   "image_size": 32, "patch_size": 8, "hidden_size": 32,
@@ -123,9 +123,14 @@ def greedy(model, golden_inputs, num: int) -> np.ndarray:
   inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
   inputs["pixel_values"] = pixels(_flat(golden_inputs["images"]))
   out = model.generate(
-    **inputs, do_sample=False, max_new_tokens=num, min_new_tokens=num,
-    eos_token_id=None, pad_token_id=0, bad_words_ids=[[IMAGE_ID]],
-  )  # fmt: skip
+    **inputs,
+    do_sample=False,
+    max_new_tokens=num,
+    min_new_tokens=num,
+    eos_token_id=None,
+    pad_token_id=0,
+    bad_words_ids=[[IMAGE_ID]],
+  )
   return out[:, ids.shape[1] :].numpy().astype(np.int32)
 
 

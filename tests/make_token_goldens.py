@@ -14,6 +14,8 @@ import os
 import pathlib
 import re
 
+from paths import GOLDEN
+
 IMAGE = "<image>"
 NUM_VISUAL = 2
 TURNS = (
@@ -26,7 +28,7 @@ CASES = {
   "three turns, image": (TURNS, True),
   "two turns, text": (TURNS[:2], False),
 }
-PATH = pathlib.Path(__file__).parent / "golden" / "conversations.json"
+PATH = GOLDEN / "conversations.json"
 _V1 = (
   "A chat between a curious user and an artificial intelligence assistant. The"
   " assistant gives helpful, detailed, and polite answers to the user's"

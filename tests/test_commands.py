@@ -1,29 +1,31 @@
 """The command lines as a user meets them: help, and one line for a mistake."""
 
 import json
-import pathlib
 import re
 import time
 
 import pytest
 from zygote import run
 
-from locvlm_jax.data import microworld
+from locvlm_jax.microworld import dataset
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 COMMANDS = ("train", "evaluate", "generate", "reproduce", "report",
             "convert", "build_data", "pseudo_label", "overlap",
-            "train_tokenizer", "plan", "profile", "data.microworld",
+            "train_tokenizer", "plan", "profile", "microworld",
             "data.inspect")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
   path = tmp_path_factory.mktemp("world") / "w"
-  microworld.write(
-    str(path), num_train=8, num_val=4, num_videos=0, workers=0,
+  dataset.write(
+    str(path),
+    num_train=8,
+    num_val=4,
+    num_videos=0,
+    workers=0,
     log=lambda line: None,
-  )  # fmt: skip
+  )
   return path
 
 
@@ -44,9 +46,12 @@ def test_help_of_train_answers_at_once():
 def _refused(world, tmp_path, *flags: str) -> tuple[int, str]:
   """Exit code and the one line on standard error."""
   done = run(
-    "train", "--config=configs/micro.py:stage2,tiny",
-    f"--workdir={tmp_path / 'run'}", f"--config.root={world}", *flags,
-  )  # fmt: skip
+    "train",
+    "--config=configs/micro.py:stage2,tiny",
+    f"--workdir={tmp_path / 'run'}",
+    f"--config.root={world}",
+    *flags,
+  )
   lines = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
   assert len(lines) == 1, done.stderr
   assert "Traceback" not in done.stderr

@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
+from paths import ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
 VARIANTS = [(n, "") for n in NAMES] + [
   ("locvlm_b", "stage1"), ("locvlm_l", "stage1"),
@@ -51,15 +51,16 @@ def test_both_readings_of_the_schedule_are_presets():
 @pytest.mark.parametrize("name, argument", [*VARIANTS, ("coco", "stage1,tiny")])
 def test_evaluation_asks_its_questions(name, argument):
   """Also after a stage that is trained on captions without a question."""
-  from locvlm_jax import build, tokenizer
+  from locvlm_jax import assemble
+  from locvlm_jax.text import encoding
 
   config = load(name, argument).to_dict()
   config["tokenizer"] = load("micro").tokenizer
   config["model"]["llm"]["vocab_size"] = 32_000
-  text = build.load_tokenizer(config)
-  spec = build.question_spec(config, text)
+  text = assemble.load_tokenizer(config)
+  spec = assemble.question_spec(config, text)
   one, other = (
-    tokenizer.encode_prompt(text, spec.format, (), question, 4).tolist()
+    encoding.encode_prompt(text, spec.format, (), question, 4).tolist()
     for question in ("Is there a cup?", "Is there a star?")
   )
   assert one != other
@@ -68,11 +69,13 @@ def test_evaluation_asks_its_questions(name, argument):
 @pytest.mark.parametrize("name, argument", VARIANTS)
 def test_full_size_shapes_and_sharding(name, argument):
   """eval_shape of the whole model; every parameter finds its one rule."""
-  from locvlm_jax import build, optim, sharding
+  from locvlm_jax import assemble
+  from locvlm_jax.models import params as params_lib
+  from locvlm_jax.parallel import sharding
 
   config = load(name, argument).to_dict()
-  shapes = optim.param_shapes(build.model(config))
-  trainable, frozen = optim.split(shapes, config["trainable"])
+  shapes = params_lib.param_shapes(assemble.model(config))
+  trainable, frozen = params_lib.split(shapes, config["trainable"])
   assert trainable and len(trainable) + len(frozen) == len(shapes)
   for path, shape in shapes.items():
     assert len(sharding.param_spec(path)) <= len(shape.shape), path
@@ -80,41 +83,50 @@ def test_full_size_shapes_and_sharding(name, argument):
 
 @pytest.mark.parametrize(
   "kind, word, remat, unroll",
-  [("NVIDIA A100-SXM4-80GB", "", "none", 32),
-   ("NVIDIA A100-SXM4-80GB", "stage1", "dots", 1),
-   ("NVIDIA H200", "", "dots", 1), ("TPU v5 lite", "", "full", 1),
-   ("TPU v5 lite", "stage1", "full", 1), ("TPU v5p", "", "none", 1),
-   ("TPU v6 lite", "", "dots", 1), ("cpu", "", "none", 1)],
-)  # fmt: skip
+  [
+    ("NVIDIA A100-SXM4-80GB", "", "none", 32),
+    ("NVIDIA A100-SXM4-80GB", "stage1", "dots", 1),
+    ("NVIDIA H200", "", "dots", 1),
+    ("TPU v5 lite", "", "full", 1),
+    ("TPU v5 lite", "stage1", "full", 1),
+    ("TPU v5p", "", "none", 1),
+    ("TPU v6 lite", "", "dots", 1),
+    ("cpu", "", "none", 1),
+  ],
+)
 def test_remat_and_unroll_follow_the_device(kind, word, remat, unroll):
-  from locvlm_jax import build
+  from locvlm_jax import assemble
 
   config = load("locvlm_l", word).to_dict()
-  got = build.model(config, kind).config
+  got = assemble.model(config, kind).config
   assert (got.remat, got.unroll) == (remat, unroll)
   config["model"].update(remat="full", unroll=4)
-  got = build.model(config, kind).config
+  got = assemble.model(config, kind).config
   assert (got.remat, got.unroll) == ("full", 4)
 
 
 def test_stage1_trains_the_adapter_alone():
-  from locvlm_jax import build, optim
+  from locvlm_jax import assemble
+  from locvlm_jax.models import params as params_lib
 
   config = load("locvlm_b", "stage1").to_dict()
-  shapes = optim.param_shapes(build.model(config))
-  trainable, _ = optim.split(shapes, config["trainable"])
+  shapes = params_lib.param_shapes(assemble.model(config))
+  trainable, _ = params_lib.split(shapes, config["trainable"])
   assert sum(v.size for v in trainable.values()) == 1024 * 4096 + 4096
 
 
 def test_the_committed_base_is_the_micro_model():
   from configs import micro
-  from locvlm_jax import build, optim
+  from locvlm_jax import assemble
+  from locvlm_jax.models import params as params_lib
+  from locvlm_jax.weights import initial
 
   config = micro.get_config("stage1").to_dict()
-  shapes = optim.param_shapes(build.model(config))
-  found = {path: value.shape for path, value in build._stored(config).items()}
+  shapes = params_lib.param_shapes(assemble.model(config))
+  stored = initial.stored_params(config["init"], assemble.model(config).config)
+  found = {path: value.shape for path, value in stored.items()}
   assert found == {path: value.shape for path, value in shapes.items()}
-  text = build.load_tokenizer(config)
+  text = assemble.load_tokenizer(config)
   assert text.vocab_size <= config["model"]["llm"]["vocab_size"]
   files = [p for p in pathlib.Path(micro.BASE).rglob("*") if p.is_file()]
   assert sum(p.stat().st_size for p in files) <= 12e6
@@ -138,16 +150,19 @@ def test_the_committed_base_tells_where_its_patches_are():
   import numpy as np
 
   from configs import micro
-  from locvlm_jax import build, optim
-  from locvlm_jax.data import microworld_scene as scenes
+  from locvlm_jax import assemble
+  from locvlm_jax.microworld import scene as scene_lib
+  from locvlm_jax.models import params as params_lib
+  from locvlm_jax.weights import initial
 
   config = micro.get_config("stage1").to_dict()
-  model = build.model(config)
-  params = optim.unflatten(
-    {path: value.read() for path, value in build._stored(config).items()}
+  model = assemble.model(config)
+  stored = initial.stored_params(config["init"], model.config)
+  params = params_lib.unflatten(
+    {p: value.read() for p, value in stored.items()}
   )
   size, num = config["model"]["vision"]["image_size"], 60
-  pictures = [_square(scenes, i, size) for i in range(num)]
+  pictures = [_square(scene_lib, i, size) for i in range(num)]
   features = jax.jit(model.apply, static_argnames="method")(
     {"params": params}, np.stack(pictures)[:, None], method="encode_images"
   )

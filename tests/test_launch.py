@@ -2,16 +2,18 @@
 
 import json
 import os
-import pathlib
 import string
 import subprocess
 import sys
 
 import pytest
+from paths import ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-WHAT = {"CONFIG": "configs/micro.py:tiny", "FLAGS": "--config.seed=3",
-        "PYTHON": sys.executable}  # fmt: skip
+WHAT = {
+  "CONFIG": "configs/micro.py:tiny",
+  "FLAGS": "--config.seed=3",
+  "PYTHON": sys.executable,
+}
 PODS = {"TPU_NAME": "slice", "ZONE": "here", "NAME": "run", "IMAGE": "image",
         "HOSTS": "4", "CHIPS": "4", "ACCELERATOR": "tpu-v5p-slice",
         "TOPOLOGY": "2x2x4"}  # fmt: skip
@@ -22,8 +24,12 @@ def _dry(tmp_path, script: str, *words: str, **env: str):
   env = {**os.environ, **WHAT, "WORKDIR": str(workdir).replace(" ", "_"), **env}
   done = subprocess.run(
     ["bash", str(ROOT / "launch" / script), *words, "--dry-run"],
-    env=env, capture_output=True, text=True, cwd=tmp_path, timeout=60,
-  )  # fmt: skip
+    env=env,
+    capture_output=True,
+    text=True,
+    cwd=tmp_path,
+    timeout=60,
+  )
   assert not list(tmp_path.iterdir()), "a dry run wrote something"
   return done
 
@@ -64,10 +70,10 @@ def test_gke(tmp_path):
   (container,) = spec["template"]["spec"]["containers"]
   assert container["args"][0].startswith(f"exec {sys.executable} -m locvlm_jax")
   (rule,) = spec["podFailurePolicy"]["rules"]
-  from locvlm_jax import faults
+  from locvlm_jax import errors
 
   # What would come again, or come back as it was, is not what restarts.
-  again = {faults.Stalled.code, faults.SaveFailed.code, faults.Preempted.code}
+  again = {errors.Stalled.code, errors.SaveFailed.code, errors.Preempted.code}
   assert not again & set(rule["onExitCodes"]["values"])
 
 
@@ -80,9 +86,13 @@ def test_every_variable_of_the_jobset_is_explained():
 
 @pytest.mark.parametrize(
   "script, missing",
-  [("local.sh", "CONFIG"), ("slurm_gpu.sh", "WORKDIR"),
-   ("tpu_pod.sh", "TPU_NAME"), ("gke.sh", "NAME")],
-)  # fmt: skip
+  [
+    ("local.sh", "CONFIG"),
+    ("slurm_gpu.sh", "WORKDIR"),
+    ("tpu_pod.sh", "TPU_NAME"),
+    ("gke.sh", "NAME"),
+  ],
+)
 def test_what_is_missing_is_named(tmp_path, script, missing):
   words = ("2",) if script == "local.sh" else ()
   env = {**PODS, missing: ""} if missing != "NAME" else {}
@@ -93,23 +103,34 @@ def test_what_is_missing_is_named(tmp_path, script, missing):
 @pytest.mark.acceptance
 def test_local_trains_evaluates_and_resumes(tmp_path):
   """Two processes train, four go on and evaluate."""
-  from locvlm_jax.data import microworld
+  from locvlm_jax.microworld import dataset
 
-  microworld.write(
-    str(tmp_path / "w"), num_train=24, num_val=8, num_videos=0, workers=0,
+  dataset.write(
+    str(tmp_path / "w"),
+    num_train=24,
+    num_val=8,
+    num_videos=0,
+    workers=0,
     log=lambda line: None,
-  )  # fmt: skip
+  )
   flags = f"--config.root={tmp_path / 'w'} --config.optim.name=adamw"
-  env = {**os.environ, "CONFIG": "configs/micro.py:stage2,tiny",
-         "WORKDIR": str(tmp_path / "run"), "PYTHON": sys.executable,
-         "XLA_FLAGS": "--xla_backend_optimization_level=0",
-         "PYTHONPATH": str(ROOT)}  # fmt: skip
+  env = {
+    **os.environ,
+    "CONFIG": "configs/micro.py:stage2,tiny",
+    "WORKDIR": str(tmp_path / "run"),
+    "PYTHON": sys.executable,
+    "XLA_FLAGS": "--xla_backend_optimization_level=0",
+    "PYTHONPATH": str(ROOT),
+  }
 
   def run(num, **more):
     done = subprocess.run(
       ["bash", str(ROOT / "launch" / "local.sh"), str(num)],
-      env=env | more, capture_output=True, text=True, timeout=400,
-    )  # fmt: skip
+      env=env | more,
+      capture_output=True,
+      text=True,
+      timeout=400,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

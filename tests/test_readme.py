@@ -1,9 +1,9 @@
 """What the README names exists, and what exists is on its file map."""
 
-import pathlib
 import re
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+from paths import ROOT
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAP = README[README.index("## File map") :]
 

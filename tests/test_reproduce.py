@@ -20,30 +20,44 @@ def calls(monkeypatch, tmp_path):
     flags = dict(x[2:].split("=", 1) for x in line[3:] if "=" in x)
     if line[2] == "locvlm_jax.evaluate":
       config = {
-        "trainable": ["adapter"], "steps": 3, "batch_size": 2,
-        "data": {"mixture": {"captions": 2.0, "text": 0.0},
-                 "captions": "x/captions_train.json",
-                 "objectives": {"loc_pred": 1.0}},
-      }  # fmt: skip
+        "trainable": ["adapter"],
+        "steps": 3,
+        "batch_size": 2,
+        "data": {
+          "mixture": {"captions": 2.0, "text": 0.0},
+          "captions": "x/captions_train.json",
+          "objectives": {"loc_pred": 1.0},
+        },
+      }
       with open(os.path.join(flags["workdir"], "results.json"), "w") as f:
-        json.dump({"config": config, "metrics": {"a.b": 1.0},
-                   "versions": {}}, f)  # fmt: skip
+        json.dump(
+          {"config": config, "metrics": {"a.b": 1.0}, "versions": {}}, f
+        )
     return subprocess.CompletedProcess(line, 0)
 
   monkeypatch.setattr(reproduce.subprocess, "run", fake)
   monkeypatch.setattr(
-    sys, "argv",
-    ["reproduce", "--config=configs/micro.py:demo", f"--workdir={tmp_path}",
-     "--config.seed=3"],
-  )  # fmt: skip
+    sys,
+    "argv",
+    [
+      "reproduce",
+      "--config=configs/micro.py:demo",
+      f"--workdir={tmp_path}",
+      "--config.seed=3",
+    ],
+  )
   return seen
 
 
 def test_stages_follow_each_other_and_are_not_repeated(calls, tmp_path):
   reproduce.main()
   assert [c[0].removeprefix("locvlm_jax.") for c in calls] == [
-    "train", "evaluate", "train", "evaluate", "report",
-  ]  # fmt: skip
+    "train",
+    "evaluate",
+    "train",
+    "evaluate",
+    "report",
+  ]
   assert "--config=configs/micro.py:stage1,demo" in calls[0]
   assert "--config=configs/micro.py:stage2,demo" in calls[2]
   assert f"--config.init.checkpoint={tmp_path}/stage1" in calls[2]
@@ -60,9 +74,10 @@ def test_stages_follow_each_other_and_are_not_repeated(calls, tmp_path):
 
 def test_a_failing_stage_ends_the_recipe(calls, monkeypatch):
   monkeypatch.setattr(
-    reproduce.subprocess, "run",
+    reproduce.subprocess,
+    "run",
     lambda line, check=False: subprocess.CompletedProcess(line, 70),
-  )  # fmt: skip
+  )
   with pytest.raises(SystemExit) as e:
     reproduce.main()
   assert e.value.code == 70

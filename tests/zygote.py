@@ -16,7 +16,8 @@ import sys
 import tempfile
 import warnings
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+from paths import ROOT
+
 _SECONDS = 120  # that a command may take
 
 
@@ -24,9 +25,12 @@ def run(command: str, *arguments: str) -> subprocess.CompletedProcess:
   """`python -m locvlm_jax.COMMAND ARGUMENTS` in the repository, on the CPU."""
   with tempfile.TemporaryDirectory() as folder:
     files = [os.path.join(folder, name) for name in ("out", "err")]
-    job = {"module": f"locvlm_jax.{command}", "arguments": arguments,
-           "env": {**os.environ, "JAX_PLATFORMS": "cpu"},
-           "files": files}  # fmt: skip
+    job = {
+      "module": f"locvlm_jax.{command}",
+      "arguments": arguments,
+      "env": {**os.environ, "JAX_PLATFORMS": "cpu"},
+      "files": files,
+    }
     zygote = _started()
     zygote.stdin.write(json.dumps(job) + "\n")
     zygote.stdin.flush()
@@ -40,9 +44,13 @@ def run(command: str, *arguments: str) -> subprocess.CompletedProcess:
 def _started() -> subprocess.Popen:
   """It ends with this process, which is when its input does."""
   return subprocess.Popen(
-    [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    text=True, cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": "cpu"},
-  )  # fmt: skip
+    [sys.executable, __file__],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+    cwd=ROOT,
+    env={**os.environ, "JAX_PLATFORMS": "cpu"},
+  )
 
 
 def _serve() -> None:
@@ -60,8 +68,11 @@ def _serve() -> None:
 def _become(job: dict) -> None:
   """Runs the command to the end of this process."""
   signal.alarm(_SECONDS)
-  for number, path in ((0, os.devnull), (1, job["files"][0]),
-                       (2, job["files"][1])):  # fmt: skip
+  for number, path in (
+    (0, os.devnull),
+    (1, job["files"][0]),
+    (2, job["files"][1]),
+  ):
     flags = os.O_RDWR | os.O_CREAT if number else os.O_RDONLY
     os.dup2(os.open(path, flags, 0o600), number)
   os.environ.clear()
@@ -75,7 +86,8 @@ if __name__ == "__main__":
   import grain  # noqa: F401
   import orbax.checkpoint  # noqa: F401
 
-  from locvlm_jax import build, checkpoint, command  # noqa: F401
-  from locvlm_jax.data import pipeline  # noqa: F401
+  from locvlm_jax import assemble, command  # noqa: F401
+  from locvlm_jax.data import stream  # noqa: F401
+  from locvlm_jax.weights import checkpoints  # noqa: F401
 
   _serve()

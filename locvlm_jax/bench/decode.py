@@ -8,19 +8,19 @@ both sides write the same number of tokens and never stop early. The peer, with
 
 import dataclasses
 import functools
-import os
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from locvlm_jax import decode, prompts, tokenizer
-from locvlm_jax.bench import timing, train
+from locvlm_jax import ASSETS
+from locvlm_jax.bench import peers, timing, train
+from locvlm_jax.inference import decode
 from locvlm_jax.models import locvlm
-from locvlm_jax.weights import read
+from locvlm_jax.text import encoding, formats, tokenizer
+from locvlm_jax.weights import huggingface
 
-_ASSETS = os.path.join(os.path.dirname(__file__), "../assets/micro_reference")
 _QUESTIONS = (
   "Where is the cup?", "What is in the picture?",
   "Is there a dog next to the tall red chair?", "Describe the picture.",
@@ -34,9 +34,10 @@ _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 def add_arguments(parser) -> None:
   """The arguments of `measure`."""
   parser.add_argument(
-    "--checkpoint", default=os.path.normpath(_ASSETS),
+    "--checkpoint",
+    default=str(ASSETS / "micro_reference"),
     help="a Llava directory in Hugging Face layout; default: the micro model",
-  )  # fmt: skip
+  )
   parser.add_argument("--model", choices=train.SIZES, help="random weights")
   parser.add_argument("--batch_sizes", default="1,16", help="comma list")
   parser.add_argument("--new_tokens", type=int, default=64)
@@ -52,27 +53,32 @@ def measure(arguments) -> dict:
   model, params = (_random if arguments.model else _loaded)(arguments)
   peer = _Peer(arguments, model) if arguments.peer else None
   result = {
-    "device": jax.devices()[0].device_kind, "dtype": arguments.dtype,
+    "device": jax.devices()[0].device_kind,
+    "dtype": arguments.dtype,
     "model": arguments.model or arguments.checkpoint,
     "new_tokens": arguments.new_tokens,
-  }  # fmt: skip
+  }
   for rows in map(int, arguments.batch_sizes.split(",")):
     batch = _batch(arguments, model, rows)
     ours = functools.partial(
-      decode.generate, model, params, batch, stop=[-2],
+      decode.generate,
+      model,
+      params,
+      batch,
+      stop=[-2],
       max_new_tokens=arguments.new_tokens,
-    )  # fmt: skip
+    )
     result[f"batch {rows}"] = _compared(ours, peer, batch, arguments)
   return result
 
 
 def _loaded(arguments) -> tuple:
   """(model, parameters) of the Llava directory."""
-  params, config = read.load_llava(arguments.checkpoint)
+  params, config = huggingface.load_llava(arguments.checkpoint)
   model = locvlm.LocVLM(dataclasses.replace(config, dtype=arguments.dtype))
   dtype = jnp.dtype(arguments.dtype)
   params = jax.tree.map(functools.partial(jnp.asarray, dtype=dtype), params)
-  return locvlm.by_layer(model, params)
+  return locvlm.unstack_layers(model, params)
 
 
 def _random(arguments) -> tuple:
@@ -84,7 +90,7 @@ def _random(arguments) -> tuple:
     params = locvlm.init_params(model, key)
     return jax.tree.map(lambda x: x.astype(arguments.dtype), params)
 
-  return locvlm.by_layer(model, jax.jit(init)(jax.random.key(0)))
+  return locvlm.unstack_layers(model, jax.jit(init)(jax.random.key(0)))
 
 
 def _compared(ours, peer, batch, arguments) -> dict:
@@ -119,14 +125,15 @@ def _prompts(arguments, model, rows: int) -> list[np.ndarray]:
   visual = model.config.vision.num_patches
   if arguments.model:
     rng = np.random.default_rng(0)
-    made = [rng.integers(3, model.config.llm.vocab_size, visual + n)
-            for n in _TEXT]  # fmt: skip
+    made = [
+      rng.integers(3, model.config.llm.vocab_size, visual + n) for n in _TEXT
+    ]
     for ids in made:
-      ids[1 : 1 + visual] = locvlm.IMAGE_TOKEN
+      ids[1 : 1 + visual] = formats.IMAGE_TOKEN
   else:
     text = tokenizer.Tokenizer.load(arguments.checkpoint)
     made = [
-      tokenizer.encode_prompt(text, prompts.FORMATS["v1"], [], question, visual)
+      encoding.encode_prompt(text, formats.FORMATS["v1"], [], question, visual)
       for question in _QUESTIONS
     ]
   return [made[i % len(made)] for i in range(rows)]
@@ -137,16 +144,17 @@ def _batch(arguments, model, rows: int) -> dict:
   encoded, vision = _prompts(arguments, model, rows), model.config.vision
   longest = max(map(len, encoded))
   # As answers are padded; the peer leaves what is padding in all rows.
-  longest = decode.padded(longest)
+  longest = decode.padded_length(longest)
   tokens = np.zeros((rows, longest), np.int32)
   for row, prompt in zip(tokens, encoded, strict=True):
     row[: len(prompt)] = prompt
   shape = (rows, 1, vision.image_size, vision.image_size, 3)
   rng = np.random.default_rng(0)
   return {
-    "tokens": tokens, "lengths": np.array([*map(len, encoded)], np.int32),
+    "tokens": tokens,
+    "lengths": np.array([*map(len, encoded)], np.int32),
     "images": rng.integers(0, 256, shape, dtype=np.uint8),
-  }  # fmt: skip
+  }
 
 
 class _Peer:
@@ -165,7 +173,7 @@ class _Peer:
     kind = transformers.LlavaForConditionalGeneration
     if arguments.model:
       shape = train.config(arguments.model)
-      self._model = train.llava(shape, self._device, self._dtype)
+      self._model = peers.llava(shape, self._device, self._dtype)
     else:
       found = kind.from_pretrained(arguments.checkpoint, dtype=self._dtype)
       self._model = found.to(self._device)
@@ -181,16 +189,19 @@ class _Peer:
     ids, mask = np.zeros_like(tokens), np.zeros_like(tokens)
     for i, n in enumerate(batch["lengths"]):
       ids[i, -n:], mask[i, -n:] = tokens[i, :n], 1
-    ids = np.where(ids == locvlm.IMAGE_TOKEN, image, ids)
+    ids = np.where(ids == formats.IMAGE_TOKEN, image, ids)
     pixels = (batch["images"][:, 0] / 255 - _CLIP_MEAN) / _CLIP_STD
     pixels = torch.tensor(pixels.transpose(0, 3, 1, 2), dtype=self._dtype)
     with torch.inference_mode():
       out = self._model.generate(
         input_ids=torch.tensor(ids, dtype=torch.long).to(self._device),
         attention_mask=torch.tensor(mask).to(self._device),
-        pixel_values=pixels.to(self._device), do_sample=False,
+        pixel_values=pixels.to(self._device),
+        do_sample=False,
         use_cache=True,
-        max_new_tokens=self._num, eos_token_id=None, pad_token_id=0,
+        max_new_tokens=self._num,
+        eos_token_id=None,
+        pad_token_id=0,
         suppress_tokens=[image] if image >= self._vocabulary else None,
-      )  # fmt: skip
+      )
     return out[:, tokens.shape[1] :].cpu().numpy()

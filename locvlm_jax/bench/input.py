@@ -15,9 +15,12 @@ import time
 import numpy as np
 from PIL import Image
 
-from locvlm_jax import coords, geometry, prompts, tokenizer
+from locvlm_jax import ASSETS
 from locvlm_jax.bench import timing
-from locvlm_jax.data import batch, preprocess
+from locvlm_jax.data import geometry, images, rows
+from locvlm_jax.data import stream as stream_lib
+from locvlm_jax.data.records import Record
+from locvlm_jax.text import coords, formats, tokenizer
 
 _BATCH = 32
 _PATCH = 14
@@ -25,7 +28,6 @@ _TEXT = 192
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _TURNS = (("Where is the cup?", "It is at [12,34,45,60]."),)
-_TOKENIZER = os.path.join(os.path.dirname(__file__), "../assets/micro_base")
 
 
 def add_arguments(parser) -> None:
@@ -36,9 +38,11 @@ def add_arguments(parser) -> None:
   parser.add_argument("--batches", type=int, default=30, help="of 32, a round")
   parser.add_argument("--rounds", type=int, default=3)
   parser.add_argument(
-    "--cores", type=int, default=len(os.sched_getaffinity(0)),
+    "--cores",
+    type=int,
+    default=len(os.sched_getaffinity(0)),
     help="threads of ours, worker processes of the peer",
-  )  # fmt: skip
+  )
   parser.add_argument("--peer", action="store_true", help="PyTorch too")
 
 
@@ -49,16 +53,19 @@ def measure(arguments) -> dict:
   rates = timing.rounds(
     # Each in a process of its own, so that nothing reads ahead beside it.
     {
-      n: functools.partial(timing.alone, _rate, n, files, arguments)
+      n: functools.partial(timing.in_subprocess, _rate, n, files, arguments)
       for n in names
     },
     arguments.rounds,
   )
   result = {
-    "files": len(files), "image_size": arguments.image_size,
-    "geometry": arguments.geometry, "cores": arguments.cores,
-    "pillow": importlib.metadata.version("pillow"), "samples_per_s": rates,
-  }  # fmt: skip
+    "files": len(files),
+    "image_size": arguments.image_size,
+    "geometry": arguments.geometry,
+    "cores": arguments.cores,
+    "pillow": importlib.metadata.version("pillow"),
+    "samples_per_s": rates,
+  }
   for name, rate in rates.items():
     result[f"{name}_per_core"] = rate["median"] / arguments.cores
   if arguments.peer:
@@ -87,17 +94,16 @@ def _files(folder: str) -> list[str]:
 class _Images(list):
   """Files as a source of records."""
 
-  def __getitem__(self, index) -> batch.Record:
+  def __getitem__(self, index) -> Record:
     path = super().__getitem__(index)
-    return batch.Record(id=path, image=path, turns=_TURNS)
+    return Record(id=path, image=path, turns=_TURNS)
 
 
 def _ours(files: list[str], arguments):
-  from locvlm_jax.data import pipeline
 
-  spec = preprocess.RowSpec(
-    tokenizer=tokenizer.Tokenizer.load(_TOKENIZER),
-    format=prompts.FORMATS["v1"],
+  spec = rows.RowSpec(
+    tokenizer=tokenizer.Tokenizer.load(ASSETS / "micro_base"),
+    format=formats.FORMATS["v1"],
     coords=coords.Coords("ivb", arguments.image_size, "box"),
     geometry=arguments.geometry,
     image_size=arguments.image_size,
@@ -106,10 +112,14 @@ def _ours(files: list[str], arguments):
     max_pairs=4,
     weights=(1.0, 1.0, 1.0),
   )
-  stream = pipeline.train_iterator(
-    {"images": _Images(files)}, {"images": 1.0}, preprocess.RowMaker(spec),
-    batch_size=_BATCH, seed=0, threads=arguments.cores,
-  )  # fmt: skip
+  stream = stream_lib.train_iterator(
+    {"images": _Images(files)},
+    {"images": 1.0},
+    rows.RowMaker(spec),
+    batch_size=_BATCH,
+    seed=0,
+    threads=arguments.cores,
+  )
   return (b["images"] for b in stream)
 
 
@@ -129,9 +139,11 @@ def _peer(files: list[str], arguments):
       return torch.from_numpy(prepare(files[index % len(files)]))
 
   loader = torch.utils.data.DataLoader(
-    Files(), batch_size=_BATCH, num_workers=arguments.cores,
+    Files(),
+    batch_size=_BATCH,
+    num_workers=arguments.cores,
     multiprocessing_context="fork",
-  )  # fmt: skip
+  )
   return iter(loader)
 
 
@@ -141,8 +153,8 @@ def _llava(arguments):
 
   size = arguments.image_size
   processor = image_processing_pil_clip.CLIPImageProcessorPil(
-    size={"shortest_edge": size}, crop_size={"height": size, "width": size},
-  )  # fmt: skip
+    size={"shortest_edge": size}, crop_size={"height": size, "width": size}
+  )
   prepare = functools.partial(_squared, arguments.geometry, size)
 
   def pixels(path: str) -> np.ndarray:
@@ -161,7 +173,7 @@ def _squared(kind: str, size: int, image: Image.Image) -> Image.Image:
   if kind == "center_crop" or image.width == image.height:
     return image
   side = max(image.size)
-  canvas = Image.new("RGB", (side, side), geometry.PAD_COLOUR)
+  canvas = Image.new("RGB", (side, side), geometry.PAD_COLOR)
   corner = ((side - image.width) // 2, (side - image.height) // 2)
   canvas.paste(image, corner)
   return canvas
@@ -173,7 +185,7 @@ def _difference(files: list[str], arguments) -> dict:
   mean, std = np.array(_CLIP_MEAN), np.array(_CLIP_STD)
   for path in files:
     theirs = prepare(path).transpose(1, 2, 0) * std + mean
-    image = preprocess.load_image(path)
+    image = images.load_image(path)
     ours = geometry.make(
       arguments.geometry, *image.size, arguments.image_size
     ).apply_image(image)

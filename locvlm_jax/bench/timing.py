@@ -25,7 +25,7 @@ def rounds(
   return {name: spread(r) for name, r in rates.items()}
 
 
-def alone(function: Callable[..., Any], *arguments) -> Any:
+def in_subprocess(function: Callable[..., Any], *arguments) -> Any:
   """What `function` returns in a process of its own.
 
   So that neither memory nor threads of one contestant are in another's way.

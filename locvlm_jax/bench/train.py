@@ -16,7 +16,14 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from locvlm_jax.bench import timing
+from locvlm_jax.bench import peers, timing
+from locvlm_jax.models import clip_vit, llama, locvlm
+from locvlm_jax.models import params as params_lib
+from locvlm_jax.parallel import sharding
+from locvlm_jax.perf import flops as flops_lib
+from locvlm_jax.text.formats import IMAGE_TOKEN
+from locvlm_jax.training import optimizer, tracing
+from locvlm_jax.training import step as step_lib
 
 # Model -> (rows, text tokens) of a batch, if not given.
 SIZES = {"micro": (8, 64), "b": (16, 128), "l": (16, 128)}
@@ -51,11 +58,15 @@ def measure(arguments: argparse.Namespace) -> dict:
   arguments.text = arguments.text or text
   runs = [("ours", _ours, ())]
   if arguments.peer:
-    runs += [(name, _peer, (tuned,)) for name, tuned in _peers().items()]
+    runs += [
+      (name, peers.train_step, (tuned,)) for name, tuned in _peers().items()
+    ]
     runs += runs[:1]
   found: dict[str, list[dict]] = {}
   for name, run, extra in runs:
-    found.setdefault(name, []).append(timing.alone(run, arguments, *extra))
+    found.setdefault(name, []).append(
+      timing.in_subprocess(run, arguments, *extra)
+    )
   results = {name: _rates(parts, arguments) for name, parts in found.items()}
   ours = results["ours"]["samples_per_s"]["median"]
   ratios = {
@@ -91,21 +102,34 @@ def _rates(parts: list[Mapping], arguments) -> dict:
     "samples_per_s": timing.spread(per_second),
     "tokens_per_s": timing.spread([arguments.text * r for r in per_second]),
     "mfu": timing.spread([r * flops / peak for r in per_second]),
-  }  # fmt: skip
+  }
 
 
 def config(name: str, remat: str = "none", unroll: int = 1):
   """The `LocVLMConfig` of "b", "l" or "micro"."""
-  from locvlm_jax.models import clip_vit, llama, locvlm
 
   micro = locvlm.LocVLMConfig(
-    clip_vit.VisionConfig(image_size=96, patch_size=12, width=128,
-                          num_layers=6, num_heads=4, mlp_width=512),
+    clip_vit.VisionConfig(
+      image_size=96,
+      patch_size=12,
+      width=128,
+      num_layers=6,
+      num_heads=4,
+      mlp_width=512,
+    ),
     "mlp",
-    llama.LlamaConfig(vocab_size=1024, width=128, num_layers=4, num_heads=4,
-                      num_kv_heads=4, head_dim=32, mlp_width=352, eps=1e-5),
+    llama.LlamaConfig(
+      vocab_size=1024,
+      width=128,
+      num_layers=4,
+      num_heads=4,
+      num_kv_heads=4,
+      head_dim=32,
+      mlp_width=352,
+      eps=1e-5,
+    ),
     dtype="float32",
-  )  # fmt: skip
+  )
   made = {"b": locvlm.locvlm_b, "l": locvlm.locvlm_l, "micro": lambda: micro}
   return dataclasses.replace(made[name](), remat=remat, unroll=unroll)
 
@@ -118,7 +142,6 @@ def batch(shape, rows: int, text: int) -> dict[str, np.ndarray]:
     rows: in all.
     text: text tokens a row.
   """
-  from locvlm_jax.models.locvlm import IMAGE_TOKEN
 
   rng, visual = np.random.default_rng(0), shape.vision.num_patches
   length, size = visual + text, shape.vision.image_size
@@ -127,15 +150,19 @@ def batch(shape, rows: int, text: int) -> dict[str, np.ndarray]:
   mask = np.ones((rows, length), bool)
   mask[:, : 1 + visual] = False
   images = rng.integers(0, 256, (rows, 1, size, size, 3), np.uint8)
-  return {"images": images, "tokens": tokens, "loss_mask": mask,
-          "lengths": np.full(rows, length, np.int32)}  # fmt: skip
+  return {
+    "images": images,
+    "tokens": tokens,
+    "loss_mask": mask,
+    "lengths": np.full(rows, length, np.int32),
+  }
 
 
-def _trained(stage: int) -> tuple[str, ...]:
+def trained_parts(stage: int) -> tuple[str, ...]:
   return ("adapter",) if stage == 1 else ("adapter", "llm")
 
 
-def _timed(step: Callable[[], None], wait: Callable[[], None], arguments):
+def timed(step: Callable[[], None], wait: Callable[[], None], arguments):
   """Seconds of a step, once a round; waits at a round's end, not a step's."""
   for _ in range(arguments.warmup):
     step()
@@ -152,7 +179,6 @@ def _timed(step: Callable[[], None], wait: Callable[[], None], arguments):
 
 def _traced(train_step: Callable, now: dict, rows, directory: str) -> None:
   """Three more steps, traced as a run's are (`locvlm_jax.profile`)."""
-  from locvlm_jax import tracing
 
   profile = {"steps": (1, 3), "hlo": False, "memory": False}
   train_step = tracing.traced(train_step, profile, directory, 0)
@@ -161,32 +187,37 @@ def _traced(train_step: Callable, now: dict, rows, directory: str) -> None:
 
 
 def _optimizer(arguments) -> dict:
-  return {"name": "adamw", "lr": 2e-5, "warmup_ratio": 0.03, "b1": 0.9,
-          "b2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "clip_norm": 1.0,
-          "mu_dtype": arguments.mu_dtype}  # fmt: skip
+  return {
+    "name": "adamw",
+    "lr": 2e-5,
+    "warmup_ratio": 0.03,
+    "b1": 0.9,
+    "b2": 0.999,
+    "eps": 1e-8,
+    "weight_decay": 0.0,
+    "clip_norm": 1.0,
+    "mu_dtype": arguments.mu_dtype,
+  }
 
 
 def _ours(arguments) -> dict:
   import jax
 
-  from locvlm_jax import metrics, optim, sharding
-  from locvlm_jax import train_step as step_lib
-  from locvlm_jax.models import locvlm
-
-  trained = _trained(arguments.stage)
+  trained = trained_parts(arguments.stage)
   model = locvlm.LocVLM(
     config(arguments.model, arguments.remat, arguments.unroll)
   )
   shards = {"data": -1} if arguments.stage == 1 else {"fsdp": -1}
   mesh = sharding.make_mesh(shards)
-  tx = optim.make(_optimizer(arguments), 1000)
+  tx = optimizer.make(_optimizer(arguments), 1000)
   with jax.set_mesh(mesh):
     params = _random_params(model, trained, mesh)
     state, where = step_lib.init_state(*params, tx, mesh)
     rows = sharding.put_batch(
-      batch(model.config, arguments.batch, arguments.text), mesh,
+      batch(model.config, arguments.batch, arguments.text),
+      mesh,
       arguments.batch,
-    )  # fmt: skip
+    )
     train_step = step_lib.jit_train_step(
       model, tx, where, sharding.batch_sharding(mesh), arguments.accumulate
     )
@@ -196,18 +227,18 @@ def _ours(arguments) -> dict:
     def step() -> None:
       now["state"], now["scalars"] = train_step(now["state"], rows)
 
-    seconds = _timed(step, lambda: jax.block_until_ready(now), arguments)
+    seconds = timed(step, lambda: jax.block_until_ready(now), arguments)
     if arguments.trace:
       _traced(train_step, now, rows, arguments.trace)
   device = jax.devices()[0]
-  forward = metrics.forward_flops(model, arguments.text)
+  forward = flops_lib.forward_flops(model, arguments.text)
   return {
     "device": device.device_kind,
     "devices": jax.device_count(),
     "versions": {"jax": jax.__version__},
     "row": rows["tokens"].shape[1],
-    "sample_flops": metrics.train_flops(forward, set(trained)),
-    "peak_flops": metrics.peak_flops(device.device_kind) * jax.device_count(),
+    "sample_flops": flops_lib.train_flops(forward, set(trained)),
+    "peak_flops": flops_lib.peak_flops(device.device_kind) * jax.device_count(),
     "one_product_flops": _product_flops(model.config, rows["tokens"].size),
     "memory": (device.memory_stats() or {}).get("peak_bytes_in_use"),
     "loss": float(now["scalars"]["loss"]),
@@ -219,14 +250,11 @@ def _random_params(model, trained, mesh) -> tuple[dict, dict]:
   """(trainable float32, frozen in the model's dtype), born sharded."""
   import jax
 
-  from locvlm_jax import optim, sharding
-  from locvlm_jax.models import locvlm
-
-  shapes = optim.param_shapes(model)
-  masters, _ = optim.split(shapes, trained)
+  shapes = params_lib.param_shapes(model)
+  masters, _ = params_lib.split(shapes, trained)
 
   def init(key):
-    flat = optim.flatten(locvlm.init_params(model, key))
+    flat = params_lib.flatten(locvlm.init_params(model, key))
     return {
       p: x if p in masters else x.astype(model.config.dtype)
       for p, x in flat.items()
@@ -234,7 +262,7 @@ def _random_params(model, trained, mesh) -> tuple[dict, dict]:
 
   where = sharding.param_shardings(shapes, mesh)
   params = jax.jit(init, out_shardings=where)(jax.random.key(0))
-  return optim.split(params, trained)
+  return params_lib.split(params, trained)
 
 
 def _product_flops(shape, positions: int) -> float:
@@ -254,143 +282,3 @@ def _product_flops(shape, positions: int) -> float:
   y.block_until_ready()
   seconds = (time.perf_counter() - began) / _GEMM_REPEATS
   return 2.0 * rows * width * hidden / seconds
-
-
-def _peer(arguments, tuned: bool) -> dict:
-  """transformers' Llava: the same batch, the same number of steps."""
-  import torch
-  import transformers
-
-  from locvlm_jax import metrics
-  from locvlm_jax.models import locvlm
-
-  torch.manual_seed(0)
-  torch.backends.cuda.matmul.allow_tf32 = True
-  shape = config(arguments.model)
-  cuda = torch.cuda.is_available()
-  device = "cuda" if cuda else "cpu"
-  low = shape.dtype == "bfloat16"
-  model = llava(
-    shape, device, torch.bfloat16 if low and not tuned else torch.float32
-  )
-  _freeze(model, arguments.stage)
-  if arguments.remat != "none" or not tuned and low:
-    model.gradient_checkpointing_enable({"use_reentrant": False})
-  if tuned:
-    for layer in model.model.language_model.layers:
-      layer.compile(dynamic=False)
-  adam = torch.optim.AdamW(
-    [p for p in model.parameters() if p.requires_grad], lr=2e-5,
-    weight_decay=0.0, fused=cuda,
-  )  # fmt: skip
-  rows = _torch_rows(shape, arguments, device)
-  losses = []
-
-  def step() -> None:
-    adam.zero_grad(set_to_none=True)
-    parts = [
-      {k: v.chunk(arguments.accumulate)[i] for k, v in rows.items()}
-      for i in range(arguments.accumulate)
-    ]
-    for part in parts:
-      with torch.autocast(device, torch.bfloat16, enabled=low and tuned):
-        loss = _torch_loss(model, part, arguments.text if tuned else 0)
-      (loss / len(parts)).backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    adam.step()
-    losses[:] = [loss.detach()]
-
-  def wait() -> None:
-    float(losses[-1])
-    if cuda:
-      torch.cuda.synchronize()
-
-  seconds = _timed(step, wait, arguments)
-  forward = metrics.forward_flops(locvlm.LocVLM(shape), arguments.text)
-  name = torch.cuda.get_device_name() if cuda else "cpu"
-  return {
-    "device": name, "devices": 1,
-    "versions": {"torch": torch.__version__,
-                 "transformers": transformers.__version__},
-    "row": rows["input_ids"].shape[1],
-    "sample_flops": metrics.train_flops(
-      forward, set(_trained(arguments.stage))
-    ),
-    "peak_flops": metrics.peak_flops(name),
-    "memory": torch.cuda.max_memory_allocated() if cuda else None,
-    "loss": float(losses[-1]),
-    "seconds": seconds,
-  }  # fmt: skip
-
-
-def llava(shape, device: str, dtype):
-  """transformers' Llava of `shape` with random weights, born on `device`.
-
-  Its adapter always has two layers, and one token more than the vocabulary
-  stands for the image.
-  """
-  import torch
-  import transformers
-
-  v, t = shape.vision, shape.llm
-  vision = transformers.CLIPVisionConfig(
-    hidden_size=v.width, intermediate_size=v.mlp_width,
-    num_hidden_layers=v.num_layers, num_attention_heads=v.num_heads,
-    image_size=v.image_size, patch_size=v.patch_size,
-    projection_dim=v.width,
-  )  # fmt: skip
-  text = transformers.LlamaConfig(
-    vocab_size=t.vocab_size + 1, hidden_size=t.width,
-    intermediate_size=t.mlp_width, num_hidden_layers=t.num_layers,
-    num_attention_heads=t.num_heads, num_key_value_heads=t.num_kv_heads,
-    head_dim=t.head_dim, rms_norm_eps=t.eps, use_cache=False,
-  )  # fmt: skip
-  whole = transformers.LlavaConfig(
-    vision_config=vision,
-    text_config=text,
-    image_token_index=t.vocab_size,
-    vision_feature_layer=v.feature_layer,
-  )
-  with torch.device(device):  # billions of draws take a CPU minutes
-    return transformers.LlavaForConditionalGeneration._from_config(
-      whole, attn_implementation="sdpa", dtype=dtype
-    )
-
-
-def _freeze(model, stage: int) -> None:
-  """Vision tower, and in stage 1 the language model; all else trains."""
-  model.train()
-  model.requires_grad_(False)
-  model.model.multi_modal_projector.requires_grad_(True)
-  if stage == 2:
-    model.model.language_model.requires_grad_(True)
-    model.lm_head.requires_grad_(True)
-  model.model.vision_tower.eval()
-
-
-def _torch_rows(shape, arguments, device: str) -> dict:
-  import torch
-
-  ours = batch(shape, arguments.batch, arguments.text)
-  ids = np.where(ours["tokens"] < 0, shape.llm.vocab_size, ours["tokens"])
-  labels = np.where(ours["loss_mask"], ids, -100)
-  pixels = ours["images"][:, 0].transpose(0, 3, 1, 2) / 127.5 - 1
-  arrays = {"input_ids": ids.astype(np.int64),
-            "labels": labels.astype(np.int64),
-            "pixel_values": pixels.astype(np.float32)}  # fmt: skip
-  return {k: torch.from_numpy(v).to(device) for k, v in arrays.items()}
-
-
-def _torch_loss(model, rows, text: int):
-  """transformers' own loss; with `text`, logits of the last positions alone."""
-  import torch
-
-  pixels = rows["pixel_values"].to(model.dtype)
-  rows = {**rows, "pixel_values": pixels}
-  if not text:
-    return model(**rows).loss
-  labels = rows.pop("labels")[:, -text:]
-  logits = model(**rows, logits_to_keep=text).logits
-  return torch.nn.functional.cross_entropy(
-    logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten()
-  )

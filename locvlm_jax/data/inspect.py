@@ -21,20 +21,27 @@ def main(argv: list[str]) -> None:
   del argv
   from PIL import Image
 
-  from locvlm_jax import build, coords
-  from locvlm_jax.data import pipeline, preprocess
+  from locvlm_jax import assemble, checks
+  from locvlm_jax.data import catalog, stream
+  from locvlm_jax.data import rows as rows_lib
+  from locvlm_jax.text import coords
 
-  config = build.with_exclusions(command.config())
-  build.check(config)
+  config = assemble.with_exclusions(command.config())
+  checks.check(config)
   data = config["data"]
-  sources = pipeline.open_sources(data)
-  text = build.load_tokenizer(config)
-  spec = build.row_spec(config, text, sources)
-  make_row = preprocess.RowMaker(spec)
-  rows = pipeline.train_iterator(
-    sources, data["mixture"], make_row, batch_size=1, seed=config["seed"],
-    threads=0, mix_by=data["mix_by"],
-  )  # fmt: skip
+  sources = catalog.open_sources(data)
+  text = assemble.load_tokenizer(config)
+  spec = assemble.row_spec(config, text, sources)
+  make_row = rows_lib.RowMaker(spec)
+  rows = stream.train_iterator(
+    sources,
+    data["mixture"],
+    make_row,
+    batch_size=1,
+    seed=config["seed"],
+    threads=0,
+    mix_by=data["mix_by"],
+  )
   os.makedirs(_OUT.value, exist_ok=True)
   form = coords.Coords(**config["coords"])
   for number, row in zip(range(_ROWS.value), rows, strict=False):

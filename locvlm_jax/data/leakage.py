@@ -25,7 +25,9 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from locvlm_jax.data import batch, tfds_coco
+from locvlm_jax import errors
+from locvlm_jax.data.records import Record, Source
+from locvlm_jax.data.sources import tfds_coco
 
 _NAME = re.compile(r"(?:^|[/_])(\d{12})(?:_\d+)?(?:\.[A-Za-z]+)?$")
 _VIDEOS = ("video", "video_name", "gif_name", "video_id")
@@ -71,7 +73,7 @@ def check_named(paths: Iterable[str]) -> None:
   """
   for path in paths:
     if not image_ids(path):
-      raise batch.DataError(
+      raise errors.DataError(
         f"{path}: it names no image by COCO's id and no video, so that nothing"
         " would be excluded. Take it out of data.exclude, or name another file."
       )
@@ -110,11 +112,11 @@ def _read(path: str) -> object:
     with opened(path, "rt", encoding="utf-8") as f:
       text = f.read()
   except FileNotFoundError:
-    raise batch.DataError(
+    raise errors.DataError(
       f"{path}: no such file. Check data.exclude and the eval paths."
     ) from None
   except (OSError, UnicodeDecodeError, EOFError) as e:
-    raise batch.DataError(f"{path}: {e}.") from None
+    raise errors.DataError(f"{path}: {e}.") from None
   if path.removesuffix(".gz").endswith((".csv", ".tsv")):
     lines = text.splitlines()
     tabs = "\t" in "".join(lines[:1])
@@ -126,13 +128,13 @@ def _read(path: str) -> object:
   try:
     return [json.loads(line) for line in text.splitlines() if line.strip()]
   except json.JSONDecodeError as e:
-    raise batch.DataError(f"{path}: neither json nor jsonl ({e}).") from None
+    raise errors.DataError(f"{path}: neither json nor jsonl ({e}).") from None
 
 
-class Clean:
+class WithoutExcluded:
   """The records of a source that are not about the images of `ids`."""
 
-  def __init__(self, source: batch.Source, ids: frozenset[int | str]):
+  def __init__(self, source: Source, ids: frozenset[int | str]):
     self._source, self._ids = source, ids
     self._kept = [i for i, k in enumerate(source.image_ids()) if k not in ids]
     self.categories = getattr(source, "categories", ())
@@ -141,7 +143,7 @@ class Clean:
   def __len__(self) -> int:
     return len(self._kept)
 
-  def __getitem__(self, index: int) -> batch.Record:
+  def __getitem__(self, index: int) -> Record:
     return self._source[self._kept[index]]
 
   def deniable(self) -> dict:
@@ -160,18 +162,18 @@ class Clean:
     )
 
 
-def without(
-  sources: Mapping[str, batch.Source], paths: Sequence[str]
-) -> dict[str, batch.Source]:
+def exclude(
+  sources: Mapping[str, Source], paths: Sequence[str]
+) -> dict[str, Source]:
   """`sources` without the records about images that the files name.
 
   Raises:
     DataError: a file is missing or malformed, or nothing of a source is left.
   """
   ids = frozenset().union(*map(image_ids, paths))
-  clean = {n: Clean(s, ids) if ids else s for n, s in sources.items()}
+  clean = {n: WithoutExcluded(s, ids) if ids else s for n, s in sources.items()}
   if empty := [n for n, s in clean.items() if not len(s)]:
-    raise batch.DataError(
+    raise errors.DataError(
       f"data.{empty[0]}: every record is about an image of an evaluation set:"
       " name other files in data.exclude, or set data.exclude_eval to False."
     )

@@ -9,7 +9,7 @@ The paper's filters: a category is asked for (LocPred, RevLoc) only where it
 is annotated exactly once in the image, since "the dog" has to mean one dog; a
 category is denied (NegPred) only where it isn't annotated at all. A crowd
 counts as present and as more than one, and is never a target itself; in a
-video, neither is what moves (`data/tracks.py`). Both rules look at the whole
+video, neither is what moves (`sources/tracks.py`). Both rules look at the whole
 image: a dog that a crop removed can be neither. Where an object has texts of
 its own (a referring expression or a caption), one of them stands in place of
 the category; where not everything is annotated, nothing is denied.
@@ -23,10 +23,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from locvlm_jax import prompts
-from locvlm_jax.coords import Box, Coords
-from locvlm_jax.data.batch import Object, Record, Turn
-from locvlm_jax.geometry import Transform
+from locvlm_jax.data.geometry import Transform
+from locvlm_jax.data.records import Object, Record, Turn
+from locvlm_jax.text import english, prompts
+from locvlm_jax.text.coords import Box, Coords
 
 OBJECTIVES = ("loc_pred", "neg_pred", "rev_loc")
 WEIGHTS = (1.0, 1.0, 1.0)  # of OBJECTIVES
@@ -70,20 +70,23 @@ def visible(
   Raises:
     ValueError: a box that is not finite or not ordered.
   """
-  boxes = [(o, transform.apply_box(o.box)) for o in alone(objects)]
+  boxes = [(o, transform.apply_box(o.box)) for o in unique_objects(objects)]
   return [(o, box) for o, box in boxes if box is not None]
 
 
-def alone(objects: Sequence[Object]) -> list[Object]:
+def unique_objects(objects: Sequence[Object]) -> list[Object]:
   """Those that are the only one of their category, and no crowd."""
   count = Counter(o.category for o in objects)
   return [o for o in objects if count[o.category] == 1 and not o.crowd]
 
 
 def loc_pred(
-  category: str, box: Box, coords: Coords, rng: np.random.Generator,
+  category: str,
+  box: Box,
+  coords: Coords,
+  rng: np.random.Generator,
   video: bool = False,
-) -> Turn:  # fmt: skip
+) -> Turn:
   """Asks for a category or caption, answers with its location."""
   question = _pick(prompts.LOC_PRED[coords.location], rng, video)
   answer = _pick(prompts.LOC_PRED_ANSWERS, rng, video)
@@ -106,9 +109,13 @@ def neg_pred(
 
 
 def rev_loc(
-  category: str, box: Box, coords: Coords, rng: np.random.Generator,
-  answers: Sequence[str] = prompts.REV_LOC_ANSWERS, video: bool = False,
-) -> Turn:  # fmt: skip
+  category: str,
+  box: Box,
+  coords: Coords,
+  rng: np.random.Generator,
+  answers: Sequence[str] = prompts.REV_LOC_ANSWERS,
+  video: bool = False,
+) -> Turn:
   """Asks for a location, answers with the category or caption."""
   question = _pick(prompts.REV_LOC[coords.location], rng, video)
   answer = _pick(answers, rng)
@@ -211,12 +218,12 @@ def _denied(category: str, record: Record, captions, rng) -> str:
     return category
   text = _pick(captions[category], rng)
   there = _present(record.objects).union(*(o.texts for o in record.objects))
-  return category if any(names(text, name) for name in there) else text
+  return category if any(names_object(text, name) for name in there) else text
 
 
-def names(text: str, name: str) -> bool:
+def names_object(text: str, name: str) -> bool:
   """Whether `text` holds `name` as whole words."""
-  words = rf"(?<!\w){re.escape(prompts.bare(name).casefold())}(?!\w)"
+  words = rf"(?<!\w){re.escape(english.bare(name).casefold())}(?!\w)"
   return re.search(words, text.casefold()) is not None
 
 

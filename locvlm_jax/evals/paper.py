@@ -1,6 +1,8 @@
 """The paper's result tables, with the cells that a run has filled in."""
 
 import dataclasses
+import json
+import os
 from collections.abc import Mapping
 
 _SIDES = (
@@ -35,10 +37,11 @@ class Table:
 def _pope(split: str, numbers: str) -> Table:
   rows = [tuple(map(float, row.split())) for row in numbers.split("|")]
   return Table(
-    f"Table 9. POPE, {split}", ("Acc", "Precision", "Recall", "F1", "Yes"),
+    f"Table 9. POPE, {split}",
+    ("Acc", "Precision", "Recall", "F1", "Yes"),
     dict(zip(("BLIP-2", "Shikra", "LLaVA", "LocVLM-B"), rows, strict=True)),
     {"this run": tuple(f"pope_{split}.{m}" for m in _POPE)},
-  )  # fmt: skip
+  )
 
 
 _VIDEO = "Accuracy by `match`; the paper's judge was a language model."
@@ -141,8 +144,9 @@ def _markdown(table: Table, metrics: Mapping[str, float]) -> str:
 
 
 def _cell(value: float | None) -> str:
-  return "–" if value is None else f"{value:.1f}" if value >= 10 else \
-    f"{value:.2f}"  # fmt: skip
+  return (
+    "–" if value is None else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+  )
 
 
 def _size(task: str, metrics: Mapping[str, float]) -> str:
@@ -152,3 +156,17 @@ def _size(task: str, metrics: Mapping[str, float]) -> str:
   missing = metrics.get(f"{task}.missing", 0)
   lacks = f", {missing:,.0f} left out without media" if missing else ""
   return f"{task}: {num:,.0f} questions{lacks}."
+
+
+def table(number: int, workdir: str) -> str:
+  """The paper's table with the numbers of a workdir, as Markdown.
+
+  Raises:
+    ValueError: no such table, or nothing was evaluated there.
+  """
+
+  path = os.path.join(workdir, "results.json")
+  if not os.path.exists(path):
+    raise ValueError(f"{path}: no such file; evaluate --tasks makes it.")
+  with open(path, encoding="utf-8") as f:
+    return render(number, json.load(f)["metrics"])

@@ -21,11 +21,14 @@ import os
 import sys
 from collections.abc import Sequence
 
-from locvlm_jax import coords
-from locvlm_jax.data import batch, coco, questions, refer
-from locvlm_jax.evals import EVALS, benchmark, gqa_scores, judge, region
-from locvlm_jax.evals import vqa_accuracy as vqa
-from locvlm_jax.evals.example import Example
+from locvlm_jax import errors
+from locvlm_jax.data import files
+from locvlm_jax.data.sources import questions, refer
+from locvlm_jax.evals.scorers import gqa_scores, judge
+from locvlm_jax.evals.scorers import vqa_accuracy as vqa
+from locvlm_jax.evals.tasks import EVALS, benchmark, region
+from locvlm_jax.inference.question import Question
+from locvlm_jax.text import coords
 
 _IDS = ("question_id", "questionId", "id")
 _TEXTS = ("text", "answer", "prediction", "pred")
@@ -42,12 +45,18 @@ def main(argv: Sequence[str]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-    prog="python -m locvlm_jax.evals.score", description=__doc__,
+    prog="python -m locvlm_jax.evals.score",
+    description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
-  )  # fmt: skip
+  )
   add = parser.add_argument
-  add("--task", required=True, choices=sorted(EVALS), metavar="NAME",
-      help=", ".join(EVALS))  # fmt: skip
+  add(
+    "--task",
+    required=True,
+    choices=sorted(EVALS),
+    metavar="NAME",
+    help=", ".join(EVALS),
+  )
   add("--predictions", required=True, help="the answers")
   add("--references", help="the benchmark's questions, or expressions")
   add(
@@ -84,16 +93,16 @@ def score(args: argparse.Namespace) -> dict:
 
 def _rows(path: str) -> list[dict]:
   try:
-    rows = coco.read_json(path)
-  except batch.DataError:
-    rows = coco.read_jsonl(path)
+    rows = files.read_json(path)
+  except errors.DataError:
+    rows = files.read_jsonl(path)
   rows = [rows] if isinstance(rows, dict) else rows  # a single line
   if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
     raise ValueError(f"{path}: neither json lines nor a list of rows.")
   return rows
 
 
-def _references(task, path: str, answers: str) -> list[Example]:
+def _references(task, path: str, answers: str) -> list[Question]:
   """One example a question, without its image."""
   if isinstance(task, benchmark.Benchmark):
     found = questions.read(task.name, path, answers)
@@ -114,8 +123,9 @@ def _joined(examples, rows, path: str) -> list[str]:
   said = [_first(row, _TEXTS, i, path) for i, row in enumerate(rows, 1)]
   if not any(key in row for row in rows for key in _IDS):
     if len(rows) != len(examples):
-      raise ValueError(f"{path}: {len(rows)} answers without ids to"
-                       f" {len(examples)} questions.")  # fmt: skip
+      raise ValueError(
+        f"{path}: {len(rows)} answers without ids to {len(examples)} questions."
+      )
     return said
   ids = [_first(row, _IDS, i, path) for i, row in enumerate(rows, 1)]
   answers = dict(zip(ids, said, strict=True))
@@ -134,7 +144,7 @@ def _first(row: dict, keys: Sequence[str], line: int, path: str) -> str:
   raise ValueError(f"{path}: row {line} has none of {', '.join(keys)}.")
 
 
-def _own(task, rows, path: str) -> tuple[list[Example], list[str]]:
+def _own(task, rows, path: str) -> tuple[list[Question], list[str]]:
   """Questions and answers of `evaluate`, of its first seed."""
   mine = [r for r in rows if r.get("task") == task.name]
   if not mine or "truth" not in mine[0]:
@@ -143,21 +153,29 @@ def _own(task, rows, path: str) -> tuple[list[Example], list[str]]:
     )
   mine = [r for r in mine if r["seed"] == mine[0]["seed"]]
   examples = [
-    Example(r["id"], None, r["question"],
-            tuple(tuple(t) for t in r["history"]), r["truth"])
+    Question(
+      r["id"],
+      None,
+      r["question"],
+      tuple(tuple(t) for t in r["history"]),
+      r["truth"],
+    )
     for r in mine
-  ]  # fmt: skip
+  ]
   return examples, [r["answer"] for r in mine]
 
 
 def _write_upload(task, examples, said, path: str) -> None:
   pairs = list(zip(examples, said, strict=True))
   if task.name == "vqav2":
-    rows = [{"question_id": int(e.id), "answer": vqa.evalai(a)}
-            for e, a in pairs]  # fmt: skip
+    rows = [
+      {"question_id": int(e.id), "answer": vqa.evalai(a)} for e, a in pairs
+    ]
   elif task.name == "gqa":
-    rows = [{"questionId": e.id, "prediction": gqa_scores.from_text(a)}
-            for e, a in pairs]  # fmt: skip
+    rows = [
+      {"questionId": e.id, "prediction": gqa_scores.from_text(a)}
+      for e, a in pairs
+    ]
   else:
     raise ValueError(f"{task.name} has no upload format; vqav2 and gqa have.")
   with open(path, "w", encoding="utf-8") as f:
@@ -177,8 +195,9 @@ def _judged(args, examples, said) -> dict:
     if i % 100 == 99:
       print(f"judged {i + 1} of {len(said)}", file=sys.stderr, flush=True)
   return judge.scores(verdicts) | {
-    "judge": args.judge_model, "judged_on": datetime.date.today().isoformat(),
-  }  # fmt: skip
+    "judge": args.judge_model,
+    "judged_on": datetime.date.today().isoformat(),
+  }
 
 
 if __name__ == "__main__":

@@ -16,17 +16,11 @@ from jaxtyping import Array, Float, UInt8
 
 from locvlm_jax.models import attention
 from locvlm_jax.models.layers import linear, stack
-from locvlm_jax.sharding import BATCH, constrain
+from locvlm_jax.parallel.sharding import BATCH, constrain
 
 # Per channel, of RGB in [0, 1] (openai/CLIP:clip/clip.py; SigLIP: to [-1, 1]).
-MEAN = {
-  "clip": (0.48145466, 0.4578275, 0.40821073),
-  "siglip": (0.5, 0.5, 0.5),
-}
-STD = {
-  "clip": (0.26862954, 0.26130258, 0.27577711),
-  "siglip": (0.5, 0.5, 0.5),
-}
+MEAN = {"clip": (0.48145466, 0.4578275, 0.40821073), "siglip": (0.5, 0.5, 0.5)}
+STD = {"clip": (0.26862954, 0.26130258, 0.27577711), "siglip": (0.5, 0.5, 0.5)}
 FAMILIES = tuple(MEAN)
 ACTIVATIONS = ("quick_gelu", "gelu", "gelu_pytorch_tanh")
 kernel_init = nn.initializers.lecun_normal

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 from locvlm_jax.models import attention
 from locvlm_jax.models.layers import CONTEXT, linear, stack
 from locvlm_jax.models.lora import LoraConfig, adapted
-from locvlm_jax.sharding import BATCH, FSDP, TENSOR, constrain, gather
+from locvlm_jax.parallel.sharding import BATCH, FSDP, TENSOR, constrain, gather
 
 ROPE_TYPES = ("default", "linear", "llama3")
 
@@ -91,7 +91,7 @@ def empty_cache(
   )
 
 
-def by_layer(params: Mapping, num_layers: int) -> dict:
+def unstack_layers(params: Mapping, num_layers: int) -> dict:
   """Parameters for `stacked=False`, from those stacked over the layers.
 
   {"layers": {"mlp": {"up": [L, D, M]}}} -> {"layers_0": {"mlp": {"up": [D,
@@ -207,8 +207,8 @@ class Attention(nn.Module):
     only: Int[Array, " B"] | None,
   ) -> tuple[Float[Array, "B #T D"], Slots | None]:
     cfg = self.config
-    q = self._project("q", at(x, only), cfg.num_heads)
-    q = rotate(q, Rotation(*(at(a, only) for a in angles)))
+    q = self._project("q", layer_params(x, only), cfg.num_heads)
+    q = rotate(q, Rotation(*(layer_params(a, only) for a in angles)))
     k = rotate(self._project("k", x, cfg.num_kv_heads), angles)
     v = self._project("v", x, cfg.num_kv_heads)
     if slots is not None:
@@ -245,7 +245,7 @@ class Attention(nn.Module):
     return constrain(y, (BATCH, None, TENSOR, None))
 
 
-def at(
+def layer_params(
   x: Float[Array, "#B T *S"], only: Int[Array, " B"] | None
 ) -> Float[Array, "#B #T *S"]:
   """Position `only` of each row, T = 1; all of them if None."""
@@ -327,7 +327,7 @@ class Block(nn.Module):
       y = RMSNorm(cfg.eps, name="attention_norm")(x)
       attn = Attention(cfg, self.implementation, self.lora, name="attention")
       y, slots = attn(y, slots, angles, lengths, segments, positions, only)
-      x = constrain(at(x, only) + y, (BATCH, None, None))
+      x = constrain(layer_params(x, only) + y, (BATCH, None, None))
     with jax.named_scope("mlp"):
       y = RMSNorm(cfg.eps, name="mlp_norm")(x)
       x = x + Mlp(cfg, self.lora, name="mlp")(y)
@@ -339,8 +339,8 @@ class Llama(nn.Module):
 
   Stacked, its layers are one loop over parameters [L, ...], compiled once, as
   training wants it. Not stacked, they stand one after the other, parameters
-  apart (`by_layer`), and may have a cache, as decoding wants it: a step has
-  hardly more to do than to read parameters and cache, and a loop would copy
+  apart (`unstack_layers`), and may have a cache, as decoding wants it: a step
+  has hardly more to do than to read parameters and cache, and a loop would copy
   its part of them first.
   """
 
@@ -415,10 +415,7 @@ class Llama(nn.Module):
     return self.final_norm(x), tuple(filled)
 
   def step(
-    self,
-    x: Float[Array, "B T D"],
-    cache: Cache,
-    positions: Int[Array, " B"],
+    self, x: Float[Array, "B T D"], cache: Cache, positions: Int[Array, " B"]
   ) -> tuple[Float[Array, "B T D"], Cache]:
     """More positions of each row, from `positions` (0-based) on."""
     new = positions[:, None] + jnp.arange(x.shape[1])

@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
-from locvlm_jax.models import adapter, attention, clip_vit, layers, llama
+from locvlm_jax.models import adapter as adapter_lib
+from locvlm_jax.models import attention as attention_lib
+from locvlm_jax.models import clip_vit, layers, llama
 from locvlm_jax.models import video as video_lib
 from locvlm_jax.models.lora import LoraConfig
-from locvlm_jax.sharding import BATCH, constrain, num_batch_shards
+from locvlm_jax.parallel.sharding import BATCH, constrain, num_batch_shards
+from locvlm_jax.text import formats
 
-# Stands for one visual token in `tokens`; never an id of a vocabulary.
-IMAGE_TOKEN = -1
 DTYPES = ("bfloat16", "float32")
 
 # Images, videos, or what `visual_features` made of either.
@@ -34,7 +35,7 @@ class LocVLMConfig:
 
   dtype is the compute dtype; parameters keep the one they come in. remat and
   unroll: see layers.stack and jax.lax.scan. attention: see
-  attention.attend. stacked: see llama.Llama; decoding sets it (`by_layer`).
+  attention.attend. stacked: see llama.Llama; `unstack_layers` sets it.
   """
 
   vision: clip_vit.VisionConfig = clip_vit.VisionConfig()
@@ -55,10 +56,10 @@ class LocVLMConfig:
 
   def __post_init__(self) -> None:
     choices = (
-      ("adapter", self.adapter, adapter.ADAPTERS),
+      ("adapter", self.adapter, adapter_lib.ADAPTERS),
       ("dtype", self.dtype, DTYPES),
       ("remat", self.remat, layers.REMAT),
-      ("attention", self.attention, attention.IMPLEMENTATIONS),
+      ("attention", self.attention, attention_lib.IMPLEMENTATIONS),
     )
     for field, value, allowed in choices:
       if value not in allowed:
@@ -94,7 +95,7 @@ def splice(
   A row without IMAGE_TOKEN takes none; a row must not hold more of them than
   there are visual tokens (the last would repeat).
   """
-  is_image = tokens == IMAGE_TOKEN
+  is_image = tokens == formats.IMAGE_TOKEN
   index = jnp.clip(jnp.cumsum(is_image, axis=1) - 1, 0, visual.shape[1] - 1)
   picked = jnp.take_along_axis(visual, index[..., None], axis=1)
   return jnp.where(is_image[..., None], picked, text)
@@ -114,7 +115,7 @@ class LocVLM(nn.Module):
       "implementation": cfg.attention,
     }
     self.vision = clip_vit.ClipVit(cfg.vision, **common)
-    self.adapter = adapter.Adapter(cfg.adapter, cfg.llm.width)
+    self.adapter = adapter_lib.Adapter(cfg.adapter, cfg.llm.width)
     self.llm = llama.Llama(
       cfg.llm, **common, lora=cfg.lora, stacked=cfg.stacked
     )
@@ -193,9 +194,7 @@ class LocVLM(nn.Module):
     return self.logits(self(tokens, images, lengths))
 
   def _embed(
-    self,
-    tokens: Int[Array, "B S"],
-    images: Images,
+    self, tokens: Int[Array, "B S"], images: Images
   ) -> Float[Array, "B S D"]:
     x = self.llm.embed(jnp.maximum(tokens, 0))
     if images is None or not _num(images):
@@ -212,13 +211,13 @@ def _num(images) -> int:
   return of.shape[1]
 
 
-def by_layer(model: LocVLM, params: Mapping) -> tuple[LocVLM, dict]:
+def unstack_layers(model: LocVLM, params: Mapping) -> tuple[LocVLM, dict]:
   """The model and its parameters with the LLM's layers apart, as for decoding.
 
   A copy of the LLM's parameters, unless they are apart already.
   """
   config = dataclasses.replace(model.config, stacked=False)
-  llm = llama.by_layer(params["llm"], config.llm.num_layers)
+  llm = llama.unstack_layers(params["llm"], config.llm.num_layers)
   return LocVLM(config), {**params, "llm": llm}
 
 

@@ -24,7 +24,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, UInt8
 
-from locvlm_jax.sharding import BATCH, constrain
+from locvlm_jax.parallel.sharding import BATCH, constrain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,9 +136,12 @@ def encode(
   vision = module.config.vision
   zeros = jnp.zeros((len(x), vision.num_patches, vision.width), jnp.float32)
   scan = nn.scan(
-    step, variable_broadcast="params", split_rngs={"params": False},
-    in_axes=1, out_axes=1,
-  )  # fmt: skip
+    step,
+    variable_broadcast="params",
+    split_rngs={"params": False},
+    in_axes=1,
+    out_axes=1,
+  )
   total, means = scan(module, zeros, (x, is_real))
   means = means.reshape(len(x), -1, means.shape[-1])[:, :num]
   return _tokens(total, means, frames, config.temporal or config.frames)

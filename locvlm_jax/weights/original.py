@@ -20,8 +20,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from locvlm_jax.models import locvlm
-from locvlm_jax.weights import config_json, read, tables
-from locvlm_jax.weights.read import Tensor
+from locvlm_jax.weights import (
+  config_json,
+  huggingface,
+  placement,
+  tables,
+  tensor_files,
+)
+from locvlm_jax.weights.placement import Tensor
 
 _PROJECTORS = {"linear": "linear", "mlp2x_gelu": "mlp"}
 _PROJECTOR_FILES = ("non_lora_trainables.bin", "mm_projector.bin")
@@ -50,7 +56,7 @@ def open_llava(
   config = _config(directory, vision)
   there = os.listdir(directory)
   lora = "adapter_config.json" in there
-  home = base if lora or not read.has_weights(directory) else directory
+  home = base if lora or not tensor_files.has_weights(directory) else directory
   if not home:
     raise ValueError(
       f"{directory} holds no language model of its own: name its base's"
@@ -66,14 +72,16 @@ def open_llava(
 def is_llava(directory: str) -> bool:
   """Whether `open_llava` is for it: LLaVA's fields, a projector or a LoRA."""
   files = {"adapter_config.json", *_PROJECTOR_FILES}
-  raw = read.read_json(directory, "config.json")
-  return "mm_projector_type" in raw or "mm_hidden_size" in raw or bool(
-    files & set(os.listdir(directory))
-  )  # fmt: skip
+  raw = tensor_files.read_json(directory, "config.json")
+  return (
+    "mm_projector_type" in raw
+    or "mm_hidden_size" in raw
+    or bool(files & set(os.listdir(directory)))
+  )
 
 
 def _config(directory: str, vision: str) -> locvlm.LocVLMConfig:
-  raw = read.read_json(directory, "config.json")
+  raw = tensor_files.read_json(directory, "config.json")
   kind = raw.get("mm_projector_type", "linear")
   feature = raw.get("mm_vision_select_feature", "patch")
   if kind not in _PROJECTORS or feature != "patch":
@@ -88,7 +96,7 @@ def _config(directory: str, vision: str) -> locvlm.LocVLMConfig:
     )
   layer = raw.get("mm_vision_select_layer", -2)
   return locvlm.LocVLMConfig(
-    vision=read.open_clip_vision(vision, layer)[1],
+    vision=huggingface.open_clip_vision(vision, layer)[1],
     adapter=_PROJECTORS[kind],
     llm=config_json.llama_config({**raw, "model_type": "llama"}, directory),
   )
@@ -98,7 +106,7 @@ def _whole(
   home: str, config: locvlm.LocVLMConfig, projector: bool
 ) -> dict[str, Tensor]:
   """The LLM, the projector if it is wanted, the vision tower if it is there."""
-  files = read.files(home)
+  files = tensor_files.files(home)
   keys = itertools.chain.from_iterable(file.keys() for file in files)
   tower = any("vision_tower" in key for key in keys)
   parts = ["llm/"] + ["adapter/"] * projector + ["vision/"] * tower
@@ -107,20 +115,24 @@ def _whole(
     ignored += r"|multi_modal_projector\..*"
   if config.llm.tie_embeddings:
     ignored += r"|language_model\.lm_head\.weight"
-  return read.open_tensors(
-    home, files, _leaves(config, *parts),
-    tables.ORIGINAL_RENAMES, ignored,
-  )  # fmt: skip
+  return huggingface.open_tensors(
+    home, files, _leaves(config, *parts), tables.ORIGINAL_RENAMES, ignored
+  )
 
 
 def _projector(
   directory: str, names: list[str], config: locvlm.LocVLMConfig
 ) -> dict[str, Tensor]:
-  files = [read.open_file(os.path.join(directory, name)) for name in names]
-  return read.open_tensors(
-    directory, files, _leaves(config, "adapter/"), tables.ORIGINAL_RENAMES,
+  files = [
+    tensor_files.open_file(os.path.join(directory, name)) for name in names
+  ]
+  return huggingface.open_tensors(
+    directory,
+    files,
+    _leaves(config, "adapter/"),
+    tables.ORIGINAL_RENAMES,
     r"(?!multi_modal_projector).*",
-  )  # fmt: skip
+  )
 
 
 def _leaves(config: locvlm.LocVLMConfig, *parts: str) -> list[tables.Leaf]:
@@ -130,7 +142,7 @@ def _leaves(config: locvlm.LocVLMConfig, *parts: str) -> list[tables.Leaf]:
 def _with_tower(flat, vision, config) -> dict[str, Tensor]:
   if any(path.startswith("vision/") for path in flat):
     return flat
-  tensors, _ = read.open_clip_vision(vision, config.vision.feature_layer)
+  tensors, _ = huggingface.open_clip_vision(vision, config.vision.feature_layer)
   return flat | {f"vision/{path}": t for path, t in tensors.items()}
 
 
@@ -138,8 +150,8 @@ def _with_tower(flat, vision, config) -> dict[str, Tensor]:
 class _Lora:
   """A stored kernel plus scale * up @ down, merged as it is read."""
 
-  part: read.Part
-  file: read.File
+  part: placement.Part
+  file: tensor_files.File
   keys: Mapping[str, str]  # "A" (down) and "B" (up) -> name in `file`
   scale: float
 
@@ -169,7 +181,7 @@ def _merged(flat: dict[str, Tensor], directory: str) -> dict[str, Tensor]:
   names = [name for name in _LORA_FILES if name in there]
   if not names:
     raise ValueError(f"{directory}: neither {' nor '.join(_LORA_FILES)} there")
-  file = read.open_file(os.path.join(directory, names[0]))
+  file = tensor_files.open_file(os.path.join(directory, names[0]))
   pairs = _pairs(file)
 
   def merge(part):
@@ -184,14 +196,15 @@ def _merged(flat: dict[str, Tensor], directory: str) -> dict[str, Tensor]:
     for path, t in flat.items()
   }
   if pairs:
-    raise ValueError(f"{file.path}: adapts {next(iter(pairs))}, which the base"
-                     " does not have")  # fmt: skip
+    raise ValueError(
+      f"{file.path}: adapts {next(iter(pairs))}, which the base does not have"
+    )
   return flat
 
 
 def _scale(directory: str) -> float:
   """alpha / r; with rsLoRA alpha / sqrt(r)."""
-  raw = read.read_json(directory, "adapter_config.json")
+  raw = tensor_files.read_json(directory, "adapter_config.json")
   for name in ("rank_pattern", "alpha_pattern", "use_dora"):
     if raw.get(name):
       raise ValueError(f"{directory}: {name} {raw[name]!r} can't be merged")
@@ -201,21 +214,23 @@ def _scale(directory: str) -> float:
   )
 
 
-def _pairs(file: read.File) -> dict[str, dict[str, str]]:
+def _pairs(file: tensor_files.File) -> dict[str, dict[str, str]]:
   """Key of the kernel -> the keys of its A and B."""
   pairs = collections.defaultdict(dict)
   for key in file.keys():
     match = _LORA_KEY.fullmatch(key)
     if not match:
       raise ValueError(f"{file.path}: unknown key {key}")
-    kernel = read.rename(f"{match[1]}.weight", tables.ORIGINAL_RENAMES)
+    kernel = huggingface.rename(f"{match[1]}.weight", tables.ORIGINAL_RENAMES)
     pairs[kernel][match[2]] = key
   if lonely := [kernel for kernel, keys in pairs.items() if len(keys) != 2]:
     raise ValueError(f"{file.path}: only one of A and B for {lonely[0]}")
   return dict(pairs)
 
 
-def _check_pair(part: read.Part, file: read.File, keys: Mapping[str, str]):
+def _check_pair(
+  part: placement.Part, file: tensor_files.File, keys: Mapping[str, str]
+):
   up, down = file.shape(keys["B"]), file.shape(keys["A"])
   if (up[0], down[1]) != part.leaf.stored_shape or up[1] != down[0]:
     raise ValueError(

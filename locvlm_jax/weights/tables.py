@@ -173,7 +173,7 @@ def _folded(index: Sequence[slice], shape: Sequence[int]) -> slice:
   """A slice of dims as one of the single dim that they make together."""
   bounds = [s.indices(n) for s, n in zip(index, shape, strict=True)]
   inner = [(0, n, 1) for n in shape[1:]]
-  assert bounds[1:] == inner, "no rule of sharding.py cuts a head"
+  assert bounds[1:] == inner, "no rule of sharding cuts a head"
   step = math.prod(shape[1:])
   return slice(bounds[0][0] * step, bounds[0][1] * step)
 

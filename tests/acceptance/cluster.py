@@ -43,11 +43,20 @@ class Cluster:
     flags: of the command, besides config and workdir.
   """
 
-  def __init__(self, folder, world: str, num: int, *flags: str,
-               command: str = "train", fault: dict | None = None,
-               devices: int = DEVICES, absent: tuple[int, ...] = (),
-               only: dict[int, tuple] | None = None, prefix=(),
-               env: dict | None = None):  # fmt: skip
+  def __init__(
+    self,
+    folder,
+    world: str,
+    num: int,
+    *flags: str,
+    command: str = "train",
+    fault: dict | None = None,
+    devices: int = DEVICES,
+    absent: tuple[int, ...] = (),
+    only: dict[int, tuple] | None = None,
+    prefix=(),
+    env: dict | None = None,
+  ):
     self.folder, self.began = pathlib.Path(folder), time.monotonic()
     self.folder.mkdir(parents=True, exist_ok=True)
     self.processes, self._files, port = [], [], _port()
@@ -56,19 +65,28 @@ class Cluster:
         continue
       file = open(self.folder / f"log-{i}.txt", "w+b")  # noqa: SIM115
       line = [
-        *prefix, sys.executable, str(WORKER), command,
+        *prefix,
+        sys.executable,
+        str(WORKER),
+        command,
         "--config=configs/micro.py:stage2,tiny",
-        f"--workdir={self.folder / 'run'}", f"--config.root={world}",
-        *FLAGS, *flags, *(only or {}).get(i, ()),
-      ]  # fmt: skip
+        f"--workdir={self.folder / 'run'}",
+        f"--config.root={world}",
+        *FLAGS,
+        *flags,
+        *(only or {}).get(i, ()),
+      ]
       self._files.append(file)
       self.processes.append(
         subprocess.Popen(
-          line, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT,
+          line,
+          cwd=ROOT,
+          stdout=file,
+          stderr=subprocess.STDOUT,
           env=self._env(i, num, devices // num, port, fault) | (env or {}),
           start_new_session=True,
         )
-      )  # fmt: skip
+      )
 
   def _env(self, i, num, devices, port, fault) -> dict:
     return {

@@ -5,16 +5,20 @@ import tempfile
 
 import pytest
 
-from locvlm_jax.data import microworld
+from locvlm_jax.microworld import dataset
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
   path = tmp_path_factory.mktemp("world") / "w"
-  microworld.write(
-    str(path), num_train=24, num_val=8, num_videos=0, workers=0,
+  dataset.write(
+    str(path),
+    num_train=24,
+    num_val=8,
+    num_videos=0,
+    workers=0,
     log=lambda line: None,
-  )  # fmt: skip
+  )
   return str(path)
 
 

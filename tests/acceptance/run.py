@@ -20,22 +20,22 @@ RUNS = "acceptance/test_runs.py::test_"
 CASES = {
   1: ("defective images of every kind",
       "repaired as a reference decodes them, or masked, counted and named",
-      ("test_data.py::test_images_of_any_mode",
-       "test_data.py::test_a_rotation_in_exif_is_not_applied",
-       "test_data.py::test_images_that_cannot_be_used",
-       "test_data.py::test_truncated_image_is_skipped_counted_and_named",
-       "test_data.py::test_image_of_another_size_is_skipped")),
+      ("data/test_stream.py::test_images_of_any_mode",
+       "data/test_stream.py::test_a_rotation_in_exif_is_not_applied",
+       "data/test_stream.py::test_images_that_cannot_be_used",
+       "data/test_stream.py::test_truncated_image_is_skipped_counted_and_named",
+       "data/test_stream.py::test_image_of_another_size_is_skipped")),
   4: ("defective COCO annotations",
       "refused with file and record named, or used by a written rule",
-      ("test_data.py::test_bad_annotations_name_file_and_record",
-       "test_data.py::test_missing_folder_and_broken_json",
-       "test_data.py::test_crowd_is_present_and_never_a_target",
+      ("data/test_stream.py::test_bad_annotations_name_file_and_record",
+       "data/test_stream.py::test_missing_folder_and_broken_json",
+       "data/test_stream.py::test_crowd_is_present_and_never_a_target",
        "test_commands.py::test_bad_annotation",
        "test_commands.py::test_malformed_json")),
   7: ("1, 2 and 4 hosts, any number of reader threads",
       "the same batches",
-      ("test_data.py::test_stream_is_the_same_for_any_hosts_threads_and_start",
-       "test_data.py::test_sorted_rows_are_alike_on_hosts_and_after_a_restart",
+      ("data/test_stream.py::test_stream_is_the_same_for_any_hosts_threads_and_start",
+       "data/test_stream.py::test_sorted_rows_are_alike_on_hosts_and_after_a_restart",
        )),
   17: ("secrets in the environment, a run, an evaluation, a crash",
        "none is in any file", (RUNS + "no_secret_is_written",)),
@@ -47,7 +47,7 @@ CASES = {
        (RUNS + "resume_on_other_processes",)),
   20: ("ten kinds of damage to the newest checkpoint",
        "named and moved aside, the step before used; never from nothing",
-       ("test_checkpoint.py",)),
+       ("weights/test_checkpoints.py",)),
   21: ("disk full", "code 74, earlier steps intact", (RUNS + "disk_full",)),
   29: ("SIGTERM to one of two processes in five phases, and to a single one",
        "the same step saved, code 75, resumed exactly",
@@ -62,16 +62,16 @@ CASES = {
   36: ("loss or gradient of one process not finite",
        "skipped by all, ids told, code 71 after three, no such checkpoint",
        (RUNS + "not_finite",
-        "test_checkpoint.py::test_not_finite_is_never_saved")),
+        "weights/test_checkpoints.py::test_not_finite_is_never_saved")),
   39: ("rows of several lengths, and a resumption",
        "nothing compiled after the first steps of each length",
        (RUNS + "nothing_is_compiled_after_the_first_steps",)),
   40: ("weights with code, duplicate keys or damage",
        "refused, and nothing is executed",
-       ("test_weights.py::test_a_pickle_is_not_executed",
-        "test_weights.py::test_a_view_outside_of_its_storage_is_refused",
-        "test_weights.py::test_duplicate_keys_are_named",
-        "test_weights.py::test_truncated_weights_are_named")),
+       ("weights/test_weights.py::test_a_pickle_is_not_executed",
+        "weights/test_weights.py::test_a_view_outside_of_its_storage_is_refused",
+        "weights/test_weights.py::test_duplicate_keys_are_named",
+        "weights/test_weights.py::test_truncated_weights_are_named")),
   43: ("pseudo-captions by one process, and by two that are killed",
        "the same file, nothing asked twice",
        (RUNS + "pseudo_captions_of_two_processes",)),
@@ -144,8 +144,9 @@ def main() -> int:
   tests = sorted({t for n in numbers for t in CASES[n][2]})
   outcomes = Outcomes()
   paths = [str(TESTS / t) for t in tests]
-  code = pytest.main(["-q", "--rootdir", str(TESTS.parent), *paths],
-                     plugins=[outcomes])  # fmt: skip
+  code = pytest.main(
+    ["-q", "--rootdir", str(TESTS.parent), *paths], plugins=[outcomes]
+  )
   _write(numbers, outcomes)
   return int(code)
 

@@ -41,8 +41,11 @@ def _same(a, b, step: int = 12) -> bool:
 def test_kill_anywhere(world, tmp_path):
   """20 kills at random moments, a few of them before the first step."""
   steps, every = 1200, 10
-  flags = (f"--config.steps={steps}", f"--config.checkpoint_every={every}",
-           "--config.log_every=1")  # fmt: skip
+  flags = (
+    f"--config.steps={steps}",
+    f"--config.checkpoint_every={every}",
+    "--config.log_every=1",
+  )
   whole, broken = tmp_path / "whole", tmp_path / "broken"
   ended = cluster.run(whole, world, 1, *flags, devices=1, timeout=300)
   assert ended.codes == [0], ended.text
@@ -134,8 +137,11 @@ def test_sigterm_in_evaluation(world, whole, tmp_path):
   """Both stop after the same batch, and go on without asking twice."""
   shutil.copytree(whole / "run", tmp_path / "run")
   fault = {"process": 1, "phase": "answer", "step": 1, "action": "term"}
-  flags = ("--config.eval.batch_size=4", "--config.eval.samples=32",
-           "--tasks=locpred")  # fmt: skip
+  flags = (
+    "--config.eval.batch_size=4",
+    "--config.eval.samples=32",
+    "--tasks=locpred",
+  )
 
   def evaluate(**options):
     return cluster.run(
@@ -163,11 +169,18 @@ def test_pseudo_captions_of_two_processes(world, whole, tmp_path):
     out = folder / "captions.jsonl"
     shutil.copytree(whole / "run", folder / "run", dirs_exist_ok=True)
     ended = cluster.run(
-      folder, world, num, "--mode=self_training", f"--out={out}",
-      "--config.eval.batch_size=4", "--config.pseudo.filters=()",
-      "--config.pseudo.samples=32", command="pseudo_label", timeout=200,
+      folder,
+      world,
+      num,
+      "--mode=self_training",
+      f"--out={out}",
+      "--config.eval.batch_size=4",
+      "--config.pseudo.filters=()",
+      "--config.pseudo.samples=32",
+      command="pseudo_label",
+      timeout=200,
       **options,
-    )  # fmt: skip
+    )
     return ended, out
 
   one, wanted = captions("one", 1)
@@ -197,19 +210,29 @@ def test_sigterm_to_a_single_process(world, tmp_path):
 @pytest.mark.parametrize(
   "fault, named",
   [
-    ({"phase": "data", "step": 5, "action": "kill"},
-     r"process 1 of 2 on \S+, step \d+, phase \w+: dead or frozen"),
-    ({"phase": "step", "step": 5, "action": "freeze"},
-     r"process 1 of 2 on \S+, step \d+, phase \w+: dead or frozen"),
-    ({"phase": "data", "step": 5, "action": "raise"},
-     r"process 1 of 2 on \S+, step 5, phase data: injected"),
-    ({"kind": "fewer", "step": 5},
-     r"process 1 of 2 on \S+, step 5, phase data: .*StopIteration"),
-    ({"phase": "data", "step": 5, "action": "sleep"},
-     r"process 1 of 2 on \S+, step 5, phase data"),
+    (
+      {"phase": "data", "step": 5, "action": "kill"},
+      r"process 1 of 2 on \S+, step \d+, phase \w+: dead or frozen",
+    ),
+    (
+      {"phase": "step", "step": 5, "action": "freeze"},
+      r"process 1 of 2 on \S+, step \d+, phase \w+: dead or frozen",
+    ),
+    (
+      {"phase": "data", "step": 5, "action": "raise"},
+      r"process 1 of 2 on \S+, step 5, phase data: injected",
+    ),
+    (
+      {"kind": "fewer", "step": 5},
+      r"process 1 of 2 on \S+, step 5, phase data: .*StopIteration",
+    ),
+    (
+      {"phase": "data", "step": 5, "action": "sleep"},
+      r"process 1 of 2 on \S+, step 5, phase data",
+    ),
   ],
   ids=["killed", "frozen", "raises", "fewer batches", "sleeps"],
-)  # fmt: skip
+)
 def test_no_silent_hang(fault, named, world, tmp_path):
   c = cluster.Cluster(tmp_path, world, 2, fault={"process": 1} | fault)
   c.wait_for("step 4/")
@@ -227,9 +250,13 @@ def test_no_silent_hang(fault, named, world, tmp_path):
 
 def test_one_never_comes(world, tmp_path):
   ended = cluster.run(
-    tmp_path, world, 2, "--config.faults.start_seconds=15", absent=(1,),
+    tmp_path,
+    world,
+    2,
+    "--config.faults.start_seconds=15",
+    absent=(1,),
     timeout=60,
-  )  # fmt: skip
+  )
   assert ended.codes == [72], ended.text
   assert re.search(r"process 0 of 2 on \S+, step 0, phase start", ended.text)
   assert STACKS in ended.text
@@ -244,14 +271,16 @@ def test_one_never_comes(world, tmp_path):
     ("config.optim/lr", {"only": {1: ("--config.optim.lr=0.5",)}}),
     ("config.batch_size", {"only": {1: ("--config.batch_size=16",)}}),
     ("jax", {"fault": {"process": 1, "facts": {"jax": "0.0.1"}}}),
-    ("code of locvlm_jax",
-     {"fault": {"process": 1, "facts": {"code of locvlm_jax": "00"}}}),
+    (
+      "code of locvlm_jax",
+      {"fault": {"process": 1, "facts": {"code of locvlm_jax": "00"}}},
+    ),
     ("local devices", {"fault": {"process": 1, "facts": {"local devices": 3}}}),
     ("instances", {"fault": {"process": 1, "kind": "data"}}),
     ("program", {"fault": {"process": 1, "kind": "program"}}),
   ],
   ids=lambda x: x.replace("/", ".") if isinstance(x, str) else "",
-)  # fmt: skip
+)
 def test_processes_that_differ(what, options, world, tmp_path):
   ended = cluster.run(tmp_path, world, 2, **options)
   assert ended.codes == [73, 73], ended.text
@@ -268,9 +297,13 @@ def test_not_finite(kind, world, tmp_path):
   """One bad row of one process is skipped by both; three steps stop both."""
   fault = {"process": 1, "kind": kind, "steps": [3, 6, 7, 8]}
   ended = cluster.run(
-    tmp_path, world, 2, "--config.checkpoint_every=1",
-    "--config.checkpoint_keep=20", fault=fault,
-  )  # fmt: skip
+    tmp_path,
+    world,
+    2,
+    "--config.checkpoint_every=1",
+    "--config.checkpoint_keep=20",
+    fault=fault,
+  )
   assert ended.codes == [71, 71], ended.text
   with open(tmp_path / "run" / "incidents.jsonl") as f:
     told = [json.loads(line) for line in f]
@@ -313,8 +346,9 @@ CANARIES = {
 def test_no_secret_is_written(world, tmp_path):
   run = {"env": CANARIES}
   assert cluster.run(tmp_path, world, 1, **run).codes == [0]
-  ended = cluster.run(tmp_path, world, 1, "--tasks=locpred",
-                      command="evaluate", **run)  # fmt: skip
+  ended = cluster.run(
+    tmp_path, world, 1, "--tasks=locpred", command="evaluate", **run
+  )
   assert ended.codes == [0], ended.text
   shutil.copytree(tmp_path / "run", tmp_path / "kept")
   shutil.rmtree(tmp_path / "run")
@@ -334,20 +368,30 @@ def test_no_secret_is_written(world, tmp_path):
 
 def test_nothing_is_compiled_after_the_first_steps(world, tmp_path):
   """60 steps in rows of several lengths, resumed in between."""
-  flags = ("--config.data.sort_window=4", "--config.data.text_length=192",
-           "--config.data.max_pairs=4", "--config.steps=60",
-           "--config.log_every=1", "--config.checkpoint_every=20")  # fmt: skip
-  fault = {"process": 0, "phase": "data", "step": 30, "action": "term",
-           "kind": "count"}  # fmt: skip
+  flags = (
+    "--config.data.sort_window=4",
+    "--config.data.text_length=192",
+    "--config.data.max_pairs=4",
+    "--config.steps=60",
+    "--config.log_every=1",
+    "--config.checkpoint_every=20",
+  )
+  fault = {
+    "process": 0,
+    "phase": "data",
+    "step": 30,
+    "action": "term",
+    "kind": "count",
+  }
   for code in (75, 0):
-    ended = cluster.run(tmp_path, world, 1, *flags, devices=1, fault=fault,
-                        timeout=300)  # fmt: skip
+    ended = cluster.run(
+      tmp_path, world, 1, *flags, devices=1, fault=fault, timeout=300
+    )
     assert ended.codes == [code], ended.text
     with open(tmp_path / "compiled.json") as f:
       events = json.load(f)  # [phase, step] of every compilation
     first = min(step for phase, step in events if phase == "compile")
     assert len({s for p, s in events if p == "compile"}) <= 4
-    late = [e for e in events
-            if e[0] in ("data", "step") and e[1] > first + 2]  # fmt: skip
+    late = [e for e in events if e[0] in ("data", "step") and e[1] > first + 2]
     assert late == [], late
     fault = {"process": 0, "kind": "count"}

@@ -53,17 +53,25 @@ def _wait(done, what: str, seconds: float = 240) -> None:
 
 def test_two_nodes_train_are_preempted_and_go_on(slurm, world, tmp_path):
   flags = " ".join(
-    (f"--config.root={world}", *cluster.FLAGS, "--config.steps=400",
-     "--config.log_every=1")
-  )  # fmt: skip
+    (
+      f"--config.root={world}",
+      *cluster.FLAGS,
+      "--config.steps=400",
+      "--config.log_every=1",
+    )
+  )
   env = slurm | {
     "CONFIG": f"{cluster.ROOT}/configs/micro.py:stage2,tiny",
-    "WORKDIR": str(tmp_path / "run"), "FLAGS": flags, "NODES": "2",
-    "GPUS": "0", "PYTHON": sys.executable, "PYTHONPATH": str(cluster.ROOT),
+    "WORKDIR": str(tmp_path / "run"),
+    "FLAGS": flags,
+    "NODES": "2",
+    "GPUS": "0",
+    "PYTHON": sys.executable,
+    "PYTHONPATH": str(cluster.ROOT),
     "JAX_PLATFORMS": "cpu",
     "XLA_FLAGS": "--xla_force_host_platform_device_count=2 "
     "--xla_backend_optimization_level=0",
-  }  # fmt: skip
+  }
   job = _run(["bash", str(LAUNCH)], env).split()[-1]
   log = tmp_path / "run" / f"slurm-{job}.log"
 

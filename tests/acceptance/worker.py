@@ -80,15 +80,15 @@ def _inject_at_phase(watch) -> None:
   watch.at = at
 
 
-def _ends_early(pipeline) -> None:
+def _ends_early(stream) -> None:
   """One process has fewer batches than the others."""
-  original = pipeline.train_iterator
+  original = stream.train_iterator
 
   def train_iterator(*args, **kwargs):
     stream = original(*args, **kwargs)
     return iter([next(stream) for _ in range(FAULT["step"] - 1)])
 
-  pipeline.train_iterator = train_iterator
+  stream.train_iterator = train_iterator
 
 
 def _another_program(step_lib) -> None:
@@ -156,34 +156,38 @@ def _log_ids(step_lib) -> None:
   step_lib.inputs = inputs
 
 
-def _slow_saves(checkpoint) -> None:
-  original = checkpoint.ocp.CheckpointManager._finalize_checkpoint
+def _slow_saves(checkpoints) -> None:
+  original = checkpoints.ocp.CheckpointManager._finalize_checkpoint
 
   def finalize(self, step):
     time.sleep(FAULT["slow_saves"])
     return original(self, step)
 
-  checkpoint.ocp.CheckpointManager._finalize_checkpoint = finalize
+  checkpoints.ocp.CheckpointManager._finalize_checkpoint = finalize
 
 
-def _other_facts(build) -> None:
-  original = build.facts
-  build.facts = lambda config: original(config) | FAULT["facts"]
+def _other_facts(provenance) -> None:
+  original = provenance.facts
+  provenance.facts = lambda config: original(config) | FAULT["facts"]
 
 
-def _other_data(pipeline) -> None:
-  pipeline.fingerprint = lambda data: {"instances": "another"}
+def _other_data(catalog) -> None:
+  catalog.hashes = lambda data: {"instances": "another"}
 
 
 def inject() -> None:
-  from locvlm_jax import build, checkpoint, hosts, train_step
-  from locvlm_jax.data import pipeline
+  from locvlm_jax import provenance
+  from locvlm_jax.data import catalog
+  from locvlm_jax.data import stream as stream_lib
+  from locvlm_jax.parallel import hosts
+  from locvlm_jax.training import step as step_lib
+  from locvlm_jax.weights import checkpoints
 
-  _log_ids(train_step)
+  _log_ids(step_lib)
   if FAULT.get("kind") in ("loss", "gradient"):
-    _poisoned(train_step)
+    _poisoned(step_lib)
   if "slow_saves" in FAULT:
-    _slow_saves(checkpoint)
+    _slow_saves(checkpoints)
   if FAULT.get("process") != PROCESS:
     return
   if FAULT.get("kind") == "count":
@@ -191,13 +195,13 @@ def inject() -> None:
   if "phase" in FAULT:
     _inject_at_phase(hosts.Watch)
   if FAULT.get("kind") == "fewer":
-    _ends_early(pipeline)
+    _ends_early(stream_lib)
   if FAULT.get("kind") == "program":
-    _another_program(train_step)
+    _another_program(step_lib)
   if FAULT.get("kind") == "data":
-    _other_data(pipeline)
+    _other_data(catalog)
   if "facts" in FAULT:
-    _other_facts(build)
+    _other_facts(provenance)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,219 @@
+"""From a record to one row of a batch: read, crop, phrase, tokenise."""
+
+import collections
+import dataclasses
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from locvlm_jax.data import conversation_boxes, images, objectives
+from locvlm_jax.data import geometry as geometry_lib
+from locvlm_jax.data.records import Record, Turn
+from locvlm_jax.text import coords as coords_lib
+from locvlm_jax.text import encoding, formats
+from locvlm_jax.text import tokenizer as tokenizer_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class RowSpec:
+  """Everything that the shape and the wording of a row depend on.
+
+  Attributes:
+    tokenizer: text to ids.
+    format: the conversation format.
+    coords: how a location is written.
+    geometry: "center_crop", "pad" or "square".
+    image_size: side of the model's square input, in pixels.
+    num_visual: visual tokens an image, or a video.
+    text_length: T, the budget of tokens that are not visual.
+    max_pairs: question-answer pairs of one image in one conversation; 1 gives
+      single pairs.
+    weights: relative frequency of loc_pred, neg_pred and rev_loc.
+    vocabulary: the categories that objectives may name.
+    captions: of objects by category, which neg_pred denies in its place.
+    boxes: what the boxes in a conversation's text are fractions of, one of
+      `conversation_boxes.FRAMES`; empty: they stay as they are.
+    clips: what reads videos (`video.Clips` or `video.Features`); None: records
+      are about images.
+  """
+
+  tokenizer: tokenizer_lib.Tokenizer
+  format: formats.Format
+  coords: coords_lib.Coords
+  geometry: str
+  image_size: int
+  num_visual: int
+  text_length: int
+  max_pairs: int
+  weights: tuple[float, float, float]
+  vocabulary: tuple[str, ...] = ()
+  captions: Mapping[str, Sequence[str]] | None = None
+  boxes: str = ""
+  clips: Any = None
+
+  @property
+  def length(self) -> int:
+    """S, the length of a row."""
+    return self.num_visual + self.text_length
+
+
+class RowMaker:
+  """Makes rows and keeps account of what could not be used.
+
+  Attributes:
+    skipped: why each bad record was left out, by the name of its file.
+    counts: rows made, rows skipped, turns that did not fit or whose boxes the
+      geometry cropped away.
+  """
+
+  def __init__(self, spec: RowSpec):
+    self.spec = spec
+    self.skipped: dict[str, str] = {}
+    self.counts = collections.Counter()
+    self._lock = threading.Lock()
+
+  def __call__(
+    self, record: Record, rng: np.random.Generator
+  ) -> dict[str, np.ndarray]:
+    """One row; a bad record gives a placeholder that has no targets."""
+    try:
+      media, turns = self._media_and_turns(record, rng)
+      if not turns:
+        return self._nothing_to_ask()
+      row = self._row(media, turns, self._encoded(record, turns))
+    except (images.BadImage, encoding.TooLong) as e:
+      return self._skip(record, str(e))
+    with self._lock:
+      self.counts["rows"] += 1
+    return row
+
+  def needs(self, record: Record, rng: np.random.Generator) -> int:
+    """The least length of a row that holds `record`; opens no image.
+
+    A row always has room for an image, text alone too: where targets can be
+    follows from its length (`training.step.text_targets`).
+
+    Args:
+      record: with the size of its image, if it has objects or boxes in its
+        text; without it, any length may be needed.
+      rng: as it will be given to make the row.
+    """
+    if not record.width * record.height and self._depends_on_size(record):
+      return self.spec.length
+    try:
+      turns = self._turns(record, (record.width, record.height), rng)
+      tokens = self._encoded(record, turns).tokens if turns else ()
+    except encoding.TooLong:
+      tokens = ()
+    visual = 0 if record.image and len(tokens) else self.spec.num_visual
+    return visual + max(len(tokens), 1)
+
+  def _media_and_turns(self, record, rng):
+    """(what the row has of the image or video, what is said about it)."""
+    if record.image is None:
+      return self._blank(), list(record.turns)
+    media, size = self._media(record)
+    turns = self._turns(record, size, rng)
+    if record.turns and (lost := len(record.turns) - len(turns)):
+      with self._lock:
+        self.counts["turns cropped away"] += lost
+    return media, turns
+
+  def _media(self, record) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
+    """(fields of the row, width and height of the original)."""
+    announced = record.width, record.height
+    if self.spec.clips is None:
+      image = images.load_image(record.image, announced)
+      square = self._transform(image.size).apply_image(image)
+      return {"images": square[None]}, image.size
+    fields, size = self.spec.clips.fields(record.image)
+    if all(announced) and size != announced:
+      raise images.BadImage(f"is {size}, the annotation says {announced}")
+    return fields, size
+
+  def _blank(self) -> dict[str, np.ndarray]:
+    """The fields of a row without any image or video."""
+    if self.spec.clips is not None:
+      return self.spec.clips.blank()
+    size = self.spec.image_size
+    return {"images": np.zeros((1, size, size, 3), np.uint8)}
+
+  def _depends_on_size(self, record) -> bool:
+    """Whether what is said follows from the size of the image."""
+    held = (
+      self.spec.boxes
+      and record.image
+      and any(
+        conversation_boxes.held(text) for turn in record.turns for text in turn
+      )
+    )
+    return not record.turns or bool(held)
+
+  def _turns(self, record, size, rng) -> list[Turn]:
+    spec = self.spec
+    if record.turns and self._depends_on_size(record):
+      return conversation_boxes.rewrite(
+        record.turns, spec.boxes, self._transform(size), spec.coords
+      )
+    return list(record.turns) or objectives.turns(
+      record,
+      self._transform(size),
+      spec.coords,
+      spec.vocabulary,
+      rng,
+      spec.max_pairs,
+      spec.weights,
+      spec.captions,
+    )
+
+  def _transform(self, size: tuple[int, int]) -> geometry_lib.Transform:
+    return geometry_lib.make(self.spec.geometry, *size, self.spec.image_size)
+
+  def _encoded(self, record, turns) -> encoding.Encoded:
+    spec = self.spec
+    return encoding.encode_conversation(
+      spec.tokenizer,
+      spec.format,
+      turns,
+      spec.num_visual if record.image else 0,
+      spec.text_length,
+    )
+
+  def _row(self, media, turns, encoded) -> dict[str, np.ndarray]:
+    with self._lock:
+      self.counts["turns"] += encoded.turns_used
+      self.counts["turns left out"] += len(turns) - encoded.turns_used
+    return self._padded(media, encoded.tokens, encoded.loss_mask, True)
+
+  def _padded(self, media, tokens, loss_mask, valid) -> dict[str, np.ndarray]:
+    spec, n = self.spec, len(tokens)
+    padded = np.full(spec.length, spec.tokenizer.pad_id, np.int32)
+    mask = np.zeros(spec.length, bool)
+    padded[:n], mask[:n] = tokens, loss_mask
+    return {
+      **media,
+      "tokens": padded,
+      "loss_mask": mask,
+      "lengths": np.int32(n),
+      "valid": np.bool_(valid),
+    }
+
+  def _nothing_to_ask(self) -> dict[str, np.ndarray]:
+    """The filters left no question: no fault of the record."""
+    with self._lock:
+      self.counts["nothing to ask"] += 1
+    pad = [self.spec.tokenizer.pad_id]
+    return self._padded(self._blank(), pad, [False], True)
+
+  def _skip(self, record, reason) -> dict[str, np.ndarray]:
+    name = record.image or record.id
+    with self._lock:
+      self.counts["skipped"] += 1
+      if name not in self.skipped:
+        logging.warning("skipped %s: %s", name, reason)
+      self.skipped[name] = reason
+    pad = [self.spec.tokenizer.pad_id]
+    return self._padded(self._blank(), pad, [False], False)

@@ -1,0 +1,157 @@
+"""LLaVA's and Video-ChatGPT's conversation files as sources.
+
+Format: [{"id", "image", "conversations": [{"from": "human" | "gpt",
+"value"}]}], as in `LLaVA:docs/Finetune_Custom_Data.md`; without "image" the
+conversation is about text alone. With "video" in its place, before or after
+the question: Video-ChatGPT's (`mbzuai-oryx/Video-ChatGPT:scripts/
+convert_instruction_json_to_training_format.py`), which is also read as its
+authors publish it, [{"video_id", "q", "a"}].
+"""
+
+import os
+import re
+
+from locvlm_jax import errors
+from locvlm_jax.data import files, leakage, video
+from locvlm_jax.data.records import Record, Turn
+
+_PLACEHOLDER = re.compile("<(image|video)>")
+
+
+def _turns(row: dict, origin: str) -> tuple[Turn, ...]:
+  """Pairs of human and gpt messages, without the placeholder."""
+  messages = row["conversations"]
+  if not isinstance(messages, list) or len(messages) % 2 or not messages:
+    raise errors.DataError(f"{origin}: wants pairs of human and gpt messages.")
+  values = []
+  for i, message in enumerate(messages):
+    speaker = ("human", "gpt")[i % 2]
+    if files.field(message, "from", f"{origin}: message {i}") != speaker:
+      raise errors.DataError(f"{origin}: message {i} is not from {speaker!r}.")
+    value = files.field(message, "value", f"{origin}: message {i}")
+    if not isinstance(value, str):
+      raise errors.DataError(
+        f"{origin}: message {i}: {value!r:.50} is no text."
+      )
+    values.append(_PLACEHOLDER.sub("", value).strip())
+  return tuple(zip(values[::2], values[1::2], strict=True))
+
+
+class Conversations:
+  """One record a conversation.
+
+  Two may have the same "id", as in LLaVA's own files: nothing depends on it.
+
+  Args:
+    path: the json file, or jsonl, as `build_data` writes it.
+    images: the folder that "image" is relative to; unused for text alone.
+
+  Raises:
+    DataError: a missing or malformed file, a record that is no conversation of
+      pairs, or a file name that leads out of the folder; names the record.
+  """
+
+  _key = "image"
+
+  def __init__(self, path: str, images: str):
+    self.path, self.images = path, images
+    read = files.read_jsonl if path.endswith(".jsonl") else files.read_json
+    self._rows = self._listed(read(path))
+    if not isinstance(self._rows, list):
+      raise errors.DataError(f"{path}: not a list of conversations.")
+    for i, row in enumerate(self._rows):
+      origin = f"{path}: record {i}"
+      files.field(row, "conversations", origin)
+      if self._key == "video":
+        files.field(row, "video", origin)
+      name = row.get(self._key)
+      if not isinstance(name, str | None):
+        raise errors.DataError(
+          f"{origin}: {self._key} {name!r:.50} is no file name."
+        )
+      if name is not None and not files.is_plain(name):
+        files.image_path(images, name, origin)
+      _turns(row, origin)
+
+  def _listed(self, content):
+    return content
+
+  def __len__(self) -> int:
+    return len(self._rows)
+
+  def image_ids(self) -> list[int | None]:
+    """The COCO image that each record is about, if it is about one."""
+    return [leakage.coco_id(row.get("image") or "") for row in self._rows]
+
+  def __getitem__(self, index: int) -> Record:
+    row = self._rows[index]
+    origin = f"{self.path}: record {row.get('id', index)}"
+    image = row.get("image")
+    if image is not None:
+      image = files.image_path(self.images, image, origin)
+    return Record(
+      id=str(row.get("id", index)), image=image, turns=_turns(row, origin)
+    )
+
+  def __repr__(self) -> str:
+    return f"Conversations({self.path!r}, {len(self)} conversations)"
+
+
+class Videos(Conversations):
+  """One record a conversation about a video.
+
+  Args:
+    path: the json file; a list, or a dict that keeps it under "conversations".
+    videos: the folder that "video" is relative to. v_1.pkl, or v_1 alone, is
+      the file of that name that is there, as v_1.mkv.
+
+  Raises:
+    DataError: as `Conversations`; also a record without a video.
+  """
+
+  _key = "video"
+
+  def __init__(self, path: str, videos: str):
+    files.check_directory(videos, "videos")
+    names = [n for n in os.listdir(videos) if n.lower().endswith(video.FILMS)]
+    self._files = {os.path.splitext(n)[0]: n for n in sorted(names)}
+    super().__init__(path, videos)
+
+  def _listed(self, content):
+    if isinstance(content, dict):
+      content = files.section(content, "conversations", self.path)
+    return list(map(_as_published, content))
+
+  def image_ids(self) -> list[str]:
+    """The name of the video that each record is about."""
+    return [leakage.video_name(row["video"]) for row in self._rows]
+
+  def __getitem__(self, index: int) -> Record:
+    row = self._rows[index]
+    origin = f"{self.path}: record {row.get('id', index)}"
+    return Record(
+      id=str(row.get("id", index)),
+      image=files.image_path(self.images, self._file(row["video"]), origin),
+      turns=_turns(row, origin),
+      is_video=True,
+    )
+
+  def _file(self, name: str) -> str:
+    stem, suffix = os.path.splitext(name)
+    return self._files.get(stem, name) if suffix in ("", ".pkl") else name
+
+  def __repr__(self) -> str:
+    return f"Videos({self.path!r}, {len(self)} conversations)"
+
+
+def _as_published(row):
+  """{"video_id", "q", "a"} as a conversation of one turn."""
+  if not isinstance(row, dict) or "video_id" not in row:
+    return row
+  said = {"human": row.get("q"), "gpt": row.get("a")}
+  turns = [{"from": who, "value": value} for who, value in said.items()]
+  return {
+    "id": row["video_id"],
+    "video": row["video_id"],
+    "conversations": turns,
+  }

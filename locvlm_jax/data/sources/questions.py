@@ -1,0 +1,301 @@
+"""Benchmarks of questions and answers about images and videos, as published.
+
+  pope            json lines {question_id, image, text, label}
+  vqav2           {"questions": [{question_id, image_id, question}]} and
+                  {"annotations": [{question_id, answer_type, answers: [...]}]},
+                  the second absent for the test split
+  gqa             {id: {imageId, question, answer, isBalanced, ...}}
+  activitynet_qa  [{question_id, video_name, question}] and [{question_id,
+                  answer, type}], joined by the id, not by their places
+  msvd_qa, msrvtt_qa   [{id, video_id, question, answer}], or csv {qid, video,
+                  question, answer}
+  tgif_qa         tab-separated {vid_id, gif_name, question, answer, type}
+
+json files may be compressed by gzip.
+"""
+
+import csv
+import dataclasses
+import gzip
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from locvlm_jax import errors
+from locvlm_jax.data import files as files_lib
+from locvlm_jax.data import leakage
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+  """One question of a benchmark.
+
+  Attributes:
+    id: of the question, as text.
+    stems: names, without suffix, that its image or video may have.
+    text: what is asked.
+    answers: of the annotators; none in a test split.
+    kind: the type of question or answer, as the benchmark counts them.
+    notes: what else the official score needs.
+    image: the path of its image or video, once it is found.
+  """
+
+  id: str
+  stems: tuple[str, ...]
+  text: str
+  answers: tuple[str, ...] = ()
+  kind: str = ""
+  notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  image: str = ""
+
+
+def _json(path: str) -> object:
+  if not path.endswith(".gz"):
+    return files_lib.read_json(path)
+  try:
+    with gzip.open(path, "rt", encoding="utf-8") as f:
+      return json.load(f)
+  except (OSError, EOFError, ValueError) as e:
+    raise errors.DataError(f"{path}: not json in gzip ({e}).") from None
+
+
+def _list(path: str) -> list[dict]:
+  rows = _json(path)
+  if not isinstance(rows, list):
+    raise errors.DataError(f"{path}: not a list of questions.")
+  return rows
+
+
+def _table(path: str, delimiter: str) -> list[dict]:
+  try:
+    with open(path, encoding="utf-8", newline="") as f:
+      return list(csv.DictReader(f, delimiter=delimiter))
+  except (OSError, UnicodeDecodeError) as e:
+    raise errors.DataError(f"{path}: {e}.") from None
+
+
+def _stem(name: str) -> str:
+  return os.path.splitext(os.path.basename(name))[0]
+
+
+def pope(questions: str, answers: str = "") -> Iterator[Question]:
+  """POPE's files (`RUCAIBox/POPE:output/coco`)."""
+  del answers
+  for i, row in enumerate(files_lib.read_jsonl(questions), 1):
+    origin = f"{questions}: line {i}"
+    image = files_lib.words(row, "image", origin)
+    number = leakage.coco_id(image)
+    stems = (_stem(image), *(_coco_stems(number) if number else ()))
+    yield Question(
+      str(files_lib.field(row, "question_id", origin)),
+      stems,
+      files_lib.words(row, "text", origin),
+      (files_lib.words(row, "label", origin),),
+    )
+
+
+def vqav2(questions: str, answers: str = "") -> Iterator[Question]:
+  """VQA's files (`visualqa.org`); without `answers`, a test split."""
+  notes = {}
+  if answers:
+    for row in files_lib.section(_json(answers), "annotations", answers):
+      notes[files_lib.field(row, "question_id", answers)] = row
+  for i, row in enumerate(
+    files_lib.section(_json(questions), "questions", questions)
+  ):
+    origin = f"{questions}: question {i}"
+    number = files_lib.field(row, "question_id", origin)
+    if answers and number not in notes:
+      raise errors.DataError(f"{origin}: {number} has no answer in {answers}.")
+    note = notes.get(number, {"answers": ()})
+    image = files_lib.integer(row, "image_id", origin)
+    yield Question(
+      str(number),
+      _coco_stems(image),
+      files_lib.words(row, "question", origin),
+      tuple(str(a["answer"]) for a in files_lib.field(note, "answers", origin)),
+      note.get("answer_type", ""),
+    )
+
+
+def _coco_stems(image: int) -> tuple[str, ...]:
+  parts = ("val2014", "train2014", "test2015")
+  return (f"{image:012d}", *(f"COCO_{part}_{image:012d}" for part in parts))
+
+
+def gqa(questions: str, answers: str = "") -> Iterator[Question]:
+  """GQA's files (`cs.stanford.edu/people/dorarad/gqa`).
+
+  `answers` is the file of valid and plausible ones, {id: {"valid": [...],
+  "plausible": [...]}}, which validity and plausibility need.
+  """
+  rows, choices = _json(questions), _json(answers) if answers else {}
+  for path, content in ((questions, rows), (answers, choices)):
+    if not isinstance(content, dict):
+      raise errors.DataError(f"{path}: not an object of questions.")
+  for number, row in rows.items():
+    origin = f"{questions}: question {number}"
+    if choices and row.get("isBalanced", True):
+      row = row | {"choices": files_lib.field(choices, number, answers)}
+    answer = (row["answer"],) if "answer" in row else ()
+    yield Question(
+      number,
+      (str(files_lib.field(row, "imageId", origin)),),
+      files_lib.words(row, "question", origin),
+      answer,
+      notes=row,
+    )
+
+
+def activitynet_qa(questions: str, answers: str = "") -> Iterator[Question]:
+  """ActivityNet-QA's files (`MILVLG/activitynet-qa:dataset`)."""
+  notes = {
+    files_lib.field(row, "question_id", answers): row
+    for row in (_list(answers) if answers else ())
+  }
+  for i, row in enumerate(_list(questions)):
+    origin = f"{questions}: question {i}"
+    number = files_lib.field(row, "question_id", origin)
+    if answers and number not in notes:
+      raise errors.DataError(f"{origin}: {number} has no answer in {answers}.")
+    note = notes.get(number, {})
+    name = files_lib.words(row, "video_name", origin)
+    yield Question(
+      str(number),
+      (f"v_{name}", name),
+      files_lib.words(row, "question", origin),
+      (str(note["answer"]),) if note else (),
+      str(note.get("type", "")),
+    )
+
+
+def _numbered(stem: str) -> Callable[..., Iterator[Question]]:
+  """MSVD-QA and MSRVTT-QA (`xudejing/video-question-answering`)."""
+
+  def read(questions: str, answers: str = "") -> Iterator[Question]:
+    del answers
+    is_csv = questions.endswith(".csv")
+    rows = _table(questions, ",") if is_csv else _list(questions)
+    number, video = ("qid", "video") if is_csv else ("id", "video_id")
+    for i, row in enumerate(rows):
+      origin = f"{questions}: question {i}"
+      name = str(files_lib.field(row, video, origin))
+      text = files_lib.words(row, "question", origin).strip()
+      yield Question(
+        str(files_lib.field(row, number, origin)),
+        (f"{stem}{name}", name),
+        text if text.endswith("?") else text + "?",
+        (str(files_lib.field(row, "answer", origin)),),
+        _first_word(text),
+      )
+
+  return read
+
+
+def _first_word(text: str) -> str:
+  """MSVD and MSRVTT count what, who, how, when and where."""
+  word = text.split()[0].lower()
+  return word if word in ("what", "who", "how", "when", "where") else "other"
+
+
+_TGIF_KINDS = {"0": "object", "1": "number", "2": "color", "3": "location"}
+
+
+def tgif_qa(questions: str, answers: str = "") -> Iterator[Question]:
+  """FrameQA of TGIF-QA (`YunseokJANG/tgif-qa:dataset`).
+
+  In some rows of the published file "rep" has become "FRAMEQA", as in
+  "fiFRAMEQAlace"; it is put back.
+  """
+  del answers
+  for i, row in enumerate(_table(questions, "\t")):
+    origin = f"{questions}: row {i}"
+    name = files_lib.words(row, "gif_name", origin)
+    text = files_lib.words(row, "question", origin).replace("FRAMEQA", "rep")
+    answer = files_lib.words(row, "answer", origin).replace("FRAMEQA", "rep")
+    kind = _TGIF_KINDS.get(files_lib.field(row, "type", origin), "other")
+    number = files_lib.words(row, "vid_id", origin)
+    yield Question(number, (name,), text, (answer,), kind)
+
+
+READERS = {
+  "pope_random": pope, "pope_popular": pope, "pope_adversarial": pope,
+  "vqav2": vqav2, "gqa": gqa, "activitynet_qa": activitynet_qa,
+  "msvd_qa": _numbered("vid"), "msrvtt_qa": _numbered("video"),
+  "tgif_qa": tgif_qa,
+}  # fmt: skip
+OF_VIDEOS = ("activitynet_qa", "msvd_qa", "msrvtt_qa", "tgif_qa")
+
+
+class Questions:
+  """The questions of a benchmark whose image or video is in the folder.
+
+  Args:
+    name: of `READERS`.
+    questions: the file of the questions.
+    answers: that of the answers, where it is another one; "": none.
+    media: the folder of the images or videos.
+
+  Attributes:
+    missing: how many questions are left out, as `media` lacks what they ask
+      about.
+
+  Raises:
+    DataError: a missing or malformed file, two questions with one id, or a
+      folder that has nothing of what is asked about.
+  """
+
+  categories = ()
+
+  def __init__(self, name: str, questions: str, answers: str, media: str):
+    files_lib.check_directory(media)
+    self.name, self.path = name, questions
+    found = read(name, questions, answers)
+    files = {_stem(f): f for f in sorted(os.listdir(media))}
+    paths = [_path(media, files, q) for q in found]
+    self._questions = [
+      dataclasses.replace(q, image=p)
+      for q, p in zip(found, paths, strict=True)
+      if p
+    ]
+    self.missing = paths.count("")
+    if not self._questions:
+      raise errors.DataError(
+        f"{media}: of {len(found)} questions of {questions} it has no image or"
+        f" video, such as {found[0].stems[0]}."
+      )
+
+  def __len__(self) -> int:
+    return len(self._questions)
+
+  def __getitem__(self, index: int) -> Question:
+    return self._questions[index]
+
+  def __repr__(self) -> str:
+    left_out = f", {self.missing} without media" if self.missing else ""
+    return f"Questions({self.path!r}, {len(self)} questions{left_out})"
+
+
+def read(name: str, questions: str, answers: str = "") -> list[Question]:
+  """All questions of a benchmark, whether their media are here or not.
+
+  One that is there twice, word for word, is one.
+
+  Raises:
+    DataError: a missing or malformed file, no question, or two with one id.
+  """
+  found = {}
+  for question in READERS[name](questions, answers):
+    if found.setdefault(question.id, question) != question:
+      raise errors.DataError(
+        f"{questions}: two questions have the id {question.id}."
+      )
+  if not found:
+    raise errors.DataError(f"{questions}: no questions.")
+  return list(found.values())
+
+
+def _path(media: str, files: Mapping[str, str], question: Question) -> str:
+  name = next((files[s] for s in question.stems if s in files), "")
+  return os.path.join(media, name) if name else ""

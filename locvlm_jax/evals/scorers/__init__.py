@@ -1,0 +1,1 @@
+"""Scores of answers, equal to the official programs' where there is one."""

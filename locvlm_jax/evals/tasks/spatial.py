@@ -1,0 +1,207 @@
+"""COCO-Spatial: is the cup left or right of the ball? (paper, Section 4.2)
+
+The paper's rule: three objects of different categories, each the only one of
+its category and entirely in one half of the image, two of them on opposite
+sides. The question is about those two.
+
+  +-------+-------+   eligible: cup, ball, dog (the cat straddles the middle)
+  | cup  c|at     |   opposite: (cup, ball), (dog, ball)
+  | dog   |  ball |   asked: cup and ball, both ways round
+  +-------+-------+   examples (icl): dog and ball, both ways round
+
+Ours where the paper is silent: each pair is asked both ways round, so that
+"left" and "right" are equally often true; at most `per_image` pairs an image
+and axis; each pair draws one of the wordings; the two in-context examples are
+both ways round of the third object and the one opposite to it, in random
+order; halves are those of the model's input, or with `whole` of the whole
+image: then all models are asked the same. `rule="pair"` needs no third object:
+more questions on a small set, but no in-context setting.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from locvlm_jax.data.records import Box, Source
+from locvlm_jax.evals.scorers import averages
+from locvlm_jax.evals.scorers import wording as wording_lib
+from locvlm_jax.evals.selection import shuffled, take, unique_boxes
+from locvlm_jax.inference.question import Question
+from locvlm_jax.text import coords as coords_lib
+from locvlm_jax.text import prompts
+
+# axis -> (word for the lower coordinates, for the higher, index in the box)
+AXES = {
+  "left_right": ("left", "right", 0),
+  "above_below": ("above", "below", 1),
+}
+SETTINGS = ("direct", "icl")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sides:
+  """Right when the answer contains the true word and not its opposite.
+
+  Metrics for each setting (`direct`, `icl`) and axis: `SETTING.AXIS.all`, one
+  for each word (`direct.left_right.left`: over the questions whose truth is
+  "left"), `SETTING.AXIS.num`; `SETTING.all` over all its questions,
+  `SETTING.num`, `SETTING.no_keyword`, `SETTING.both_keywords`; and `num`.
+  """
+
+  name: str = "spatial"
+  source: str = "instances"
+
+  def judge(self, example: Question, answer: str) -> dict[str, Any]:
+    """`correct`, `said` (the keywords of the axis that the answer has)."""
+    low, high, _ = AXES[example.truth["axis"]]
+    said = [word for word in (low, high) if wording_lib.contains(answer, word)]
+    return {"correct": said == [example.truth["label"]], "said": said}
+
+  def score(
+    self, examples: Sequence[Question], answers: Sequence[str]
+  ) -> dict[str, float]:
+    """The metrics named in the class's docstring."""
+    rows = [
+      (e.truth, self.judge(e, a))
+      for e, a in zip(examples, answers, strict=True)
+    ]
+    metrics = {"num": len(rows)}
+    for setting in SETTINGS:
+      part = [(t, r) for t, r in rows if t["setting"] == setting]
+      if part:
+        metrics |= {f"{setting}.{k}": v for k, v in _table(part).items()}
+    return averages.known(metrics)
+
+
+@dataclasses.dataclass(frozen=True)
+class Spatial(Sides):
+  """Questions by the paper's rule, at most `per_image` pairs an axis."""
+
+  rule: Literal["triplet", "pair"] = "triplet"
+  per_image: int | None = 2
+  whole: bool = False
+
+  def examples(
+    self,
+    records: Source,
+    coords: coords_lib.Coords,
+    geometry: str,
+    image_size: int,
+    vocabulary: Sequence[str],
+    seed: int,
+    limit: int | None = None,
+  ) -> list[Question]:
+    """At most `limit` questions; the settings share theirs."""
+    allowed = frozenset(vocabulary)
+    kind = "square" if self.whole else geometry
+
+    def groups():
+      for record, rng in shuffled(records, seed):
+        longer = max(record.width, record.height)
+        boxes = unique_boxes(record, kind, longer if self.whole else image_size)
+        boxes = {c: b for c, b in boxes.items() if c in allowed}
+        for axis in AXES:
+          yield from self._groups(record, boxes, axis, kind, rng)
+
+    return take(groups(), limit)
+
+  def _groups(self, record, boxes, axis, geometry, rng):
+    sides = halves(boxes, axis)
+    pairs = opposite_pairs(sides)
+    if self.rule == "triplet" and len(sides) < 3:
+      return
+    for i in rng.permutation(len(pairs))[: self.per_image]:
+      wording = _wording(axis, rng)
+      histories = {"direct": ()}
+      if self.rule == "triplet":
+        turns = prompts.spatial_icl(wording, in_context(pairs[i], sides, rng))
+        histories["icl"] = tuple(turns)
+      yield [
+        _example(
+          record, axis, setting, history, wording, order, sides, boxes, geometry
+        )
+        for setting, history in histories.items()
+        for order in (pairs[i], pairs[i][::-1])
+      ]
+
+
+def _table(rows: list[tuple[dict, dict]]) -> dict[str, float | int | None]:
+  """The metrics of one setting."""
+  said = [len(r["said"]) for _, r in rows]
+  metrics = {
+    "all": averages.mean([r["correct"] for _, r in rows]),
+    "num": len(rows),
+    "no_keyword": said.count(0),
+    "both_keywords": said.count(2),
+  }
+  for axis, (low, high, _) in AXES.items():
+    right = [(t["label"], r["correct"]) for t, r in rows if t["axis"] == axis]
+    metrics[f"{axis}.num"] = len(right) or None
+    metrics[f"{axis}.all"] = averages.mean([c for _, c in right])
+    for word in (low, high):
+      metrics[f"{axis}.{word}"] = averages.mean(
+        [c for w, c in right if w == word]
+      )
+  return metrics
+
+
+def halves(boxes: dict[str, Box], axis: str) -> dict[str, str]:
+  """Category -> the half that its box is entirely in; others are left out.
+
+  >>> boxes = {"cup": (0.1, 0.0, 0.4, 1.0), "cat": (0.4, 0.0, 0.6, 1.0)}
+  >>> halves(boxes, "left_right")
+  {'cup': 'left'}
+  """
+  low, high, i = AXES[axis]
+  sides = {}
+  for category, box in sorted(boxes.items()):
+    if box[i + 2] <= 0.5:
+      sides[category] = low
+    elif box[i] >= 0.5:
+      sides[category] = high
+  return sides
+
+
+def opposite_pairs(sides: dict[str, str]) -> list[tuple[str, str]]:
+  """The pairs of categories in opposite halves, each once."""
+  return [
+    (a, b) for a, b in itertools.combinations(sides, 2) if sides[a] != sides[b]
+  ]
+
+
+def in_context(
+  pair: tuple[str, str], sides: dict[str, str], rng: np.random.Generator
+) -> list[tuple[str, str, str]]:
+  """Two examples (a, b, side of a): a third object and its opposite one."""
+  third = str(rng.choice([c for c in sides if c not in pair]))
+  other = next(c for c in pair if sides[c] != sides[third])
+  orders = [(third, other), (other, third)]
+  return [(*orders[i], sides[orders[i][0]]) for i in rng.permutation(2)]
+
+
+def _wording(axis: str, rng: np.random.Generator) -> prompts.Spatial:
+  letter = "xy"[AXES[axis][2]]
+  wordings = [s for s in prompts.SPATIAL_DIRECT if s.axis == letter]
+  return wordings[int(rng.integers(len(wordings)))]
+
+
+def _example(
+  record, axis, setting, history, wording, order, sides, boxes, geometry
+) -> Question:
+  a, b = order
+  truth = {
+    "axis": axis,
+    "setting": setting,
+    "label": sides[a],
+    "a": a,
+    "b": b,
+    "box_a": list(boxes[a]),
+    "box_b": list(boxes[b]),
+    "geometry": geometry,
+  }
+  name = f"{record.id}/{setting}/{axis}/{a}-{b}"
+  question = prompts.fill(wording.question, a=a, b=b)
+  return Question(name, record.image, question, history, truth)

@@ -1,0 +1,1 @@
+"""From a question to an answer: decoding, and the predictor around it."""

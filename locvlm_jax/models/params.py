@@ -1,0 +1,49 @@
+"""Parameter trees: nested and flat, shapes, which of them train."""
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from flax import traverse_util
+
+from locvlm_jax.models import locvlm
+
+Flat = dict[str, Any]  # {path: array or shape}
+
+
+def flatten(params: Mapping) -> Flat:
+  """{"a": {"b": x}} -> {"a/b": x}."""
+  return traverse_util.flatten_dict(params, sep="/")
+
+
+def unflatten(flat: Flat) -> dict:
+  """{"a/b": x} -> {"a": {"b": x}}."""
+  return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def param_shapes(model: locvlm.LocVLM) -> Flat:
+  """{path: jax.ShapeDtypeStruct} of all parameters, float32."""
+  init = functools.partial(locvlm.init_params, model)
+  return flatten(jax.eval_shape(init, jax.random.key(0)))
+
+
+def split(flat: Flat, trainable: Sequence[str]) -> tuple[Flat, Flat]:
+  """(trainable, frozen): a path trains if a pattern matches its beginning.
+
+  Raises:
+    ValueError: a pattern matches no parameter.
+  """
+  for pattern in trainable:
+    if not any(re.match(pattern, path) for path in flat):
+      heads = sorted({path.split("/")[0] for path in flat})
+      raise ValueError(
+        f"trainable: pattern {pattern!r} matches no parameter; "
+        f"paths begin with {', '.join(heads)}."
+      )
+  chosen = {p for p in flat if any(re.match(t, p) for t in trainable)}
+  return (
+    {p: v for p, v in flat.items() if p in chosen},
+    {p: v for p, v in flat.items() if p not in chosen},
+  )

@@ -1,0 +1,1 @@
+"""What programs cost: FLOPs, collectives, machines, traces."""

@@ -1,0 +1,210 @@
+"""Machines that are not here: what they have, and devices to compile for.
+
+A topology is a kind and the number or arrangement of its devices:
+
+  h200:1    a100:8    a100:2x8 (two nodes of eight)
+  v5e:4x4   v6e:4x4   v4:2x2x2   v5p:2x2x4 (as Google names slices)
+"""
+
+import dataclasses
+import math
+import os
+import re
+from typing import Any
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+  """One device, from its vendor's data sheet.
+
+  Attributes:
+    name: as jax's `device_kind` begins.
+    memory: bytes that a program can have.
+    bandwidth: bytes a second, of its memory.
+    links: bytes a second that it sends to its node or slice.
+    network: bytes a second that it sends to other nodes; 0: one slice only.
+    cores: NVIDIA's multiprocessors; 0: a TPU.
+    capability: NVIDIA's compute capability.
+  """
+
+  name: str
+  memory: int
+  bandwidth: float
+  links: float
+  network: float = 0.0
+  cores: int = 0
+  capability: tuple[int, int] = (0, 0)
+
+  @property
+  def is_gpu(self) -> bool:
+    return self.cores > 0
+
+
+# TPUs' memory is what libtpu says is available when a program needs more; an
+# NVIDIA device's, what it reports, less a GiB for CUDA and NCCL.
+DEVICES = {
+  "a100": Device("NVIDIA A100-SXM4-80GB", 85_100_068_864 - GIB, 2.04e12,
+                 300e9, 25e9, 108, (8, 0)),
+  "h100": Device("NVIDIA H100 80GB HBM3", 85_045_215_232 - GIB, 3.35e12,
+                 450e9, 50e9, 132, (9, 0)),
+  "h200": Device("NVIDIA H200", 151_397_597_184 - GIB, 4.8e12,
+                 450e9, 50e9, 132, (9, 0)),
+  "v4": Device("TPU v4", 125 * GIB // 4, 1.23e12, 150e9),
+  "v5e": Device("TPU v5 lite", 63 * GIB // 4, 0.82e12, 100e9),
+  "v5p": Device("TPU v5", 9574 * GIB // 100, 2.77e12, 300e9),
+  "v6e": Device("TPU v6 lite", 125 * GIB // 4, 1.64e12, 224e9),
+}  # fmt: skip
+
+_CUBES = ("v4", "v5p")  # slices are boxes of chips, the others' are squares
+
+# What XLA wants to know of a GPU before it compiles for it, in the text form
+# of its GpuTargetConfig; the names are XLA's, the numbers NVIDIA's.
+_GPU = """
+gpu_device_info {{
+  threads_per_block_limit: 1024
+  threads_per_warp: 32
+  shared_memory_per_block: 49152
+  shared_memory_per_core: {shared}
+  shared_memory_per_block_optin: {shared_optin}
+  threads_per_core_limit: 2048
+  core_count: {cores}
+  fpus_per_core: {fpus}
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+  thread_dim_limit_x: 1024
+  thread_dim_limit_y: 1024
+  thread_dim_limit_z: 64
+  registers_per_core_limit: 65536
+  registers_per_block_limit: 65536
+  memory_bandwidth: {bandwidth}
+  l2_cache_size: {l2}
+  clock_rate_ghz: {clock}
+  device_memory_size: {memory}
+  cuda_compute_capability {{ major: {major} feature_extension: {extension} }}
+  dnn_version: "9.10.0"
+  driver_version: "13.0.0"
+  runtime_version: "12.8.0"
+  compile_time_toolkit_version: "12.8.0"
+  name: "{name}"
+  device_interconnect_info {{ active_links: {nvlinks} }}
+}}
+platform_name: "CUDA"
+dnn_version_info {{ major: 9 minor: 10 patch: 0 }}
+device_description_str: "{name}"
+"""
+_GENERATIONS = {
+  8: {"shared": 167_936, "shared_optin": 166_912, "fpus": 64, "clock": 1.41,
+      "l2": 40 * 2**20, "extension": "NONE", "nvlinks": 12},
+  9: {"shared": 233_472, "shared_optin": 232_448, "fpus": 128, "clock": 1.98,
+      "l2": 50 * 2**20, "extension": "ACCELERATED_FEATURES", "nvlinks": 18},
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+  """A machine: `num` devices of one kind on `nodes` nodes."""
+
+  topology: str
+  device: Device
+  shape: tuple[int, ...]
+
+  @property
+  def num(self) -> int:
+    return math.prod(self.shape)
+
+  @property
+  def nodes(self) -> int:
+    return self.shape[0] if self.device.is_gpu and len(self.shape) > 1 else 1
+
+
+def parse(topology: str) -> Machine:
+  """Reads "a100:2x8".
+
+  Raises:
+    ValueError: not a known kind, or not an arrangement of its devices.
+  """
+  kind, _, shape = topology.partition(":")
+  if kind not in DEVICES:
+    raise ValueError(
+      f"topology {topology!r}: {kind!r} is not one of {', '.join(DEVICES)};"
+      " write, for example, a100:8, a100:2x8 or v5e:4x4."
+    )
+  device = DEVICES[kind]
+  dims = tuple(map(int, shape.split("x"))) if _is_shape(shape) else ()
+  allowed = (1, 2) if device.is_gpu else (3,) if kind in _CUBES else (2,)
+  if len(dims) not in allowed or not math.prod(dims):
+    form = {1: "8 or 2x8", 2: "4x4", 3: "2x2x4"}[allowed[0]]
+    raise ValueError(
+      f"topology {topology!r}: {shape!r} is no arrangement of {kind}; write"
+      f" it as {form}."
+    )
+  return Machine(topology, device, dims)
+
+
+def _is_shape(text: str) -> bool:
+  return re.fullmatch(r"\d+(x\d+)*", text) is not None
+
+
+def devices(target: Machine) -> list[Any]:
+  """jax's devices of the machine, to compile for; nothing runs on them.
+
+  Raises:
+    ValueError: the compiler of that machine is not installed.
+  """
+  from jax.experimental import topologies
+
+  try:
+    if target.device.is_gpu:
+      described = topologies.get_topology_desc(
+        platform="cuda",
+        topology=_processes(target),
+        target_config=_description(target.device),
+      )
+    else:
+      cores = {"chip_config_name": "megacore"} if len(target.shape) == 3 else {}
+      described = topologies.get_topology_desc(
+        platform="tpu", topology_name=target.topology, **cores
+      )
+  except Exception as e:  # each compiler has its own way to be absent
+    raise ValueError(_advice(target, e)) from e
+  return described.devices
+
+
+def prepare() -> None:
+  """Before jax starts: its compilers shall not look for devices here."""
+  os.environ["JAX_PLATFORMS"] = "cpu"
+  os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
+  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+  # Neither asks where it runs, nor warns that it runs nowhere.
+  os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
+  os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+  os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
+  os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
+
+
+def _advice(target: Machine, error: Exception) -> str:
+  return (
+    f"topology {target.topology}: no compiler for {target.device.name}:"
+    f" install it with pip install 'locvlm_jax[plan]'"
+    f" (jax says: {str(error).strip().splitlines()[0][:200]})."
+  )
+
+
+def _processes(target: Machine) -> str:
+  """Slices x processes a slice x devices a process."""
+  return f"1x{target.nodes}x{target.num // target.nodes}"
+
+
+def _description(device: Device) -> str:
+  major, _ = device.capability
+  return _GPU.format(
+    name=device.name,
+    cores=device.cores,
+    major=major,
+    memory=device.memory + GIB,
+    bandwidth=int(device.bandwidth),
+    **_GENERATIONS[major],
+  )

@@ -1,0 +1,230 @@
+"""Pseudo-captions of objects by the model itself (paper, section 3.4).
+
+The model after stage 1 is asked about each object that is the only one of its
+category in its image: plainly, and by its relation to other objects. The
+answers, in the format of `data/object_captions.py`, stand in place of the
+categories in all three objectives of stage 2. `config.pseudo` has the
+questions, how an answer becomes a caption, and the filters. The wordings and
+the filters are ours; the paper states none.
+"""
+
+import collections
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from locvlm_jax.data import objectives
+from locvlm_jax.data.records import Object, Record, Source
+from locvlm_jax.evals import session
+from locvlm_jax.evals.selection import shuffled, take, transform_of
+from locvlm_jax.inference.question import Question
+from locvlm_jax.parallel import hosts
+from locvlm_jax.text import coords as coords_lib
+from locvlm_jax.text import prompts
+
+KINDS = ("plain", "relational")
+FILTERS = ("empty", "long", "unnamed", "repeating", "ambiguous")
+_REPEATING = re.compile(r"(\b\w.*?)(?:\W+\1\b){2}", re.IGNORECASE)
+_END = re.compile(r"[.!?](?:\s|$)|\n")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Captioning:
+  """What is asked, in the form of a task of `evals`.
+
+  Attributes:
+    settings: `config.pseudo`.
+  """
+
+  settings: Mapping
+  name: str = "self_training"
+  source: str = "instances"
+
+  def examples(
+    self,
+    records: Source,
+    coords: coords_lib.Coords,
+    geometry: str,
+    image_size: int,
+    vocabulary: Sequence[str],
+    seed: int,
+    limit: int | None = None,
+  ) -> list[Question]:
+    """Each object that a question can mean, in the wordings that are set."""
+    del coords, vocabulary
+    kinds = [k for k in KINDS if self.settings[k]]
+
+    def groups():
+      for record, _ in shuffled(records, seed):
+        shown = transform_of(record, geometry, image_size)
+        for thing, _ in objectives.visible(record.objects, shown):
+          if thing.id:  # without one, its captions could not be found again
+            yield [self._example(record, thing, kind) for kind in kinds]
+
+    return take(groups(), limit)
+
+  def _example(self, record: Record, thing: Object, kind: str) -> Question:
+    question = prompts.fill(self.settings[kind][0], obj=thing.category)
+    truth = {
+      "annotation_id": thing.id,
+      "image_id": int(record.id),
+      "category": thing.category,
+      "kind": kind,
+    }
+    return Question(f"{thing.id} {kind}", record.image, question, truth=truth)
+
+  def judge(self, example: Question, answer: str) -> dict[str, Any]:
+    """The caption, and the filter that leaves it out, or ""."""
+    name = example.truth["category"]
+    said = phrase(answer)
+    form = self.settings[example.truth["kind"]][1]
+    caption = " ".join(
+      form.replace("{answer}", said).replace("{obj}", name).split()
+    )
+    reasons = faults(said, caption, name, self.settings["max_words"])
+    found = [r for r in reasons if r in self.settings["filters"]]
+    return {"caption": caption, "left_out": found[0] if found else ""}
+
+  def score(
+    self, examples: Sequence[Question], answers: Sequence[str]
+  ) -> dict[str, float]:
+    """How many answers were kept and left out, by reason."""
+    told = map(self.judge, examples, answers)
+    found = collections.Counter(x["left_out"] or "kept" for x in told)
+    return {reason: float(found[reason]) for reason in sorted(found)}
+
+
+def phrase(answer: str) -> str:
+  """The first sentence, as it stands within another one.
+
+  >>> phrase("A red cup. It is small.")
+  'a red cup'
+  """
+  text = " ".join(_END.split(answer.strip(), maxsplit=1)[0].split())
+  text = text.strip(" .,;:!?\"'")
+  first = text.partition(" ")[0]
+  return text if first[1:].lower() != first[1:] else text[:1].lower() + text[1:]
+
+
+def faults(said: str, caption: str, name: str, max_words: int) -> Iterator[str]:
+  """Which of FILTERS take exception to a caption by itself."""
+  if not re.search(r"\w", said):
+    yield "empty"
+  if len(caption.split()) > max_words:
+    yield "long"
+  if not objectives.names_object(caption, name):
+    yield "unnamed"
+  if _REPEATING.search(caption):
+    yield "repeating"
+
+
+def write(config: Mapping, workdir: str, out: str, llava: str = "") -> dict:
+  """Asks the model and writes the captions; all processes have to call.
+
+  Interrupted, the same call goes on: the answers so far are in OUT.answers/.
+
+  Args:
+    config: the resolved config; its `data.instances` are captioned.
+    workdir: of the run whose parameters are asked.
+    out: the jsonl.
+    llava: a Hugging Face Llava directory to take the parameters from instead.
+
+  Returns:
+    The summary, with what was left out and why.
+
+  Raises:
+    ValueError: `config.pseudo` has no question, or an unknown filter.
+  """
+  check(config["pseudo"])
+  task, folder = Captioning(config["pseudo"]), out + ".answers"
+  counts, manifest = session.ask(
+    _asking(config), [task], workdir, folder, llava
+  )
+  if not counts:
+    raise ValueError(
+      f"{config['data']['instances']}: no object with an annotation id that is"
+      " alone in its category."
+    )
+  info = {"origin": manifest["origin"], "settings": config["pseudo"]}
+  if not hosts.is_first():
+    return info
+  rows = _read(os.path.join(folder, "predictions.jsonl"))
+  if "ambiguous" in config["pseudo"]["filters"]:
+    _mark_ambiguous(rows)
+  rows.sort(key=lambda row: (row["truth"]["annotation_id"], row["id"]))
+  kept = [_line(row, info) for row in rows if not row["result"]["left_out"]]
+  _write(out, kept)
+  counts = collections.Counter(r["result"]["left_out"] or "kept" for r in rows)
+  return {**info, "asked": len(rows), **dict(sorted(counts.items()))}
+
+
+def check(settings: Mapping) -> None:
+  """Refuses what `config.pseudo` can't mean.
+
+  Raises:
+    ValueError: says which field, and what is allowed.
+  """
+  if unknown := set(settings["filters"]) - set(FILTERS):
+    raise ValueError(f"pseudo.filters: {min(unknown)!r} is not in {FILTERS}.")
+  if not any(settings[kind] for kind in KINDS):
+    raise ValueError("pseudo: neither plain nor relational has a question.")
+  for kind in KINDS:
+    pair = settings[kind]
+    if pair and (len(pair) != 2 or "{answer}" not in pair[1]):
+      raise ValueError(
+        f"pseudo.{kind}={pair}: want (question, caption with {{answer}})."
+      )
+
+
+def _asking(config: Mapping) -> dict:
+  """The config whose evaluation asks about the training images."""
+  data, number = config["data"], config["pseudo"]["samples"]
+  changed = {
+    "instances": data["instances"],
+    "images": data["images"],
+    "samples": number,
+    "seeds": 1,
+    "constrained": False,
+  }
+  return {**config, "eval": {**config["eval"], **changed}}
+
+
+def _read(path: str) -> list[dict]:
+  with open(path, encoding="utf-8") as f:
+    return [json.loads(line) for line in f]
+
+
+def _mark_ambiguous(rows: Sequence[Mapping]) -> None:
+  """Leaves out what was said of two objects of an image."""
+  said = collections.defaultdict(set)
+
+  def key(row):
+    return row["truth"]["image_id"], row["result"]["caption"].casefold()
+
+  for row in rows:
+    said[key(row)].add(row["truth"]["annotation_id"])
+  for row in rows:
+    if len(said[key(row)]) > 1 and not row["result"]["left_out"]:
+      row["result"]["left_out"] = "ambiguous"
+
+
+def _line(row: Mapping, info: Mapping) -> dict:
+  return {
+    **row["truth"],
+    "caption": row["result"]["caption"],
+    "prompt": row["question"],
+    "answer": row["answer"],
+    "seed": row["seed"],
+    "checkpoint": info["origin"]["sha256"],
+  }
+
+
+def _write(path: str, rows: Sequence[Mapping]) -> None:
+  """The file, whole or not at all."""
+  partial = path + ".partial"
+  with open(partial, "w", encoding="utf-8") as f:
+    f.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+  os.replace(partial, path)

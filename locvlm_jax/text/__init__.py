@@ -1,0 +1,1 @@
+"""Text: coordinates, wordings, conversation formats, tokens; no jax here."""

@@ -1,0 +1,130 @@
+"""@tokenizer"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Int32
+
+from locvlm_jax.text import formats, prompts
+from locvlm_jax.text import tokenizer as tokenizer_lib
+
+
+class TooLong(ValueError):
+  """A conversation whose first turn doesn't fit into the text budget."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+  """A conversation in tokens.
+
+  Attributes:
+    tokens: int32 [n], IMAGE_TOKEN at visual positions.
+    loss_mask: bool [n], True where the token is a target.
+    turns_used: how many turns fitted into the budget.
+  """
+
+  tokens: Int32[np.ndarray, " n"]
+  loss_mask: Bool[np.ndarray, " n"]
+  turns_used: int
+
+
+def encode_conversation(
+  tokenizer: tokenizer_lib.Tokenizer,
+  fmt: formats.Format,
+  turns: Sequence[prompts.Turn],
+  num_image_tokens: int,
+  max_text_tokens: int,
+) -> Encoded:
+  """A row for training: as many whole turns as fit.
+
+  Args:
+    tokenizer: text to ids.
+    fmt: the conversation format.
+    turns: questions and answers; the format "plain" takes the first answer
+      as the caption.
+    num_image_tokens: visual tokens of the row, 0 for text alone.
+    max_text_tokens: budget of tokens that are not visual, specials included.
+
+  Raises:
+    TooLong: the first turn doesn't fit.
+    ValueError: no turns, or an answer without text.
+  """
+  if not turns:
+    raise ValueError("a conversation needs at least one turn; it has none")
+  tokens = _head(tokenizer, fmt, num_image_tokens)
+  mask, used = [False] * len(tokens), 0
+  for question, answer in turns if fmt.questions else turns[:1]:
+    asked = _question(tokenizer, fmt, question, used, num_image_tokens)
+    answered = _answer(tokenizer, fmt, answer)
+    length = len(tokens) + len(asked) + len(answered) - num_image_tokens
+    if length > max_text_tokens:
+      break
+    tokens += asked + answered
+    mask += [False] * len(asked) + [True] * len(answered)
+    used += 1
+  if not used:
+    raise TooLong(_too_long(turns[0], length, max_text_tokens))
+  return Encoded(np.array(tokens, np.int32), np.array(mask, bool), used)
+
+
+def encode_prompt(
+  tokenizer: tokenizer_lib.Tokenizer,
+  fmt: formats.Format,
+  turns_before: Sequence[prompts.Turn],
+  question: str,
+  num_image_tokens: int,
+) -> Int32[np.ndarray, " n"]:
+  """A prompt that ends where the answer's first token is to be generated.
+
+  It is the beginning of encode_conversation([*turns_before, (question, a)]).
+
+  Args:
+    tokenizer: text to ids.
+    fmt: the conversation format; "plain" ignores the question.
+    turns_before: answered turns, such as in-context examples.
+    question: the one to be answered.
+    num_image_tokens: visual tokens, 0 for text alone.
+  """
+  tokens = _head(tokenizer, fmt, num_image_tokens)
+  for i, (asked, answer) in enumerate(turns_before):
+    tokens += _question(tokenizer, fmt, asked, i, num_image_tokens)
+    tokens += _answer(tokenizer, fmt, answer)
+  i = len(turns_before)
+  tokens += _question(tokenizer, fmt, question, i, num_image_tokens)
+  return np.array(tokens, np.int32)
+
+
+def _head(tokenizer, fmt, num_image_tokens) -> list[int]:
+  """From BOS to the image, if there is one, else BOS alone."""
+  if not num_image_tokens:
+    return list(tokenizer.start_ids)
+  image = [formats.IMAGE_TOKEN] * num_image_tokens
+  return [*tokenizer.start_ids, *tokenizer.encode(fmt.start), *image]
+
+
+def _question(tokenizer, fmt, question, index, num_image_tokens) -> list[int]:
+  """A question up to its answer; the first one follows the image."""
+  if not fmt.questions:
+    return []
+  bos = tokenizer.start_ids if fmt.bos and index else []
+  first = "\n" if num_image_tokens else fmt.start
+  before = fmt.user if index else first
+  return [*bos, *tokenizer.encode(before + question.strip() + fmt.assistant)]
+
+
+def _answer(tokenizer, fmt, answer: str) -> list[int]:
+  """The space before an answer, the answer and its stop."""
+  if not answer.strip():
+    raise ValueError("a turn has an empty answer; leave the turn out")
+  text = " " + answer.strip() if fmt.questions else answer.strip()
+  encode = tokenizer.encode_after if fmt.questions else tokenizer.encode
+  return [*encode(text), *tokenizer.ending(fmt)]
+
+
+def _too_long(turn: prompts.Turn, length: int, limit: int) -> str:
+  question, answer = turn
+  return (
+    f"the first turn needs {length} text tokens, {limit} are allowed:"
+    f" {question[:40]!r} -> {answer[:40]!r}; raise the text length"
+  )

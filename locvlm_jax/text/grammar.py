@@ -1,0 +1,221 @@
+"""The legal locations of `coords` as tables of tokens, for decoding.
+
+A location is a sequence of C numbers. Numbers are read in a trie, digit after
+digit; a separator ends one and begins the next. For bins 0..223, here with the
+tokens 1, 2 and the comma:
+
+  node            next by 1   next by 2   whole   may become
+  0  (nothing)    1           2           no      0..223
+  1  "1"          3           4           1       1, 10..19, 100..199
+  2  "2"          5           6           2       2, 20..29, 200..223
+  5  "21"         7           8           21      21, 210..219
+
+What a prefix may become is a few intervals, so that a number can also be kept
+within bounds: no x2 below x1, no bin beyond the last. In diga they depend on
+the anchor.
+
+Letters: N nodes, A tokens, C numbers, I intervals of a node, P anchors.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from locvlm_jax.text import coords as coords_lib
+from locvlm_jax.text import tokenizer
+
+_DECIMALS = 10_000  # nfp has four
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Grammar:
+  """Tables of the locations that one `coords.Coords` can write.
+
+  Attributes:
+    coords: the locations.
+    ids: of the A tokens; no other is ever legal.
+    next: node after a node and a token; -1: no number begins so.
+    enter: node of the next number after a token that ends one; -1: it does not
+      end it. After the last number 0, whatever the token.
+    whole: the node's number, where it is one (see `is_whole`).
+    is_whole: whether the node is a whole number.
+    intervals: what the node may become, lowest and highest; empty ones have
+      the lowest above the highest.
+    low, high: least and greatest of each number.
+    above: the number that this one may not be below; -1: none.
+    shift: of each number's bounds by anchor, zero but in diga.
+    longest: tokens of a location at most.
+  """
+
+  coords: coords_lib.Coords
+  ids: Int[np.ndarray, " A"]
+  next: Int[np.ndarray, "N A"]
+  enter: Int[np.ndarray, "C A"]
+  whole: Int[np.ndarray, " N"]
+  is_whole: Bool[np.ndarray, " N"]
+  intervals: Int[np.ndarray, "N I 2"]
+  low: Int[np.ndarray, " C"]
+  high: Int[np.ndarray, " C"]
+  above: Int[np.ndarray, " C"]
+  shift: Int[np.ndarray, "P C"]
+  longest: int
+
+  def text(self, numbers: Sequence[int] | Int[np.ndarray, " C"]) -> str:
+    """The location of C numbers, as `coords` writes it."""
+    if self.coords.form == "nfp":
+      return _joined(self.coords, [f"{v / _DECIMALS:.4f}" for v in numbers])
+    return _joined(self.coords, [str(int(v)) for v in numbers])
+
+
+def build(
+  coords: coords_lib.Coords, text: tokenizer.Tokenizer, after: str = "."
+) -> Grammar:
+  """The grammar of `coords` in the tokens of `text`.
+
+  Only tokens that the tokenizer itself writes numbers with are legal, as in
+  training.
+
+  Args:
+    coords: the form, its bins, box or point.
+    text: the tokenizer.
+    after: what follows a location in answers: it may share a token with the
+      closing bracket.
+
+  Raises:
+    ValueError: the tokenizer joins digits with separators.
+  """
+  kinds = _kinds(coords)
+  ends = [":" if kind == "anchor" else "," for kind in kinds[:-1]] + ["]"]
+  numbers = {kind: _numbers(coords, kind) for kind in kinds}
+  ids, pieces = _tokens(coords, [[*numbers[k]] for k in kinds], after, text)
+  nodes = [
+    (kind, prefix)
+    for kind in numbers
+    for prefix in dict.fromkeys(
+      w[:n] for w in numbers[kind] for n in range(len(w) + 1)
+    )
+  ]
+  index = {node: i for i, node in enumerate(nodes)}
+  assert index[kinds[0], ""] == 0  # where every location begins
+
+  def entered(place: int, piece: str) -> int:
+    if not piece.startswith(ends[place]):
+      return -1
+    last = place == len(kinds) - 1
+    return 0 if last else index.get((kinds[place + 1], piece[1:]), -1)
+
+  following = [
+    [index.get((kind, prefix + piece), -1) for piece in pieces]
+    for kind, prefix in nodes
+  ]
+  whole = [numbers[kind].get(prefix) for kind, prefix in nodes]
+  intervals = _intervals(following, whole)
+  most = max(map(len, intervals))
+  return Grammar(
+    coords=coords,
+    ids=np.array(ids, np.int32),
+    next=np.array(following, np.int32),
+    enter=np.array(
+      [[entered(c, piece) for piece in pieces] for c in range(len(kinds))],
+      np.int32,
+    ),
+    whole=np.array([v or 0 for v in whole], np.int32),
+    is_whole=np.array([v is not None for v in whole]),
+    intervals=np.array(
+      [[*runs, *[(1, 0)] * (most - len(runs))] for runs in intervals], np.int32
+    ),
+    longest=sum(max(map(len, numbers[kind])) + 1 for kind in kinds),
+    **_bounds(coords, kinds, numbers),
+  )
+
+
+def _joined(coords: coords_lib.Coords, words: Sequence[str]) -> str:
+  if coords.form == "diga":
+    return f"[{words[0]}:{','.join(words[1:])}]"
+  return f"[{','.join(words)}]"
+
+
+def _kinds(coords: coords_lib.Coords) -> list[str]:
+  """What stands at each of the C places."""
+  num = 2 if coords.location == "point" else 4
+  if coords.form == "diga":
+    return ["anchor", *["deviation"] * num]
+  return ["bin" if coords.form == "ivb" else "fraction"] * num
+
+
+def _numbers(coords: coords_lib.Coords, kind: str) -> dict[str, int]:
+  """All numbers of a kind, text -> value, in rising order."""
+  if kind == "fraction":
+    return {f"{v / _DECIMALS:.4f}": v for v in range(_DECIMALS + 1)}
+  first, last = {
+    "bin": (0, coords.num_bins),
+    "anchor": (0, coords.grid**2),
+    "deviation": (1 - coords.num_bins, coords.num_bins),
+  }[kind]
+  return {str(v): v for v in range(first, last)}
+
+
+def _tokens(coords, places, after, text) -> tuple[list[int], list[str]]:
+  """The tokens that `text` writes all numbers with, after the bracket."""
+  head, used = text.encode_after(" ["), set()
+  for i in range(max(map(len, places))):
+    words = [p[i % len(p)] for p in places]
+    ids = text.encode_after(f" {_joined(coords, words)}{after}")
+    joined = next(
+      (
+        text.piece(t) for t in ids if re.search("[0-9].*[^0-9.]", text.piece(t))
+      ),
+      "[" if ids[: len(head)] != head else None,
+    )
+    if joined:
+      raise ValueError(
+        f"the tokenizer writes {joined!r} and a digit as one token; a grammar"
+        " needs digits apart from what ends them: decode freely"
+      )
+    used.update(ids[len(head) :])
+  ids = sorted(used)
+  return ids, [text.piece(i) for i in ids]
+
+
+def _intervals(
+  following: list[list[int]], whole: list[int | None]
+) -> list[list[tuple[int, int]]]:
+  """What each node may become, by tokens: longer prefixes have been there."""
+
+  @functools.cache
+  def values(node: int) -> frozenset[int]:
+    own = frozenset() if whole[node] is None else frozenset({whole[node]})
+    return own.union(*(values(t) for t in set(following[node]) if t >= 0))
+
+  return [_runs(sorted(values(node))) for node in range(len(whole))]
+
+
+def _runs(values: list[int]) -> list[tuple[int, int]]:
+  """[1, 2, 3, 7, 8] -> [(1, 3), (7, 8)]."""
+  if not values:
+    return []
+  cuts = [i for i in range(1, len(values)) if values[i] > values[i - 1] + 1]
+  edges = zip([0, *cuts], [*cuts, len(values)], strict=True)
+  return [(values[a], values[b - 1]) for a, b in edges]
+
+
+def _bounds(coords, kinds, numbers) -> dict[str, np.ndarray]:
+  """low, high, above and shift of each place."""
+  first = int(kinds[0] == "anchor")
+  top = {k: max(v.values()) for k, v in numbers.items()}
+  above = [-1] * (first + 2) + [first, first + 1]
+  centres = np.zeros((1, 2), np.int32)
+  if first:
+    every = range(coords.grid**2)
+    centres = np.array([coords.anchor_bins(p) for p in every], np.int32)
+  shift = np.tile(-centres, (1, (len(kinds) - first) // 2))
+  return {
+    "low": np.zeros(len(kinds), np.int32),
+    "high": np.array([top[kind] for kind in kinds], np.int32),
+    "above": np.array(above[: len(kinds)], np.int32),
+    "shift": np.pad(shift, ((0, 0), (first, 0))),
+  }

@@ -1,0 +1,257 @@
+"""Text to token ids, and a conversation to ids with its loss mask.
+
+A row is built from pieces that are tokenised one by one, so the mask comes
+from the spans of the pieces and never from tokenising a part again (which is
+how LLaVA masked whole samples by accident, LLaVA:llava/train/train.py). With
+the format "v1" or "bare", three visual tokens (-1) and two turns:
+
+  piece   <s> USER:  -1 -1 -1 \\nWhere? ASSISTANT:  At [4,5]. </s>
+  target   .   . .    .  .  .  .  .  .    .  .      x  x x x  x
+
+  piece   USER: And the cup? ASSISTANT:  No. </s>
+  target   .  .   .  .  .  .   .   .     x x  x
+
+Text never becomes a special token: "</s>" or "<image>" that a user or a
+caption wrote is spelt out in ordinary characters.
+"""
+
+import json
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import tokenizers
+from jaxtyping import Integer
+
+from locvlm_jax.text import formats
+
+ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
+_JSON, _MODEL = "tokenizer.json", "tokenizer.model"
+_COMPANIONS = ("special_tokens_map.json", "tokenizer_config.json")
+SPACE = "\u2581"  # SentencePiece's mark for a space
+
+
+class Tokenizer:
+  """A LLaMA-like tokenizer on top of the `tokenizers` library.
+
+  Attributes:
+    start_ids: starts each row: the BOS token, or nothing where the model has
+      none, as Qwen's.
+    eos_id: ends each answer.
+    pad_id: fills a row; <unk>'s id where the model names no pad token, as in
+      LLaVA v1, and EOS's where there is neither, as in Llama 3.
+    vocab_size: ids in rows are below this. Added tokens that no row holds,
+      such as transformers' "<image>", do not count: the model has no row of
+      the embedding for them.
+  """
+
+  def __init__(self, backend: tokenizers.Tokenizer, specials: dict[str, str]):
+    """Use `load` or `train_bpe`; `specials` maps roles to token texts."""
+    self._specials = specials
+    self._backend = _with_all_special(backend)
+    ids = {role: self._id(text) for role, text in specials.items()}
+    self.eos_id = ids["eos_token"]
+    self.start_ids = [ids["bos_token"]] if "bos_token" in ids else []
+    self.pad_id = ids.get("pad_token", ids.get("unk_token", self.eos_id))
+    # Ids that no text may become, with the text each would stand for.
+    added = backend.get_added_tokens_decoder()
+    self._forbidden = {i: token.content for i, token in added.items()}
+    self._forbidden |= {ids[role]: text for role, text in specials.items()}
+    self._word = len(self.encode("a"))
+    every = set(backend.get_vocab().values())
+    self.vocab_size = max(every - added.keys() | {*ids.values()}) + 1
+
+  def __reduce__(self):
+    # The library forgets `encode_special_tokens` when it is pickled.
+    return Tokenizer, (self._backend, self._specials)
+
+  def _id(self, text: str) -> int:
+    if (i := self._backend.token_to_id(text)) is None:
+      raise ValueError(f"special token {text!r} is not in the vocabulary")
+    return i
+
+  @classmethod
+  def load(cls, directory: str | pathlib.Path) -> "Tokenizer":
+    """Reads a directory; see `open_files`."""
+    return cls(*open_files(directory))
+
+  def save(self, directory: str | pathlib.Path) -> None:
+    """Writes tokenizer.json and what transformers needs to load it."""
+    write_files(directory, self._backend, self._specials)
+
+  def encode(self, text: str) -> list[int]:
+    """The ids of `text`, with no special id, whatever the text says."""
+    if not text:
+      return []
+    encoding = self._backend.encode(text, add_special_tokens=False)
+    if self._forbidden.keys().isdisjoint(encoding.ids):
+      return encoding.ids
+    return [i for id_ in encoding.ids for i in self._spelt(id_)]
+
+  def _spelt(self, id_: int) -> list[int]:
+    """A forbidden id as single characters, or as bytes; others as they are.
+
+    Converted LLaMA files can hold merges that end in "</s>".
+    """
+    if id_ not in self._forbidden:
+      return [id_]
+    spelt = []
+    for char in self._forbidden[id_].replace(" ", SPACE):
+      whole = self._backend.token_to_id(char)
+      parts = [f"<0x{byte:02X}>" for byte in char.encode()]
+      ids = [whole] if whole is not None else map(self._id, parts)
+      spelt.extend(ids)
+    return spelt
+
+  def decode(self, ids: Sequence[int] | Integer[np.ndarray, " n"]) -> str:
+    """The text of `ids`, special, visual and unknown ids left out."""
+    known = [
+      int(i)
+      for i in ids
+      if 0 <= i < self.vocab_size and int(i) not in self._forbidden
+    ]
+    return self._backend.decode(known, skip_special_tokens=False)
+
+  def piece(self, id_: int) -> str:
+    """The text of one token as the vocabulary has it, spaces as "▁" or "Ġ"."""
+    return self._backend.id_to_token(int(id_))
+
+  def encode_after(self, text: str) -> list[int]:
+    """The ids of `text` where it goes on after a word.
+
+    SentencePiece starts a text of its own with a space, byte-level BPE does
+    not; after a word both have the space if and only if it is there.
+    """
+    return self.encode("a" + text)[self._word :]
+
+  def ending(self, fmt: formats.Format) -> list[int]:
+    """The ids that follow an answer in the format `fmt`."""
+    text = fmt.end.removesuffix(formats.EOS)
+    ids = self.encode_after(text)
+    return [*ids, self.eos_id] if text != fmt.end else ids
+
+  def stop_ids(self, fmt: formats.Format) -> list[int]:
+    """The ids that, generated one after the other, end an answer."""
+    ids = self.ending(fmt)
+    return ids[-1:] if ids[-1] == self.eos_id else ids
+
+  def answer(
+    self, ids: Sequence[int] | Integer[np.ndarray, " n"], fmt: formats.Format
+  ) -> str:
+    """The text of a generated answer, without what stopped it."""
+    ids, stop = [int(i) for i in ids], self.stop_ids(fmt)
+    starts = range(len(ids) - len(stop) + 1)
+    ends = (i for i in starts if ids[i : i + len(stop)] == stop)
+    return self.decode(ids[: next(ends, len(ids))]).strip()
+
+
+def exists(directory: str | pathlib.Path) -> bool:
+  """Whether `open_files` finds a tokenizer there."""
+  return any((pathlib.Path(directory) / n).is_file() for n in (_JSON, _MODEL))
+
+
+def files(directory: str | pathlib.Path) -> list[str]:
+  """The paths of a tokenizer's files, whatever it has."""
+  names = (_JSON, _MODEL, *_COMPANIONS, "added_tokens.json")
+  paths = [pathlib.Path(directory) / name for name in names]
+  return [str(path) for path in paths if path.is_file()]
+
+
+def open_files(
+  directory: str | pathlib.Path,
+) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
+  """(the library's tokenizer, {role: text of a special token}) of a directory.
+
+  Where there is no tokenizer.json, SentencePiece's tokenizer.model of the
+  LLaMA family is read, which LLaMA's own and Vicuna's directories have.
+
+  Raises:
+    ValueError: a file is missing, malformed, or names no eos token.
+  """
+  directory = pathlib.Path(directory)
+  if not exists(directory):
+    raise ValueError(
+      f"{directory}: neither {_JSON} nor {_MODEL} is there; copy one from the"
+      " model that the weights were trained from"
+    )
+  path = directory / _JSON
+  if not path.is_file():
+    return _open_sentencepiece(directory)
+  try:
+    backend = tokenizers.Tokenizer.from_file(str(path))
+  except Exception as e:  # the library raises bare Exception
+    raise ValueError(f"{path} is not a tokenizer: {e}") from None
+  return backend, _read_specials(directory)
+
+
+def _open_sentencepiece(directory: pathlib.Path):
+  path = directory / _MODEL
+  try:
+    import sentencepiece  # noqa: F401  transformers needs it
+    import transformers
+
+    # Not AutoTokenizer, which leaves out the space that starts a text.
+    fast = transformers.LlamaTokenizerFast.from_pretrained(str(directory))
+  except ImportError as e:
+    raise ValueError(f"{path}: {e}; pip install {e.name}") from None
+  except Exception as e:  # whatever those libraries raise
+    raise ValueError(f"{path} is not a SentencePiece model: {e}") from None
+  roles = {r: getattr(fast, r) for r in ROLES if getattr(fast, r)}
+  return fast.backend_tokenizer, roles
+
+
+def write_files(
+  directory: str | pathlib.Path,
+  backend: tokenizers.Tokenizer,
+  specials: dict[str, str],
+) -> None:
+  """The opposite of `open_files`; transformers loads the directory too."""
+  directory = pathlib.Path(directory)
+  directory.mkdir(parents=True, exist_ok=True)
+  config = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "clean_up_tokenization_spaces": False,
+    "padding_side": "right",
+    "model_max_length": 2048,
+    **specials,
+  }
+  text = backend.to_str(pretty=False)
+  (directory / _JSON).write_text(text, encoding="utf-8")
+  for name, content in zip(_COMPANIONS, (specials, config), strict=True):
+    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+    (directory / name).write_text(text, encoding="utf-8")
+
+
+def _with_all_special(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+  """Makes the library leave added tokens alone when they occur in text.
+
+  It does so for tokens marked special only, and some models have others.
+  """
+  added = list(backend.get_added_tokens_decoder().values())
+  backend.add_special_tokens(added)  # also marks those that it has already
+  backend.encode_special_tokens = True
+  return backend
+
+
+def _read_specials(directory: pathlib.Path) -> dict[str, str]:
+  """Roles and token texts from whichever config file names them."""
+  found = {}
+  for name in _COMPANIONS:
+    path = directory / name
+    if not path.is_file():
+      continue
+    try:
+      content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as e:
+      raise ValueError(f"{path} is not JSON: {e}") from None
+    named = {r: content[r] for r in ROLES if content.get(r)}
+    found |= {r: _token_text(v) for r, v in named.items()}
+  if "eos_token" not in found:
+    raise ValueError(
+      f"{directory}/tokenizer_config.json names no eos_token; add it"
+    )
+  return found
+
+
+def _token_text(value: str | dict) -> str:
+  return value if isinstance(value, str) else value["content"]

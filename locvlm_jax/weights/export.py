@@ -1,0 +1,321 @@
+"""Our parameters -> a Hugging Face directory that transformers loads.
+
+Parameters are arrays (of numpy or on devices), `read.Tensor`s or a run's
+`checkpoint.Saved`. A tensor is made when the file that holds it is written,
+files are at most 1 GiB, or one tensor, and all layers of a parameter follow
+each other: more than one file and one parameter is never in memory.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import math
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from flax import traverse_util
+
+from locvlm_jax.models import clip_vit, llama, locvlm
+from locvlm_jax.text import tokenizer
+from locvlm_jax.weights import config_json, placement, stored, tables
+from locvlm_jax.weights.tables import Leaf
+
+Params = dict[str, Any]
+Flat = dict[str, Any]
+
+FILE_BYTES = 1 << 30
+_WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stored:
+  """A tensor of the directory: `make` gives it, in any dtype."""
+
+  shape: tuple[int, ...]
+  dtype: np.dtype
+  make: Callable[[], np.ndarray]
+
+  @property
+  def nbytes(self) -> int:
+    return math.prod(self.shape) * self.dtype.itemsize
+
+  def array(self) -> np.ndarray:
+    return np.ascontiguousarray(self.make(), self.dtype)
+
+
+def save_clip_vision(
+  directory: str,
+  params: Params,
+  config: clip_vit.VisionConfig,
+  dtype: Any = None,
+) -> None:
+  """Writes a CLIPVisionModel that transformers loads.
+
+  Args:
+    directory: made if absent; files of the same names are replaced.
+    params: nested.
+    config: the tower's shape.
+    dtype: as stored; None: that of each parameter.
+
+  Raises:
+    ValueError: params do not fit config.
+  """
+  tensors = _tensors(_flat(params), tables.clip_leaves(config), dtype)
+  _write(directory, tensors, config_json.vision_json(config))
+
+
+def save_llama(
+  directory: str,
+  params: Params,
+  config: llama.LlamaConfig,
+  dtype: Any = None,
+  tokenizer_dir: str | None = None,
+) -> None:
+  """Writes a LlamaForCausalLM (with biases: a Qwen2ForCausalLM).
+
+  Args:
+    directory: made if absent; files of the same names are replaced.
+    params: nested.
+    config: the model's shape.
+    dtype: as stored; None: that of each parameter.
+    tokenizer_dir: whose tokenizer is copied as it is.
+
+  Raises:
+    ValueError: params do not fit config.
+  """
+  tensors = _tensors(_flat(params), tables.llama_leaves(config), dtype)
+  extra = tokenizer.files(tokenizer_dir) if tokenizer_dir else ()
+  _write(directory, tensors, config_json.llama_json(config), extra)
+
+
+def save_llava(
+  directory: str,
+  params: Params,
+  config: locvlm.LocVLMConfig,
+  tokenizer_dir: str | None = None,
+  dtype: Any = None,
+) -> None:
+  """Writes a LlavaForConditionalGeneration that transformers loads.
+
+  transformers marks visual tokens by an id of the vocabulary: the first one
+  that the tokenizer leaves free ("<image>", added to the tokenizer's copy),
+  for which the embedding and the head grow if they must. A linear adapter
+  becomes linear_1, activation "linear" and an identity as linear_2, because
+  transformers always has both.
+
+  Args:
+    directory: made if absent; files of the same names are replaced.
+    params: nested.
+    config: the model's shape.
+    tokenizer_dir: of a tokenizer (`tokenizer.open_files`), to be copied.
+    dtype: as stored; None: that of each parameter.
+
+  Raises:
+    ValueError: params do not fit config.
+  """
+  flat, size = _flat(params), config.llm.vocab_size
+  tensors = _tensors(flat, tables.llava_leaves(config), dtype)
+  if config.adapter == "linear":
+    tensors |= _identity(tensors["multi_modal_projector.linear_1.bias"])
+  with _tokenizer_files(tokenizer_dir, size) as (extra, image_id):
+    rows = max(size, image_id + 1)
+    tensors |= _grown(tensors, rows - size)
+    raw = config_json.llava_json(config, rows, image_id)
+    _write(directory, tensors, raw, extra)
+
+
+def _identity(bias: _Stored) -> dict[str, _Stored]:
+  """A second linear layer that changes nothing."""
+  (width,) = bias.shape
+  prefix = "multi_modal_projector.linear_2"
+  return {
+    f"{prefix}.weight": dataclasses.replace(
+      bias, shape=(width, width), make=lambda: np.eye(width)
+    ),
+    f"{prefix}.bias": dataclasses.replace(bias, make=lambda: np.zeros(width)),
+  }
+
+
+def _grown(tensors: Mapping[str, _Stored], more: int) -> dict[str, _Stored]:
+  """Embedding and head with `more` rows.
+
+  A new embedding is never read: visual tokens replace it. A new row of the
+  head repeats that of id 0 (<unk>), so that it wins as rarely.
+  """
+  keys = (
+    "language_model.model.embed_tokens.weight",
+    "language_model.lm_head.weight",
+  )
+
+  def grow(old: _Stored, factor: int) -> np.ndarray:
+    rows = old.array()
+    return np.concatenate([rows, np.repeat(rows[:1] * factor, more, axis=0)])
+
+  return {
+    key: dataclasses.replace(
+      old,
+      shape=(old.shape[0] + more, *old.shape[1:]),
+      make=functools.partial(grow, old, factor),
+    )
+    for key, factor in zip(keys, (0, 1), strict=True)
+    if more and (old := tensors.get(key))
+  }
+
+
+@contextlib.contextmanager
+def _tokenizer_files(
+  directory: str | None, vocab_size: int
+) -> Iterator[tuple[list[str], int]]:
+  """(paths of the tokenizer's files with <image> added, the id of <image>)."""
+  if directory is None:
+    yield [], vocab_size
+    return
+  with tempfile.TemporaryDirectory() as temporary:
+    backend, specials = tokenizer.open_files(directory)
+    backend.add_special_tokens(["<image>"])
+    tokenizer.write_files(temporary, backend, specials)
+    # What a directory says itself about its tokenizer.json stays.
+    if os.path.exists(os.path.join(directory, "tokenizer.json")):
+      for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if os.path.exists(path := os.path.join(directory, name)):
+          shutil.copy(path, temporary)
+    names = sorted(os.listdir(temporary))
+    paths = [os.path.join(temporary, name) for name in names]
+    yield paths, backend.token_to_id("<image>")
+
+
+def _flat(params: Params) -> Flat:
+  return traverse_util.flatten_dict(params, sep="/")
+
+
+def _tensors(flat: Flat, leaves: list[Leaf], dtype: Any) -> dict[str, _Stored]:
+  """Stored key -> what will be written, for all leaves.
+
+  Raises:
+    ValueError: a parameter is missing, unknown or of another shape.
+  """
+  _check(flat, leaves)
+  newest = functools.lru_cache(1)(lambda path: _read(flat[path]))
+  return {
+    leaf.key: _Stored(
+      leaf.stored_shape,
+      np.dtype(dtype or flat[leaf.path].dtype),
+      functools.partial(_made, leaf, newest),
+    )
+    for leaf in sorted(leaves, key=lambda leaf: leaf.path)  # layers in order
+  }
+
+
+def _check(flat: Flat, leaves: list[Leaf]) -> None:
+  paths = {leaf.path for leaf in leaves}
+  if wrong := sorted(paths ^ flat.keys()):
+    raise ValueError(f"parameters do not match the config: {wrong[:3]}")
+  for leaf in leaves:
+    shape = flat[leaf.path].shape
+    shape = shape if leaf.layer is None else shape[1:]
+    if shape != leaf.shape:
+      raise ValueError(
+        f"{leaf.path} has shape {shape}; the config asks for {leaf.shape}"
+      )
+
+
+def _read(value: Any) -> Any:
+  """A run's parameter into memory; the others are there, or read in parts."""
+  return value.read() if isinstance(value, stored.StoredArray) else value
+
+
+def _made(leaf: Leaf, newest: Callable[[str], Any]) -> np.ndarray:
+  """One layer of a parameter (or all of it) as it is stored."""
+  value = newest(leaf.path)
+  if isinstance(value, placement.Tensor):
+    return leaf.stored(value.parts[leaf.layer or 0].whole())
+  return leaf.stored(
+    np.asarray(value if leaf.layer is None else value[leaf.layer])
+  )
+
+
+def _write(
+  directory: str,
+  tensors: Mapping[str, _Stored],
+  config: dict,
+  extra: Iterable[str] = (),
+) -> None:
+  """Writes a directory so that no half-written file is ever seen.
+
+  Everything is written beside it and then moved: at once where the directory
+  is new, else file by file, config.json last, so that other files in it stay.
+  """
+  parent = os.path.dirname(os.path.abspath(directory))
+  os.makedirs(parent, exist_ok=True)
+  temporary = tempfile.mkdtemp(prefix=".partial-", dir=parent)
+  try:
+    _write_weights(temporary, tensors)
+    dtype = str(next(iter(tensors.values())).dtype)
+    _write_json(temporary, "config.json", config | {"dtype": dtype})
+    for source in extra:
+      shutil.copy(source, temporary)
+    for name in os.listdir(temporary):
+      os.chmod(os.path.join(temporary, name), 0o644)
+    os.chmod(temporary, 0o755)
+    _move(temporary, directory)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_weights(directory: str, tensors: Mapping[str, _Stored]) -> None:
+  """One file, or several and their index."""
+  files = _grouped(tensors)
+  index = {}
+  for i, keys in enumerate(files, 1):
+    name = f"model-{i:05}-of-{len(files):05}.safetensors"
+    name = name if len(files) > 1 else "model.safetensors"
+    # transformers refuses files that do not name a framework.
+    safetensors.numpy.save_file(
+      {key: tensors[key].array() for key in keys},
+      os.path.join(directory, name),
+      metadata={"format": "pt"},
+    )
+    index |= dict.fromkeys(keys, name)
+  if len(files) > 1:
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    content = {"metadata": {"total_size": total}, "weight_map": index}
+    _write_json(directory, "model.safetensors.index.json", content)
+
+
+def _grouped(tensors: Mapping[str, _Stored]) -> list[list[str]]:
+  """The keys of each file."""
+  groups, filled = [[]], 0
+  for key, tensor in tensors.items():
+    if groups[-1] and filled + tensor.nbytes > FILE_BYTES:
+      groups.append([])
+      filled = 0
+    groups[-1].append(key)
+    filled += tensor.nbytes
+  return groups
+
+
+def _write_json(directory: str, name: str, content: dict) -> None:
+  with open(os.path.join(directory, name), "w", encoding="utf-8") as f:
+    json.dump(content, f, indent=2, sort_keys=True)
+
+
+def _move(temporary: str, directory: str) -> None:
+  if not os.path.exists(directory):
+    os.rename(temporary, directory)
+    return
+  # Without its config.json it is no model until all of the new one is there.
+  config = os.path.join(directory, "config.json")
+  if os.path.exists(config):
+    os.remove(config)
+  for name in filter(_WEIGHTS.fullmatch, os.listdir(directory)):
+    os.remove(os.path.join(directory, name))
+  names = sorted(os.listdir(temporary), key=lambda n: (n == "config.json", n))
+  for name in names:
+    os.replace(os.path.join(temporary, name), os.path.join(directory, name))

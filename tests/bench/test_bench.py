@@ -1,0 +1,149 @@
+"""The measurements run and say what they measured."""
+
+import json
+import os
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+from paths import ROOT
+from PIL import Image
+
+from locvlm_jax.bench import __main__ as bench
+from locvlm_jax.bench import peers, timing, train
+
+
+def run(monkeypatch, capsys, *arguments) -> dict:
+  monkeypatch.setattr("sys.argv", ["bench", *arguments])
+  bench.main()
+  return json.loads(capsys.readouterr().out)
+
+
+def test_rounds_take_turns():
+  calls = []
+
+  def contestant(name, rates):
+    def measured():
+      calls.append(name)
+      return next(rates)
+
+    return measured
+
+  got = timing.rounds(
+    {
+      "a": contestant("a", iter([3.0, 1.0, 2.0])),
+      "b": contestant("b", iter([7.0, 9.0, 8.0])),
+    },
+    3,
+  )
+  assert "".join(calls) == "ababab"
+  assert got["a"] == {"median": 2.0, "lowest": 1.0, "highest": 3.0}
+  assert got["b"]["median"] == 8.0
+
+
+def test_input_counts_samples(tmp_path, monkeypatch, capsys):
+  rng = np.random.default_rng(0)
+  for name in ("a.jpg", "b.jpeg"):
+    pixels = rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / name)
+  out = str(tmp_path / "out.json")
+  got = run(
+    monkeypatch,
+    capsys,
+    "input",
+    f"--images={tmp_path}",
+    "--image_size=28",
+    "--batches=2",
+    "--rounds=1",
+    "--cores=1",
+    f"--json={out}",
+  )
+  assert got["files"] == 2 and got["ours_per_core"] > 0
+  assert json.loads((tmp_path / "out.json").read_text()) == got
+
+
+def test_input_names_an_empty_folder(tmp_path, monkeypatch, capsys):
+  with pytest.raises(SystemExit) as stopped:
+    run(monkeypatch, capsys, "input", f"--images={tmp_path}")
+  assert stopped.value.code == 78
+  assert str(tmp_path) in capsys.readouterr().err
+
+
+def _square(x):
+  return x * x
+
+
+def test_alone_returns_what_another_process_found():
+  assert timing.in_subprocess(_square, 3) == 9
+  with pytest.raises(ValueError, match="_square failed"):
+    timing.in_subprocess(_square, None)
+
+
+def test_train_needs_neither_grain_nor_clu_nor_tensorflow():
+  """As on a bare GPU image; stage 1 is the shorter compilation."""
+  code = """
+import sys
+for name in ("grain", "clu", "tensorflow", "ml_collections", "torch"):
+  sys.modules[name] = None
+from locvlm_jax.bench import __main__, train
+import argparse, json
+parser = argparse.ArgumentParser()
+train.add_arguments(parser)
+arguments = parser.parse_args(["--stage=1", "--batch=2", "--text=16",
+                               "--steps=1", "--rounds=2", "--warmup=1"])
+print(json.dumps(train._ours(arguments)))
+"""
+  done = subprocess.run(
+    [sys.executable, "-c", code],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    env={**os.environ, "XLA_FLAGS": ""},
+    timeout=200,
+  )
+  assert done.returncode == 0, done.stderr[-2000:]
+  got = json.loads(done.stdout)
+  assert got["row"] == 80 and len(got["seconds"]) == 2
+  assert 5 < got["loss"] < 10  # random: ln(1024) = 6.9
+  assert got["sample_flops"] > 0 and got["one_product_flops"] > 0
+
+
+def test_train_divides_by_the_samples_flops():
+  parts = [
+    {"seconds": [2.0, 1.0], "sample_flops": 10.0, "peak_flops": 100.0},
+    {"seconds": [4.0], "sample_flops": 10.0, "peak_flops": 100.0},
+  ]
+  got = train._rates(parts, types.SimpleNamespace(batch=8, text=64))
+  assert got["step_ms"]["median"] == 2000
+  assert got["samples_per_s"] == {"median": 4.0, "lowest": 2.0, "highest": 8.0}
+  assert got["mfu"]["median"] == pytest.approx(4 * 10 / 100)
+  assert got["tokens_per_s"]["median"] == 64 * 4
+
+
+@pytest.mark.parametrize("name, length", [("b", 384), ("l", 704)])
+def test_train_has_the_paper_sizes(name, length):
+  shape = train.config(name)
+  rows = train.batch(shape, 2, 128)
+  assert rows["tokens"].shape == (2, length)
+  assert (rows["loss_mask"].sum(1) == 127).all()
+  assert (rows["tokens"] == -1).sum() == 2 * shape.vision.num_patches
+
+
+@pytest.mark.parity
+def test_the_peer_is_transformers_llava():
+  pytest.importorskip("torch")
+  arguments = types.SimpleNamespace(
+    model="micro",
+    stage=2,
+    batch=2,
+    text=16,
+    accumulate=1,
+    remat="none",
+    warmup=1,
+    steps=1,
+    rounds=1,
+  )
+  got = peers.train_step(arguments, tuned=False)
+  assert got["row"] == 80 and 5 < got["loss"] < 10

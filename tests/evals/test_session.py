@@ -1,0 +1,121 @@
+"""Evaluation keeps its answers, and says what they depend on."""
+
+import json
+
+import pytest
+from paths import ASSETS
+
+from configs import micro
+from locvlm_jax.evals import session
+from locvlm_jax.inference import predictor
+from locvlm_jax.microworld import dataset
+
+BASE = ASSETS / "micro_base"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+  path = tmp_path_factory.mktemp("world") / "w"
+  dataset.write(
+    str(path),
+    num_train=2,
+    num_val=8,
+    num_videos=0,
+    workers=0,
+    log=lambda line: None,
+  )
+  return str(path)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+  """Ids of the examples that the model was asked, a list for each batch."""
+  batches = []
+
+  def answer(self, examples):
+    batches.append([x.id for x in examples])
+    seed = self.config["eval"]["seed"]
+    return [f"[{len(x.id)},{seed},90,90]" for x in examples]
+
+  monkeypatch.setattr(predictor.Predictor, "__call__", answer)
+  return batches
+
+
+def _config(root, **change) -> dict:
+  c = micro.get_config("stage2")
+  c.root, c.tokenizer = root, str(BASE)
+  c.eval.update(**{"samples": 6, "batch_size": 2} | change)
+  return json.loads(c.to_json())
+
+
+def _run(config, path):
+  names = ["locpred", "revloc"]
+  metrics = session.evaluate(config, str(path), names, str(BASE))
+  return metrics, [
+    json.loads(line)
+    for line in (path / "predictions.jsonl").read_text().splitlines()
+  ]
+
+
+def test_answers_of_an_interrupted_run_are_not_asked_again(
+  root, tmp_path, asked, monkeypatch
+):
+  config = _config(root)
+  whole, rows = _run(config, tmp_path / "whole")
+  first = [x for batch in asked for x in batch]
+  asked.clear()
+  answer = predictor.Predictor.__call__
+
+  def dies(self, examples):
+    if len(asked) == 2:
+      raise KeyboardInterrupt
+    return answer(self, examples)
+
+  broken = tmp_path / "broken"
+  monkeypatch.setattr(predictor.Predictor, "__call__", dies)
+  with pytest.raises(KeyboardInterrupt):
+    _run(config, broken)
+  with (broken / "predictions.jsonl").open("a") as f:
+    f.write('{"task": "locp')  # cut off in the middle of a line
+  monkeypatch.setattr(predictor.Predictor, "__call__", answer)
+  again, found = _run(config, broken)
+  assert again == whole and found == rows
+  assert [x for batch in asked for x in batch] == first
+
+
+def test_another_setting_starts_anew(root, tmp_path, asked):
+  _run(_config(root), tmp_path)
+  asked.clear()
+  _, rows = _run(_config(root, temperature=0.5), tmp_path)
+  assert len(rows) == sum(map(len, asked)) > 6
+
+
+def test_seeds_give_mean_and_deviation(root, tmp_path, asked):
+  config = _config(root, seeds=2)
+  metrics, rows = _run(config, tmp_path)
+  assert {r["seed"] for r in rows} == {0, 1}
+  by_seed = [
+    [
+      r["result"]["iou"]
+      for r in rows
+      if r["seed"] == seed and r["task"] == "locpred"
+    ]
+    for seed in (0, 1)
+  ]
+  means = [sum(x) / len(x) for x in by_seed]
+  assert metrics["locpred.mean_iou"] == pytest.approx(sum(means) / 2)
+  wanted = abs(means[0] - means[1]) / 2**0.5
+  assert metrics["locpred.mean_iou.std"] == pytest.approx(wanted)
+  written = json.loads((tmp_path / "results.json").read_text())
+  assert written["metrics"] == metrics
+  origin = written["origin"]
+  assert origin["llava"] == str(BASE) and len(origin["sha256"]) == 64
+  assert len(written["questions"]) == 4
+  assert len(set(written["questions"].values())) == 4
+
+
+def test_constrained_answers_can_all_be_read(root, tmp_path):
+  metrics, rows = _run(_config(root, constrained=True, batch_size=4), tmp_path)
+  located = [r for r in rows if r["task"] == "locpred"]
+  assert metrics["locpred.parse_rate"] == 1 and len(located) == 6
+  assert all(r["answer"].startswith("It is at [") for r in located)

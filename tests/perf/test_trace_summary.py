@@ -1,0 +1,100 @@
+"""A trace is written at the steps asked for, and read without TensorFlow."""
+
+import glob
+import os
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from configs import base
+from locvlm_jax import checks
+from locvlm_jax.perf import trace_summary, xplane
+from locvlm_jax.training import tracing
+
+PROFILE = {"steps": (2, 3), "hlo": True, "memory": True}
+
+
+@jax.jit
+def train_step(state, batch):
+  """Two stages, and a loop whose body has a third."""
+
+  def layer(x, _):
+    with jax.named_scope("attention"):
+      return jnp.tanh(x @ batch), None
+
+  with jax.named_scope("vision"), jax.named_scope("mlp"):
+    x = jnp.exp(state @ batch)
+  x, _ = jax.lax.scan(layer, x, None, 8)
+  with jax.named_scope("optimizer"):
+    return state + x @ x, {"loss": x.sum()}
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory):
+  directory = str(tmp_path_factory.mktemp("run"))
+  step = tracing.traced(train_step, PROFILE, directory, start=0)
+  x, written = jnp.ones((256, 256)) / 256, []
+  for _ in range(4):
+    x, _ = step(x, x)
+    written.append(bool(glob.glob(f"{directory}/**/*.pb", recursive=True)))
+  assert written == [False, False, True, True]
+  return directory
+
+
+def test_stages_and_steps_are_found(trace):
+  operations, steps, devices = trace_summary.read(trace)
+  assert steps == 2 and devices == 1
+  text = trace_summary.report(operations, steps, devices, top=3)
+  stages = {trace_summary.stage(one.scope) for one in operations}
+  assert {"ViT", "attention", "optimizer"} <= stages
+  assert "MLP" not in stages  # the ViT's own
+  assert "operations that take longest" in text and "attention" in text
+  # Eight products in the loop, one in the ViT; the loop's own time is small.
+  products = [o for o in operations if "dot_general" in o.scope]
+  inside = [o for o in products if trace_summary.stage(o.scope) == "attention"]
+  assert len(inside) >= 8 * steps
+
+
+def test_the_program_and_the_memory_lie_beside_it(trace):
+  with open(os.path.join(trace, "host0.hlo.txt"), encoding="utf-8") as f:
+    assert f.read().startswith("HloModule jit_train_step")
+  assert os.path.getsize(os.path.join(trace, "host0.memory.prof"))
+
+
+def test_without_steps_nothing_is_wrapped():
+  off = {**PROFILE, "steps": ()}
+  assert tracing.traced(train_step, off, "", 0) is train_step
+  # A resumed run that is past them: no trace that never ends.
+  assert tracing.traced(train_step, PROFILE, "", 2) is train_step
+
+
+def test_own_time_leaves_out_what_lies_within():
+  def event(name, start, duration):
+    return xplane.Event("p", "XLA Ops", name, start, duration, {})
+
+  line = [
+    event("a", 1, 3),
+    event("while", 0, 10),
+    event("b", 5, 4),
+    event("c", 6, 1),
+    event("after", 10, 2),
+  ]
+  own = {e.name: time for e, time in trace_summary._own_time(line)}
+  assert own == {"a": 3, "while": 3, "b": 3, "c": 1, "after": 2}
+
+
+def test_a_folder_without_traces_is_named(tmp_path):
+  with pytest.raises(ValueError, match="no trace.*profile.steps"):
+    trace_summary.read(str(tmp_path))
+  (tmp_path / "x.xplane.pb").write_bytes(b"\x0a\xff\x01no")
+  with pytest.raises(ValueError, match="not a trace"):
+    trace_summary.read(str(tmp_path))
+
+
+@pytest.mark.parametrize("steps", [(3,), (0, 1), (2, 1), (1, 99)])
+def test_bad_steps_are_named(steps):
+  config = base.get_config("tiny").to_dict()
+  config["profile"]["steps"] = steps
+  with pytest.raises(ValueError, match=f"profile.steps=.{steps[0]}"):
+    checks.check(config)

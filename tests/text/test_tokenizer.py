@@ -1,0 +1,421 @@
+import json
+import os
+import pathlib
+import pickle
+import shutil
+
+import make_token_goldens
+import numpy as np
+import pytest
+import tokenizers
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from locvlm_jax.text import formats, prompts
+from locvlm_jax.text.bpe import train_bpe
+from locvlm_jax.text.encoding import TooLong, encode_conversation, encode_prompt
+from locvlm_jax.text.formats import IMAGE_TOKEN
+from locvlm_jax.text.tokenizer import Tokenizer
+
+CORPUS = [
+  *prompts.LOC_PRED["box"],
+  *["USER: Where is the red cup? ASSISTANT: It is at [12,34,45,60]."] * 5,
+  *["a dog and 2024 cups, 365 balls"] * 5,
+]
+TOKENIZER = train_bpe(CORPUS, 600)
+FORMATS = list(formats.FORMATS.values())
+BARE = formats.FORMATS["bare"]
+TURNS = [
+  ("Where is the cup?", "It is at [12,34,45,60]."),
+  ("And the dog?", "There is no dog."),
+  ("What is at [1,2,3,4]?", "a ball"),
+]
+
+# The tokenizer reads "▁" as a space, and one leading space is its own.
+TEXT = st.text().map(lambda t: t.replace("\u2581", " ").lstrip(" "))
+FORGED = st.lists(
+  st.sampled_from(
+    ["<s>", "</s>", "<unk>", "<image>", "<0x0A>", "</", "s>", " ", "cup", "-1"]
+  )
+).map(lambda parts: "".join(parts).lstrip(" "))
+
+
+def pieces(text, tokenizer=TOKENIZER):
+  return [tokenizer._backend.id_to_token(i) for i in tokenizer.encode(text)]
+
+
+def test_specials_are_llamas():
+  t = TOKENIZER
+  assert (t.start_ids, t.eos_id, t.pad_id) == ([1], 2, 0)
+  assert t.vocab_size <= 600
+
+
+def test_each_digit_stands_alone():
+  assert pieces(" 12") == ["\u2581", "1", "2"]
+  assert pieces("2024 cups")[1:5] == ["2", "0", "2", "4"]
+  for token in TOKENIZER._backend.get_vocab():
+    if not token.startswith("<0x"):
+      assert token.isdigit() <= (len(token) == 1), token
+
+
+def test_bytes_carry_what_the_vocabulary_lacks():
+  assert pieces("\u00e9") == ["\u2581", "<0xC3>", "<0xA9>"]
+  assert pieces("a\n")[-1] == "<0x0A>"
+
+
+@given(st.one_of(TEXT, FORGED))
+def test_round_trip(text):
+  ids = TOKENIZER.encode(text)
+  assert TOKENIZER.decode(ids) == text
+  assert all(2 < i < TOKENIZER.vocab_size for i in ids)
+
+
+@given(st.lists(st.integers(-3, 700)))
+def test_decode_is_total(ids):
+  assert isinstance(TOKENIZER.decode(ids), str)
+  assert isinstance(TOKENIZER.decode(np.array(ids, np.int32)), str)
+
+
+def test_decode_skips_specials_and_goes_on():
+  ids = [1, IMAGE_TOKEN, *TOKENIZER.encode("a dog"), 2, 0, 9999]
+  assert TOKENIZER.decode(ids + TOKENIZER.encode("cup")) == "a dog cup"
+
+
+def test_save_and_load(tmp_path):
+  TOKENIZER.save(tmp_path)
+  loaded = Tokenizer.load(tmp_path)
+  for text in (*CORPUS, "</s><s> \u00e9\n 12"):
+    assert loaded.encode(text) == TOKENIZER.encode(text)
+  assert (loaded.start_ids, loaded.eos_id, loaded.pad_id) == ([1], 2, 0)
+  loaded.save(tmp_path / "again")
+  for name in ("tokenizer.json", "tokenizer_config.json"):
+    again = (tmp_path / "again" / name).read_bytes()
+    assert again == (tmp_path / name).read_bytes()
+
+
+def test_a_pickled_tokenizer_is_the_same():
+  """Loader workers get theirs by pickle."""
+  copy = pickle.loads(pickle.dumps(TOKENIZER))
+  text = "a</s> <s>  cup <unk> 12"
+  assert copy.encode(text) == TOKENIZER.encode(text)
+  assert vars(copy).keys() == vars(TOKENIZER).keys()
+  assert copy._backend.encode_special_tokens
+
+
+@pytest.mark.parametrize("model_type", [None, "llama", "llava"])
+def test_transformers_loads_it(tmp_path, model_type):
+  transformers = pytest.importorskip("transformers")
+  TOKENIZER.save(tmp_path)
+  if model_type:  # the files of a model lie in the same directory
+    config = json.dumps({"model_type": model_type})
+    (tmp_path / "config.json").write_text(config)
+  for cls in ("AutoTokenizer", "PreTrainedTokenizerFast"):
+    theirs = getattr(transformers, cls).from_pretrained(tmp_path)
+    for text in (*CORPUS, " 12 \u00e9\n x"):
+      ids = TOKENIZER.encode(text)
+      assert theirs(text, add_special_tokens=False)["input_ids"] == ids
+      assert theirs(text)["input_ids"] == [1, *ids]
+      assert theirs.decode([*ids, 2], skip_special_tokens=True).lstrip(
+        " "
+      ) == text.lstrip(" ")
+    assert (theirs.bos_token_id, theirs.eos_token_id) == (1, 2)
+    assert theirs.pad_token_id == 0
+
+
+def test_added_tokens_of_other_models_are_not_forged_either(tmp_path):
+  """As in LLaVA's files: "<image>", and a token that isn't marked special."""
+  backend = tokenizers.Tokenizer.from_str(TOKENIZER._backend.to_str())
+  greedy = {"lstrip": True, "rstrip": True}  # would swallow spaces
+  backend.add_special_tokens([tokenizers.AddedToken("<image>", **greedy)])
+  backend.add_tokens([tokenizers.AddedToken("<im_patch>", **greedy)])
+  backend.save(str(tmp_path / "tokenizer.json"))
+  config = {"bos_token": {"content": "<s>"}, "eos_token": "</s>"}
+  config |= {"unk_token": "<unk>", "pad_token": "<image>"}
+  (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+  loaded = Tokenizer.load(tmp_path)
+  first = TOKENIZER.vocab_size
+  # The pad token is in rows, "<im_patch>" in none.
+  assert (loaded.pad_id, loaded.vocab_size) == (first, first + 1)
+  text = "x <image> y <im_patch> z"
+  ids = loaded.encode(text)
+  assert ids == TOKENIZER.encode(text) and max(ids) < first
+  assert loaded.decode([*ids, first, first + 1]) == text
+
+
+def test_merges_that_spell_a_special_are_undone():
+  """Files converted from SentencePiece can merge "<" ... into "</s>"."""
+  content = json.loads(TOKENIZER._backend.to_str())
+  vocab = content["model"]["vocab"]
+  size = len(vocab)
+  vocab |= {"</": size, "s>": size + 1}
+  merges = [["<", "/"], ["s", ">"], ["</", "s>"]]
+  content["model"]["merges"] = merges + content["model"]["merges"]
+  backend = tokenizers.Tokenizer.from_str(json.dumps(content))
+  roles = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+  backend.encode_special_tokens = True
+  assert 2 in backend.encode("a</s>", add_special_tokens=False).ids
+  merging = Tokenizer(backend, roles)
+  assert 2 not in merging.encode("a</s>")
+  assert merging.decode(merging.encode("a</s>")) == "a</s>"
+
+
+@pytest.mark.parametrize(
+  "files, named",
+  [
+    ({}, "neither tokenizer.json nor tokenizer.model"),
+    ({"tokenizer.json": "{"}, "tokenizer.json is not a tokenizer"),
+    ({"tokenizer.json": None}, "names no eos_token"),
+    (
+      {"tokenizer.json": None, "tokenizer_config.json": "{"},
+      "tokenizer_config.json is not JSON",
+    ),
+    (
+      {
+        "tokenizer.json": None,
+        "tokenizer_config.json": '{"bos_token": "<b>", "eos_token": "</s>"}',
+      },
+      "'<b>' is not in the vocabulary",
+    ),
+  ],
+)
+def test_bad_directories_are_named(tmp_path, files, named):
+  for name, text in files.items():
+    text = TOKENIZER._backend.to_str() if text is None else text
+    (tmp_path / name).write_text(text, encoding="utf-8")
+  with pytest.raises(ValueError, match=named):
+    Tokenizer.load(tmp_path)
+
+
+def test_a_vocabulary_has_room_for_its_bytes():
+  with pytest.raises(ValueError, match="vocab_size 300 is below 354"):
+    train_bpe(CORPUS, 300)
+
+
+def test_the_drawn_conversation():
+  turns = [("Where?", "At [4,5]."), ("And the cup?", "No.")]
+  row = encode_conversation(TOKENIZER, BARE, turns, 3, 100)
+  space = TOKENIZER.encode("a ")[-1]
+  head = [1, *TOKENIZER.encode("USER:"), space]
+  assert row.tokens[: len(head)].tolist() == head
+  assert (row.tokens == IMAGE_TOKEN).sum() == 3
+  assert (row.tokens[len(head) : len(head) + 3] == IMAGE_TOKEN).all()
+  targets = [*TOKENIZER.encode("At [4,5]."), 2, *TOKENIZER.encode("No."), 2]
+  assert row.tokens[row.loss_mask].tolist() == targets
+  shown = TOKENIZER.decode(row.tokens[~row.loss_mask])
+  assert shown == "USER:  \nWhere? ASSISTANT: USER: And the cup? ASSISTANT:"
+
+
+@pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f.name)
+@pytest.mark.parametrize("num_image_tokens", [0, 4, 9])
+def test_a_prompt_is_the_beginning_of_its_conversation(fmt, num_image_tokens):
+  turns = TURNS if fmt.questions else TURNS[:1]
+  row = encode_conversation(TOKENIZER, fmt, turns, num_image_tokens, 1000)
+  before, (question, answer) = turns[:-1], turns[-1]
+  prompt = encode_prompt(TOKENIZER, fmt, before, question, num_image_tokens)
+  assert prompt.dtype == row.tokens.dtype == np.int32
+  assert row.turns_used == len(turns)
+  np.testing.assert_array_equal(row.tokens[: len(prompt)], prompt)
+  rest = [*TOKENIZER.encode(answer), *TOKENIZER.ending(fmt)]
+  assert row.tokens[len(prompt) :].tolist() == rest
+  assert row.loss_mask[len(prompt) :].all()
+  assert (row.tokens == IMAGE_TOKEN).sum() == num_image_tokens
+  assert row.tokens[0] == 1
+  assert (row.tokens == 1).sum() == (len(turns) if fmt.bos else 1)
+
+
+def test_plain_is_a_caption_that_a_newline_ends():
+  fmt = formats.FORMATS["plain"]
+  row = encode_conversation(TOKENIZER, fmt, TURNS[:1], 2, 100)
+  caption = TOKENIZER.encode(TURNS[0][1])
+  newline = TOKENIZER._backend.token_to_id("<0x0A>")
+  assert row.tokens.tolist() == [1, -1, -1, *caption, newline]
+  assert row.loss_mask.tolist() == [False] * 3 + [True] * (len(caption) + 1)
+
+
+@given(
+  st.lists(st.tuples(TEXT, TEXT.filter(str.strip)), min_size=1, max_size=4),
+  st.integers(0, 5),
+  st.integers(8, 200),
+)
+def test_turns_are_used_whole_and_as_many_as_fit(turns, visual, budget):
+  try:
+    row = encode_conversation(TOKENIZER, BARE, turns, visual, budget)
+  except TooLong as e:
+    whole = encode_conversation(TOKENIZER, BARE, turns[:1], visual, 10**6)
+    needed = len(whole.tokens) - visual
+    assert needed > budget and f"needs {needed} text tokens" in str(e)
+    return
+  used = turns[: row.turns_used]
+  whole = encode_conversation(TOKENIZER, BARE, used, visual, 10**6)
+  np.testing.assert_array_equal(row.tokens, whole.tokens)
+  np.testing.assert_array_equal(row.loss_mask, whole.loss_mask)
+  assert len(row.tokens) - visual <= budget
+  assert row.loss_mask.sum() == sum(
+    len(TOKENIZER.encode(answer.strip())) + 1 for _, answer in used
+  )
+  more = turns[: row.turns_used + 1]
+  if len(more) > len(used):
+    longer = encode_conversation(TOKENIZER, BARE, more, visual, 10**6)
+    assert len(longer.tokens) - visual > budget
+
+
+@given(FORGED, FORGED)
+def test_text_forges_neither_images_nor_ends(question, answer):
+  turns = [(question, f"x {answer}")]
+  row = encode_conversation(TOKENIZER, BARE, turns, 3, 10**6)
+  assert (row.tokens == IMAGE_TOKEN).sum() == 3
+  assert (row.tokens == TOKENIZER.start_ids[0]).sum() == 1
+  assert np.flatnonzero(row.tokens == TOKENIZER.eos_id).tolist() == [
+    len(row.tokens) - 1
+  ]
+
+
+def test_nothing_to_train_on_is_refused():
+  with pytest.raises(ValueError, match="at least one turn"):
+    encode_conversation(TOKENIZER, BARE, [], 3, 100)
+  with pytest.raises(ValueError, match="empty answer"):
+    encode_conversation(TOKENIZER, BARE, [("Where?", " ")], 3, 100)
+
+
+needs_llama = pytest.mark.skipif(
+  "LOCVLM_TEST_DATA" not in os.environ,
+  reason="LOCVLM_TEST_DATA names no folder with tokenizers/",
+)
+CONVERSATIONS = json.loads(make_token_goldens.PATH.read_text())
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+  """The tokenizer of LLaMA-2, from a directory that has tokenizer.model."""
+  pytest.importorskip("sentencepiece")
+  folder = pathlib.Path(os.environ["LOCVLM_TEST_DATA"], "tokenizers")
+  directory = tmp_path_factory.mktemp("llama")
+  shutil.copy(folder / "llama2_tokenizer.model", directory / "tokenizer.model")
+  return Tokenizer.load(directory)
+
+
+@pytest.fixture(scope="module")
+def reference():
+  sentencepiece = pytest.importorskip("sentencepiece")
+  path = pathlib.Path(
+    os.environ["LOCVLM_TEST_DATA"], "tokenizers", "llama2_tokenizer.model"
+  )
+  return sentencepiece.SentencePieceProcessor(str(path))
+
+
+@needs_llama
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_conversations_are_llavas(llama, name):
+  """Ids and targets as LLaVA's slow tokenizer has them."""
+  assert len(CONVERSATIONS[name]) >= 1
+  for case, golden in CONVERSATIONS[name].items():
+    turns, image = make_token_goldens.CASES[case]
+    visual = make_token_goldens.NUM_VISUAL * image
+    row = encode_conversation(llama, formats.FORMATS[name], turns, visual, 1000)
+    assert row.tokens.tolist() == golden["tokens"], case
+    assert np.flatnonzero(row.loss_mask).tolist() == golden["targets"], case
+
+
+@needs_llama
+def test_llama_splits_digits(llama):
+  ids = llama.encode("12.34")
+  shown = [llama._backend.id_to_token(i) for i in ids]
+  assert shown == ["\u2581", "1", "2", ".", "3", "4"]
+  assert (llama.start_ids, llama.eos_id, llama.pad_id) == ([1], 2, 0)
+  assert llama.vocab_size == 32_000
+
+
+@needs_llama
+@settings(max_examples=300, suppress_health_check=[*HealthCheck])
+@given(text=TEXT)
+def test_llama_encodes_as_sentencepiece_does(llama, reference, text):
+  ids = llama.encode(text)
+  assert ids == reference.encode(text)
+  assert llama.decode(ids) == text
+
+
+@needs_llama
+def test_a_saved_sentencepiece_tokenizer_is_the_same(llama, tmp_path):
+  llama.save(tmp_path)
+  again = Tokenizer.load(tmp_path)
+  for text in (*CORPUS, "</s><s> \u00e9\n 12", " \u4e2d"):
+    assert again.encode(text) == llama.encode(text)
+  assert again.pad_id == llama.pad_id
+
+
+def test_a_broken_sentencepiece_model_is_named(tmp_path):
+  (tmp_path / "tokenizer.model").write_bytes(b"nonsense")
+  with pytest.raises(ValueError, match="tokenizer.model is not a Sent"):
+    Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f.name)
+def test_an_answer_is_what_comes_before_its_stop(fmt):
+  text = "It is at [1,2].\nNo ## more" if fmt.end != "\n" else "A ## dog."
+  ids = [*TOKENIZER.encode(text), *TOKENIZER.ending(fmt)]
+  assert TOKENIZER.answer(ids, fmt) == text
+  assert TOKENIZER.answer([*ids, 0, *TOKENIZER.encode("x")], fmt) == text
+  assert ids[-len(TOKENIZER.stop_ids(fmt)) :] == TOKENIZER.stop_ids(fmt)
+  cut = ids[: len(TOKENIZER.encode(text))]
+  assert TOKENIZER.answer(cut, fmt) == text
+
+
+def byte_level(directory, roles):
+  """A tokenizer of the kind of Llama 3's and Qwen2's, saved."""
+  backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+  backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+    add_prefix_space=False
+  )
+  backend.decoder = tokenizers.decoders.ByteLevel()
+  trainer = tokenizers.trainers.BpeTrainer(
+    vocab_size=400,
+    show_progress=False,
+    initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+  )
+  backend.train_from_iterator(CORPUS, trainer)
+  backend.add_special_tokens(list(roles.values()))
+  backend.save(str(directory / "tokenizer.json"))
+  (directory / "tokenizer_config.json").write_text(json.dumps(roles))
+  return Tokenizer.load(directory)
+
+
+@pytest.mark.parametrize(
+  "roles",
+  [
+    {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"},
+    {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"},
+  ],
+  ids=["llama 3", "qwen2"],
+)
+def test_byte_level_tokenizers(tmp_path, roles):
+  """No space that starts a text, perhaps no BOS, no <unk>."""
+  text = byte_level(tmp_path, roles)
+  row = encode_conversation(text, formats.FORMATS["v1"], TURNS[:2], 2, 1000)
+  assert text.decode(row.tokens).endswith(
+    "USER: \nWhere is the cup? ASSISTANT: It is at [12,34,45,60]."
+    "USER: And the dog? ASSISTANT: There is no dog."
+  )
+  answers = text.decode(row.tokens[row.loss_mask])
+  assert answers == " It is at [12,34,45,60]. There is no dog."
+  assert (row.tokens == text.eos_id).sum() == 2
+  assert len(text.start_ids) == ("bos_token" in roles)
+  assert text.pad_id == (
+    text._id(roles["pad_token"]) if "pad_token" in roles else text.eos_id
+  )
+  forged = f"a {roles['eos_token']} b"
+  assert text.decode(text.encode(forged)) == forged
+  ids = [*text.encode(" No."), *text.ending(formats.FORMATS["v1"])]
+  assert text.answer(ids, formats.FORMATS["v1"]) == "No."
+
+
+def test_v1_is_llavas_text():
+  """LLaVA:llava/conversation.py, conv_vicuna_v1, rendered by hand."""
+  row = encode_conversation(
+    TOKENIZER, formats.FORMATS["v1"], TURNS[:2], 0, 1000
+  )
+  assert TOKENIZER.decode(row.tokens) == (
+    "A chat between a curious user and an artificial intelligence assistant."
+    " The assistant gives helpful, detailed, and polite answers to the user's"
+    " questions. USER: Where is the cup? ASSISTANT: It is at [12,34,45,60]."
+    " USER: And the dog? ASSISTANT: There is no dog."
+  )

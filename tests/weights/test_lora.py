@@ -1,0 +1,158 @@
+"""LoRA: nothing at first, its own parameters alone, and the same merged."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+from converted import to_hf
+from toy_models import CONFIG, hidden, logits, params_of, rows, shapes_of
+
+from configs import base, locvlm_l
+from locvlm_jax import assemble
+from locvlm_jax.bench import train
+from locvlm_jax.models import lora as lora_lib
+from locvlm_jax.models import params as params_lib
+from locvlm_jax.parallel import sharding
+from locvlm_jax.perf import flops
+from locvlm_jax.training import optimizer
+from locvlm_jax.training import step as step_lib
+from locvlm_jax.weights import checkpoints, huggingface, initial
+
+LORA = dataclasses.replace(CONFIG, lora=lora_lib.LoraConfig(rank=2, alpha=6.0))
+
+
+@pytest.fixture(scope="module")
+def params():
+  return params_of(LORA)
+
+
+def without(params, b=None):
+  """Without updates; with `b`, these in the place of B."""
+  flat = params_lib.flatten(params)
+  if b is None:
+    kept = {p: x for p, x in flat.items() if "_lora_" not in p}
+  else:
+    kept = {
+      p: x * 0 + b if p.endswith("lora_b") else x for p, x in flat.items()
+    }
+  return params_lib.unflatten(kept)
+
+
+def test_at_first_it_changes_nothing(params):
+  batch = rows([9, 20])
+  got = hidden(LORA, without(params, b=0), batch)
+  np.testing.assert_array_equal(got, hidden(CONFIG, without(params), batch))
+  assert np.abs(got - hidden(LORA, params, batch)).max() > 1e-2
+
+
+def with_target(target):
+  lora = lora_lib.LoraConfig(rank=2, alpha=6.0, targets=(target,))
+  return dataclasses.replace(CONFIG, lora=lora)
+
+
+@pytest.mark.parametrize("target", lora_lib.TARGETS)
+def test_no_kernel_but_the_targets_has_an_update(target):
+  paths = params_lib.flatten(shapes_of(with_target(target)))
+  names = {p.split("/")[-1] for p in paths if "_lora_" in p}
+  assert names == {f"{target}_lora_a", f"{target}_lora_b"}
+
+
+@pytest.mark.parametrize("target", ["out", "gate"])
+def test_a_target_counts(target):
+  config, batch = with_target(target), rows([9, 20])
+  params = params_of(config)
+  got = hidden(config, params, batch)
+  want = hidden(CONFIG, without(params), batch)
+  assert np.abs(got - want).max() > 1e-3
+
+
+def test_only_updates_and_adapter_train():
+  config = locvlm_l.get_config("lora,tiny").to_dict()
+  config["lora"]["rank"] = 2
+  model, mesh = assemble.model(config), sharding.make_mesh({"fsdp": 4})
+  with jax.set_mesh(mesh):
+    params = initial.initial_params(config, model, mesh)
+    trainable, frozen = params_lib.split(params, config["trainable"])
+    before = {p: np.asarray(x) for p, x in trainable.items()}
+    assert {p.split("_")[-1] for p in trainable if "llm" in p} == {"a", "b"}
+    tx = optimizer.make(config["optim"] | {"warmup_ratio": 0.0}, 4)
+    state, where = step_lib.init_state(trainable, frozen, tx, mesh)
+    step = step_lib.jit_train_step(
+      model, tx, where, sharding.batch_sharding(mesh)
+    )
+    batch = sharding.put_batch(train.batch(model.config, 4, 16), mesh, 4)
+    kept = {p: np.asarray(x) for p, x in frozen.items()}
+    for _ in range(2):  # A has no gradient while B is zero
+      state, scalars = step(state, batch)
+  assert np.isfinite(scalars["loss"])
+  for path, x in state.frozen.items():
+    np.testing.assert_array_equal(x, kept[path])
+  for path, x in state.trainable.items():
+    assert not np.array_equal(x, before[path]), path
+  assert flops.trained_parts(trainable) == {"adapter"}
+
+
+def test_merged_on_export_it_computes_the_same(words, tmp_path):
+  """A run's checkpoint -> convert -> Hugging Face's layout -> logits."""
+  from locvlm_jax.text import tokenizer
+
+  config = base.get_config("tiny").to_dict()
+  config |= {
+    "tokenizer": words,
+    "lora": {"rank": 3, "alpha": 6.0, "targets": lora_lib.TARGETS},
+  }
+  size = tokenizer.Tokenizer.load(words).vocab_size
+  config["model"]["llm"]["vocab_size"] = size
+  shape = assemble.model(config).config
+  params = params_of(shape)
+  trainable, frozen = params_lib.split(
+    params_lib.flatten(params), ["adapter", "llm"]
+  )
+  saved = checkpoints.Checkpoints(
+    checkpoints.checkpoint_dir(str(tmp_path / "run"))
+  )
+  items = {"params": {"trainable": trainable, "frozen": frozen}}
+  saved.save(0, items, {"next_step": 0, "config": config}, last=True)
+  saved.close()
+  out = to_hf(tmp_path / "run", tmp_path / "out", dtype="float32")
+  flat, found = huggingface.open_llava(out)
+  merged = params_lib.unflatten({p: x.read() for p, x in flat.items()})
+  assert not any("_lora_" in p for p in flat)
+
+  plain = dataclasses.replace(
+    found, dtype="float32", vision=shape.vision, lora=lora_lib.LoraConfig()
+  )
+  batch = train.batch(shape, 2, 16)
+  batch = (batch["tokens"], batch["images"], batch["lengths"])
+  want = logits(shape, params, hidden(shape, params, batch))
+  got = logits(plain, merged, hidden(plain, merged, batch))
+  np.testing.assert_allclose(got, want, atol=2e-4)
+  base_ = logits(plain, without(params), hidden(plain, without(params), batch))
+  assert np.abs(base_ - want).max() > 1e-2
+
+
+@pytest.mark.parametrize(
+  "change, says",
+  [
+    ({"targets": ("head",)}, "lora.targets 'head'"),
+    ({"rank": -1}, "rank -1"),
+    ({"alpha": 0.0}, "alpha 0.0"),
+  ],
+)
+def test_bad_fields_are_named(change, says):
+  with pytest.raises(ValueError, match=says):
+    functools.partial(lora_lib.LoraConfig, **change)()
+
+
+def test_full_size_updates_have_their_one_rule():
+  config = locvlm_l.get_config("lora").to_dict()
+  shapes = params_lib.param_shapes(assemble.model(config))
+  trainable, _ = params_lib.split(shapes, config["trainable"])
+  updates = {p: x for p, x in trainable.items() if "_lora_" in p}
+  mesh = sharding.make_mesh({"fsdp": 2, "tensor": 2})
+  where = sharding.param_shardings(updates, mesh)
+  assert len(where) == 14
+  # 7 kernels of rank 128: 320 M parameters of 6.7 G.
+  assert sum(x.size for x in updates.values()) == pytest.approx(3.2e8, rel=0.01)
