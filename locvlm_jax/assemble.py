@@ -4,8 +4,10 @@ import re
 from collections.abc import Mapping
 
 import jax
+import ml_collections
 
 from locvlm_jax.data import catalog, clips, leakage, objectives, rows
+from locvlm_jax.data.records import Source
 from locvlm_jax.models import clip_vit, layers, llama, locvlm, lora
 from locvlm_jax.models import video as video_lib
 from locvlm_jax.text import coords, formats, tokenizer
@@ -50,8 +52,18 @@ def with_exclusions(config: Mapping) -> dict:
   if data["exclude_eval"]:
     named = ("instances", "novel", "conversations", "video_conversations")
     files += [e[n] for n in named if e[n]]
-    files += catalog.benchmark_files(e)
+    files += catalog.benchmark_files(ml_collections.FrozenConfigDict(e))
   return {**config, "data": {**data, "exclude": sorted(set(files))}}
+
+
+def training_sources(config: Mapping) -> dict[str, Source]:
+  """Opens what `config.data` trains on, without the excluded images.
+
+  Raises:
+    DataError: a file is missing or malformed, or nothing is left.
+  """
+  data = ml_collections.FrozenConfigDict(config["data"])
+  return catalog.open_sources(data, exclude=data.exclude)
 
 
 def with_validation_data(config: Mapping) -> dict:
@@ -100,7 +112,7 @@ def row_spec(
     vocabulary=tuple(
       c for c in (named or [()])[0] if all(c in other for other in named)
     ),
-    captions=instances.deniable() if instances else None,
+    captions=instances.object_captions() if instances else None,
     boxes=config["data"]["conversation_boxes"],
     clips=clips.Clips(frames, config["geometry"], size) if frames else None,
   )
@@ -157,7 +169,7 @@ def questions(config: Mapping, task) -> list:
     coords.Coords(**config["coords"]),
     config["geometry"],
     m["vision"]["image_size"],
-    getattr(source, "categories", ()),
+    source.categories,
     e["seed"],
     e["samples"] or None,
   )

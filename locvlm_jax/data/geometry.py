@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import UInt8
 
+from locvlm_jax.text.coords import Box
+
 if TYPE_CHECKING:
   from PIL import Image
 
 KINDS = ("square", "center_crop", "pad")
-PAD_COLOR = (122, 116, 104)  # CLIP's mean colour * 255, rounded down
-
-Box = tuple[float, float, float, float]  # x1, y1, x2, y2
+PAD_COLOR = (122, 116, 104)  # CLIP's mean color * 255, rounded down
 
 # CLIP resizes the whole image and then crops it. On a strip such as 1 x 4000
 # that would make an image of a billion pixels, nearly all of them cut off.

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Sequence
 
 from locvlm_jax import errors
-from locvlm_jax.data import files
+from locvlm_jax.data import reading
 from locvlm_jax.data.sources import questions, refer
 from locvlm_jax.evals.scorers import gqa_scores, judge
 from locvlm_jax.evals.scorers import vqa_accuracy as vqa
@@ -93,9 +93,9 @@ def score(args: argparse.Namespace) -> dict:
 
 def _rows(path: str) -> list[dict]:
   try:
-    rows = files.read_json(path)
+    rows = reading.read_json(path)
   except errors.DataError:
-    rows = files.read_jsonl(path)
+    rows = reading.read_jsonl(path)
   rows = [rows] if isinstance(rows, dict) else rows  # a single line
   if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
     raise ValueError(f"{path}: neither json lines nor a list of rows.")

@@ -22,7 +22,7 @@ from typing import TextIO
 
 import jax
 
-from locvlm_jax import assemble, checks, errors, files, provenance
+from locvlm_jax import assemble, checks, errors, files, progress, provenance
 from locvlm_jax.evals import predictions
 from locvlm_jax.evals.tasks import EVALS
 from locvlm_jax.evals.tasks import task as task_lib
@@ -227,8 +227,8 @@ def ask_task(
     if out is not None:
       predictions.write(out, task, seed, part, got)
     if log is not None:
-      seconds = time.monotonic() - start
-      log(_progress(task.name, first + len(part), len(waiting), seconds))
+      number, seconds = first + len(part), time.monotonic() - start
+      log(progress.line(f"eval {task.name}", number, len(waiting), seconds))
   return task.score(examples, [answers[e.id] for e in examples])
 
 
@@ -236,12 +236,6 @@ def _length(example: Question) -> int:
   """Characters of the prompt; pictures are alike within a task."""
   turns = sum(len(text) for turn in example.history for text in turn)
   return turns + len(example.question)
-
-
-def _progress(name: str, done: int, total: int, seconds: float) -> str:
-  rate = done / max(seconds, 1e-9)
-  left = (total - done) / rate
-  return f"eval {name}: {done}/{total}  {rate:.1f}/s  {left:.0f} s left"
 
 
 def evaluate(

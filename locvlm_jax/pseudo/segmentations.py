@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from locvlm_jax import errors
-from locvlm_jax.data import files
 from locvlm_jax.data import images as images_lib
+from locvlm_jax.data import reading
 
 _READ_AHEAD = 64  # masks that wait to be used, at most
 
@@ -54,37 +54,37 @@ class Segmentations:
   def __init__(self, path: str, masks: str):
     if not os.path.isdir(masks):
       raise errors.DataError(f"{masks}: no such folder of masks.")
-    content = files.read_json(path)
+    content = reading.read_json(path)
     self.path, self.masks = path, masks
-    self.categories = files.by_id(
-      files.section(content, "categories", path), "categories", path
+    self.categories = reading.by_id(
+      reading.section(content, "categories", path), "categories", path
     )
     for i, row in self.categories.items():
-      files.words(row, "name", f"{path}: category {i}")
+      reading.text(row, "name", f"{path}: category {i}")
       _flag(row, "isthing", f"{path}: category {i}")
-    rows = files.section(content, "images", path)
-    self.images = files.by_id(rows, "images", path)
+    rows = reading.section(content, "images", path)
+    self.images = reading.by_id(rows, "images", path)
     for i, row in self.images.items():
       origin = f"{path}: image {i}"
-      size = [files.integer(row, k, origin) for k in ("width", "height")]
-      if min(size) < 1:
-        raise errors.DataError(f"{origin}: size {size} is not positive.")
-      files.words(row, "file_name", origin)
-    self._rows = files.section(content, "annotations", path)
+      reading.size(row, origin)
+      reading.text(row, "file_name", origin)
+    self._rows = reading.section(content, "annotations", path)
     self._check()
 
   def _check(self) -> None:
     seen = set()
     for i, row in enumerate(self._rows):
       origin = f"{self.path}: annotation {i}"
-      image = files.integer(row, "image_id", origin)
+      image = reading.integer(row, "image_id", origin)
       if image not in self.images:
         raise errors.DataError(f"{origin}: unknown image {image}.")
       if image in seen:
         raise errors.DataError(f"{origin}: a second one of image {image}.")
       seen.add(image)
-      segments = files.section(row, "segments_info", origin)
-      for number, segment in files.by_id(segments, "segments", origin).items():
+      segments = reading.section(row, "segments_info", origin)
+      for number, segment in reading.by_id(
+        segments, "segments", origin
+      ).items():
         _check_segment(segment, self.categories, f"{origin}: segment {number}")
 
   def __len__(self) -> int:
@@ -101,8 +101,8 @@ class Segmentations:
     row = self._rows[index]
     origin = f"{self.path}: annotation {index}"
     image = self.images[row["image_id"]]
-    name = files.field(row, "file_name", origin)
-    path = files.image_path(self.masks, name, origin)
+    name = reading.field(row, "file_name", origin)
+    path = reading.image_path(self.masks, name, origin)
     size = image["width"], image["height"]
     ids = segment_ids(np.asarray(images_lib.load_image(path, size)))
     boxes = boxes_of(ids)
@@ -143,7 +143,7 @@ def _flag(row: Mapping, key: str, origin: str, default: int | None = None):
 
 
 def _check_segment(row: dict, categories: Mapping, origin: str) -> None:
-  category = files.integer(row, "category_id", origin)
+  category = reading.integer(row, "category_id", origin)
   if category not in categories:
     raise errors.DataError(f"{origin}: unknown category {category}.")
   if not 0 < row["id"] < 1 << 24:

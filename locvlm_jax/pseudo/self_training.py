@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from locvlm_jax import files
 from locvlm_jax.data import objectives
 from locvlm_jax.data.records import Object, Record, Source
 from locvlm_jax.evals import session
@@ -156,7 +157,9 @@ def write(config: Mapping, workdir: str, out: str, llava: str = "") -> dict:
     _mark_ambiguous(rows)
   rows.sort(key=lambda row: (row["truth"]["annotation_id"], row["id"]))
   kept = [_line(row, info) for row in rows if not row["result"]["left_out"]]
-  _write(out, kept)
+  files.write_lines(
+    out, (json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
+  )
   counts = collections.Counter(r["result"]["left_out"] or "kept" for r in rows)
   return {**info, "asked": len(rows), **dict(sorted(counts.items()))}
 
@@ -220,11 +223,3 @@ def _line(row: Mapping, info: Mapping) -> dict:
     "seed": row["seed"],
     "checkpoint": info["origin"]["sha256"],
   }
-
-
-def _write(path: str, rows: Sequence[Mapping]) -> None:
-  """The file, whole or not at all."""
-  partial = path + ".partial"
-  with open(partial, "w", encoding="utf-8") as f:
-    f.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-  os.replace(partial, path)

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import ml_collections
+
 from locvlm_jax import assemble, checks, errors, files, provenance
 from locvlm_jax.data import catalog, stream
 from locvlm_jax.data import rows as rows_lib
@@ -95,10 +97,16 @@ class _Done(NamedTuple):
 def _open_data(config: Mapping) -> _Data:
 
   text = assemble.load_tokenizer(config)
-  sources = catalog.open_sources(config["data"])
+  data = ml_collections.FrozenConfigDict(config["data"])
+  sources = assemble.training_sources(config)
   spec = assemble.row_spec(config, text, sources)
-  hashes = catalog.hashes(config["data"])
+  hashes = catalog.hashes(data)
   return _Data(sources, spec, rows_lib.RowMaker(spec), hashes)
+
+
+def _stream_spec(config: Mapping) -> stream.StreamSpec:
+  data = ml_collections.FrozenConfigDict(config["data"])
+  return stream.StreamSpec.of(data, config["batch_size"], config["seed"])
 
 
 def _open_run(
@@ -243,17 +251,11 @@ def _steps(config: Mapping, data: _Data, run: _Run) -> Iterator[_Done]:
 
   batches = stream.train_iterator(
     data.sources,
-    config["data"]["mixture"],
     data.make_row,
-    batch_size=config["batch_size"],
-    seed=config["seed"],
+    _stream_spec(config),
     host=jax.process_index(),
     num_hosts=jax.process_count(),
     start=run.start,
-    threads=config["data"]["threads"],
-    window=config["data"]["sort_window"],
-    mix_by=config["data"]["mix_by"],
-    pack=config["data"]["pack"],
   )
   began, lengths = time.monotonic(), set()
   pack = config["data"]["pack"]
@@ -305,13 +307,7 @@ def _journal(config: Mapping, workdir: str, data: _Data, run: _Run):
 
   def tell(done: _Done, why: str, scalars: Mapping) -> None:
     examples = sharding.fetch(done.examples).tolist()
-    records = stream.record_ids(
-      data.sources,
-      config["data"]["mixture"],
-      config["data"]["mix_by"],
-      config["seed"],
-      examples,
-    )
+    records = stream.record_ids(data.sources, _stream_spec(config), examples)
     print(f"step {done.step}: {why}: loss {scalars['loss']}", flush=True)
     numbers = {k: repr(v) for k, v in scalars.items()}  # json knows no NaN
     incident(
@@ -356,13 +352,7 @@ def _replay(config, workdir, data: _Data, run: _Run, step: int) -> None:
   numbers = {k: float(v) for k, v in done.scalars.items()}
   print(f"replay of step {step}: {json.dumps(numbers)}")
   examples = done.examples.tolist()
-  records = stream.record_ids(
-    data.sources,
-    config["data"]["mixture"],
-    config["data"]["mix_by"],
-    config["seed"],
-    examples,
-  )
+  records = stream.record_ids(data.sources, _stream_spec(config), examples)
   for example, record in zip(examples, records, strict=True):
     print(f"  example {example}: {record}", flush=True)
 

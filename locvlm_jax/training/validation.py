@@ -8,9 +8,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 
 from locvlm_jax import assemble
-from locvlm_jax.data import catalog, rows
+from locvlm_jax.data import rows
 from locvlm_jax.data import stream as stream_lib
 from locvlm_jax.evals import session
 from locvlm_jax.evals.tasks import EVALS
@@ -84,16 +85,17 @@ class Validation:
   def _batches(self) -> list[dict]:
     """Held-out rows of the kinds that are trained on, always the same."""
     config = assemble.with_validation_data(self.config)
-    sources = catalog.open_sources(config["data"])
+    data = ml_collections.FrozenConfigDict(config["data"])
+    sources = assemble.training_sources(config)
     text = assemble.load_tokenizer(config)
     make_row = rows.RowMaker(assemble.row_spec(config, text, sources))
     size = config["batch_size"]
     stream = stream_lib.train_iterator(
       sources,
-      config["data"]["mixture"],
       make_row,
-      batch_size=size,
-      seed=config["eval"]["seed"],
+      stream_lib.StreamSpec(
+        config["data"]["mixture"], size, config["eval"]["seed"]
+      ),
       host=jax.process_index(),
       num_hosts=jax.process_count(),
     )

@@ -15,7 +15,6 @@ from locvlm_jax.data import catalog, clips, objectives
 from locvlm_jax.data import rows as rows_lib
 from locvlm_jax.data import stream as stream_lib
 from locvlm_jax.data.sources import conversations, object_lists, tracks
-from locvlm_jax.microworld import dataset
 from locvlm_jax.text import tokenizer
 from locvlm_jax.training import loop
 
@@ -23,17 +22,8 @@ DATA = os.environ.get("LOCVLM_TEST_DATA", "")
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-  path = tmp_path_factory.mktemp("world") / "w"
-  dataset.write(
-    str(path),
-    num_train=1,
-    num_val=1,
-    num_videos=12,
-    workers=0,
-    log=lambda line: None,
-  )
-  return str(path)
+def root(microworld):
+  return microworld(num_videos=12)
 
 
 @pytest.fixture(scope="module")

@@ -200,19 +200,8 @@ def test_every_pair_about_real_images_is_true(split, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-  from locvlm_jax.microworld import dataset
-
-  path = tmp_path_factory.mktemp("world") / "w"
-  dataset.write(
-    str(path),
-    num_train=1,
-    num_val=1,
-    num_videos=12,
-    workers=0,
-    log=lambda line: None,
-  )
-  return path
+def clips(microworld):
+  return pathlib.Path(microworld(num_videos=12))
 
 
 def build_videos(clips, out, *options):

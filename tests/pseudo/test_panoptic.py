@@ -12,7 +12,6 @@ from zygote import run
 from locvlm_jax import errors
 from locvlm_jax.data import objectives
 from locvlm_jax.data.sources import coco, tracks
-from locvlm_jax.microworld import dataset
 from locvlm_jax.pseudo import pseudo_boxes, segmentations
 
 DATA = os.environ.get("LOCVLM_TEST_DATA", "")
@@ -231,17 +230,8 @@ def test_what_stands_still_over_frames_is_asked_for(world):
 
 
 @pytest.fixture(scope="module")
-def micro(tmp_path_factory):
-  path = tmp_path_factory.mktemp("world") / "w"
-  dataset.write(
-    str(path),
-    num_train=8,
-    num_val=1,
-    num_videos=0,
-    workers=0,
-    log=lambda line: None,
-  )
-  return path / "annotations"
+def micro(microworld):
+  return pathlib.Path(microworld(num_train=8), "annotations")
 
 
 def _command(panoptic_json, masks, instances, out, *flags):

@@ -17,7 +17,6 @@ from locvlm_jax.data import catalog, packing
 from locvlm_jax.data import rows as rows_lib
 from locvlm_jax.data import stream as stream_lib
 from locvlm_jax.evals import session
-from locvlm_jax.microworld import dataset
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
 from locvlm_jax.training import loop, optimizer
@@ -26,18 +25,9 @@ from locvlm_jax.weights import checkpoints
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def root(microworld):
   """A micro-world of 24 training and 8 validation images."""
-  path = tmp_path_factory.mktemp("world") / "w"
-  dataset.write(
-    str(path),
-    num_train=24,
-    num_val=8,
-    num_videos=0,
-    workers=0,
-    log=lambda line: None,
-  )
-  return str(path)
+  return microworld(num_train=24, num_val=8)
 
 
 def _config(root, argument="base,tiny", **change) -> dict:

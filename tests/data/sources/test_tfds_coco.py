@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 
+import ml_collections
 import numpy as np
 import pytest
 from PIL import Image
@@ -162,15 +163,17 @@ def test_images_are_those_that_were_packed(folder):
 def test_it_is_an_instances_source_and_an_evaluation_set(folder):
   tested = folder / "tested.json"
   tested.write_text('[{"image": "COCO_val2014_000000000009.jpg"}]')
-  data = {
-    "instances": f"{folder}:train",
-    "images": "",
-    "object_captions": "",
-    "mixture": {"instances": 1.0},
-    "per_object": False,
-    "exclude": [str(tested)],
-  }
-  assert catalog.open_sources(data)["instances"].image_ids() == [7, 8]
+  data = ml_collections.ConfigDict(
+    {
+      "instances": f"{folder}:train",
+      "images": "",
+      "object_captions": "",
+      "mixture": {"instances": 1.0},
+      "per_object": False,
+    }
+  )
+  sources = catalog.open_sources(data, exclude=[str(tested)])
+  assert sources["instances"].image_ids() == [7, 8]
   assert leakage.image_ids(f"{folder}:train") == {7, 8, 9}
 
 
