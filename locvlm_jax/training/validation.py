@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 
 from locvlm_jax import assemble
 from locvlm_jax.data import rows
@@ -85,7 +84,6 @@ class Validation:
   def _batches(self) -> list[dict]:
     """Held-out rows of the kinds that are trained on, always the same."""
     config = assemble.with_validation_data(self.config)
-    data = ml_collections.FrozenConfigDict(config["data"])
     sources = assemble.training_sources(config)
     text = assemble.load_tokenizer(config)
     make_row = rows.RowMaker(assemble.row_spec(config, text, sources))

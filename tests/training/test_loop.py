@@ -13,7 +13,7 @@ from paths import GOLDEN
 
 from configs import micro
 from locvlm_jax import assemble, checks, errors
-from locvlm_jax.data import catalog, packing
+from locvlm_jax.data import packing
 from locvlm_jax.data import rows as rows_lib
 from locvlm_jax.data import stream as stream_lib
 from locvlm_jax.evals import session
@@ -309,16 +309,13 @@ def parts(root):
     },
   )
   text = assemble.load_tokenizer(config)
-  sources = catalog.open_sources(config["data"])
+  sources = assemble.training_sources(config)
   make_row = rows_lib.RowMaker(assemble.row_spec(config, text, sources))
   batch = next(
     stream_lib.train_iterator(
       sources,
-      config["data"]["mixture"],
       make_row,
-      batch_size=8,
-      seed=0,
-      threads=0,
+      stream_lib.StreamSpec(config["data"]["mixture"], 8, seed=0, threads=0),
     )
   )
   model = assemble.model(config)
