@@ -11,7 +11,7 @@
       captions_{train,val,portraits}.json  COCO captions
       refs_{train,val}.json              referring expressions
       conversations_{train,val}.json     LLaVA format, general questions
-      lookups_{train,val}.json           LLaVA format, colours by category
+      lookups_{train,val}.json           LLaVA format, colors by category
       text_train.json                    LLaVA format, no image
       vqa_{questions,annotations}_val.json  VQAv2 format, ten equal answers
       videos_{train,val}.json            YouTube-VIS format + conversations
@@ -40,8 +40,8 @@ from collections.abc import Callable, Iterator
 
 from locvlm_jax.microworld import benchmarks, entries, pictures, videos
 from locvlm_jax.microworld import scene as scene_lib
-from locvlm_jax.microworld import text_only as sentences
 from locvlm_jax.microworld.scene import CATEGORIES, HELD_OUT, SEEN
+from locvlm_jax.microworld.texts import text_only
 
 _CHUNK = 64
 _META, _UNFINISHED = "microworld.json", "microworld.json.unfinished"
@@ -347,7 +347,7 @@ def _write_annotations(directory: str, split: str, items: list[dict]) -> None:
 
 
 def _text_item(seed: int, index: int) -> dict:
-  turns = sentences.text_item(
+  turns = text_only.text_item(
     scene_lib.stream("sentences", seed, "train", index)
   )
   return {"id": f"text{index + 1}", "conversations": entries.llava(turns)}

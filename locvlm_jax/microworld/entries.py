@@ -9,11 +9,15 @@ import functools
 
 import numpy as np
 
-from locvlm_jax.microworld import captions as text
-from locvlm_jax.microworld import conversations, keywords
 from locvlm_jax.microworld import scene as scene_lib
-from locvlm_jax.microworld.captions import Turn
 from locvlm_jax.microworld.scene import CATEGORIES
+from locvlm_jax.microworld.texts import (
+  captions,
+  conversations,
+  keywords,
+  references,
+)
+from locvlm_jax.microworld.texts.wording import NUMBERS, Turn
 
 VERSION = 8  # of scenes, painting, wording and formats together
 BACKGROUND_ID = len(CATEGORIES) + 1
@@ -62,7 +66,7 @@ def _captions(
 ) -> list[dict]:
   return [
     {"id": 10 * image_id + k, "image_id": image_id, "caption": caption}
-    for k, caption in enumerate(text.captions(scene, rng))
+    for k, caption in enumerate(captions.captions(scene, rng))
   ]
 
 
@@ -100,9 +104,9 @@ def describe(scene: scene_lib.Scene, seed: int, split: str, index: int) -> dict:
     ),
     "refs": [
       _reference(scene, image, split, k, said)
-      for k, said in text.references(scene, rng("refs"))
+      for k, said in references.references(scene, rng("refs"))
     ],
-    "vqa": _vqa(image_id, conversations.questions(scene, rng("vqa"), 4))
+    "vqa": _vqa(image_id, conversations.short_questions(scene, rng("vqa"), 4))
     if split == "val"
     else [],
   }
@@ -204,7 +208,7 @@ def _vqa(image_id: int, turns: list[Turn]) -> list[tuple[dict, dict]]:
       "yes/no"
       if answer in ("yes", "no")
       else "number"
-      if answer in text.NUMBERS
+      if answer in NUMBERS
       else "other"
     )
     ten = [

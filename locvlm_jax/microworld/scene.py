@@ -70,11 +70,11 @@ class Thing:
 
   left, top: where the patch starts in the picture, pixels, may be negative.
   box: of the visible pixels, exactly tight. area: visible pixels. rgb: the
-  colour with its brightness jitter.
+  color with its brightness jitter.
   """
 
   category: str
-  colour: str
+  color: str
   rgb: tuple[float, float, float]
   patch: draw.Patch
   left: int
@@ -83,7 +83,7 @@ class Thing:
   area: int = 0
 
   @property
-  def centre(self) -> tuple[float, float]:
+  def center(self) -> tuple[float, float]:
     """Centre of the visible box, pixels."""
     x1, y1, x2, y2 = self.box
     return (x1 + x2) / 2, (y1 + y2) / 2
@@ -146,11 +146,11 @@ def _new_thing(
   side: int,
   sizes: tuple[float, float, float] = _SIZES,
 ) -> Thing:
-  colour = COLORS[int(rng.integers(len(COLORS)))]
+  color = COLORS[int(rng.integers(len(COLORS)))]
   gain = rng.uniform(0.86, 1.08)
   rgb = tuple(
     float(min(255, c * gain + d))
-    for c, d in zip(draw.COLORS[colour], rng.uniform(-8, 8, 3), strict=True)
+    for c, d in zip(draw.COLORS[color], rng.uniform(-8, 8, 3), strict=True)
   )
   low, span, power = sizes
   longest = side * (low + span * rng.random() ** power)
@@ -161,7 +161,7 @@ def _new_thing(
     float(rng.uniform(0.85, 1.18)),
     bool(rng.random() < 0.5),
   )
-  return Thing(category, colour, rgb, cut, 0, 0)
+  return Thing(category, color, rgb, cut, 0, 0)
 
 
 def _at_random(

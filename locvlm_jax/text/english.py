@@ -35,7 +35,8 @@ def with_article(noun: str) -> str:
 _PLURALS = {
   "person": "people", "man": "men", "woman": "women", "child": "children",
   "mouse": "mice", "knife": "knives", "sheep": "sheep", "skis": "skis",
-  "scissors": "scissors", "broccoli": "broccoli",
+  "scissors": "scissors", "broccoli": "broccoli", "fish": "fish",
+  "leaf": "leaves",
 }  # fmt: skip
 
 

@@ -3,20 +3,28 @@
 import re
 from collections.abc import Callable
 
-from locvlm_jax.microworld import answers, conversations
-from locvlm_jax.microworld import captions as text
-from locvlm_jax.microworld.answers import Answer
-from locvlm_jax.microworld.captions import Rng, Turn
 from locvlm_jax.microworld.scene import Clip, Thing
+from locvlm_jax.microworld.texts import naming, questions
+from locvlm_jax.microworld.texts.wording import (
+  NUMBERS,
+  Answer,
+  Rng,
+  Turn,
+  distinct,
+  join,
+  pick,
+  sentence,
+  shuffled,
+)
 
 
 def conversation(clip: Clip, rng: Rng) -> list[Turn]:
-  """4-6 turns about a video: what moves, how many, which colour, presence."""
-  found = answers.distinct(
-    int(rng.integers(4, 7)), lambda: text.pick(rng, _CLIP_KINDS)(clip, rng)
+  """4-6 turns about a video: what moves, how many, which color, presence."""
+  found = distinct(
+    int(rng.integers(4, 7)), lambda: pick(rng, _CLIP_KINDS)(clip, rng)
   )
   return [
-    (re.sub("picture|image", "video", question), text.pick(rng, (short, full)))
+    (re.sub("picture|image", "video", question), pick(rng, (short, full)))
     for question, short, full in found
   ]
 
@@ -28,13 +36,13 @@ def _movers(clip: Clip) -> list[Thing]:
 
 
 def _what_moves(clip: Clip, rng: Rng) -> Answer:
-  question = text.pick(
+  question = pick(
     rng, ("What moves?", "What is moving?", "Which object moves?")
   )
-  labels = [f"the {text.label(t)}" for t in text.shuffled(rng, _movers(clip))]
-  who = text.join(labels) if labels else "nothing"
+  labels = [f"the {naming.label(t)}" for t in shuffled(rng, _movers(clip))]
+  who = join(labels) if labels else "nothing"
   verb = "move" if len(labels) > 1 else "moves"
-  return Answer(question, text.sentence(who), text.sentence(f"{who} {verb}"))
+  return Answer(question, sentence(who), sentence(f"{who} {verb}"))
 
 
 def _how_many_move(clip: Clip, rng: Rng) -> Answer:
@@ -43,8 +51,8 @@ def _how_many_move(clip: Clip, rng: Rng) -> Answer:
   verb = "object moves" if number == 1 else "objects move"
   return Answer(
     "How many objects move?",
-    text.sentence(text.NUMBERS[number]),
-    text.sentence(f"{text.NUMBERS[number]} {verb}"),
+    sentence(NUMBERS[number]),
+    sentence(f"{NUMBERS[number]} {verb}"),
   )
 
 
@@ -58,16 +66,16 @@ def _does_move(clip: Clip, rng: Rng) -> Answer:
   return Answer(f"Does the {what} move?", "Yes." if moves else "No.", full)
 
 
-def _mover_colour(clip: Clip, rng: Rng) -> Answer | None:
+def _mover_color(clip: Clip, rng: Rng) -> Answer | None:
   del rng
   movers = _movers(clip)
   if len(movers) != 1:
     return None
-  colour = movers[0].colour
+  color = movers[0].color
   return Answer(
     "What color is the moving object?",
-    text.sentence(colour),
-    text.sentence(f"the moving object is {colour}"),
+    sentence(color),
+    sentence(f"the moving object is {color}"),
   )
 
 
@@ -81,14 +89,14 @@ _CLIP_KINDS = (
   _how_many_move,
   _does_move,
   _does_move,
-  _mover_colour,
+  _mover_color,
 ) + tuple(
   _in_first_frame(k)
   for k in (
-    conversations.what_objects,
-    conversations.colour,
-    conversations.how_many,
-    conversations.presence,
-    conversations.coloured_presence,
+    questions.what_objects,
+    questions.what_color,
+    questions.how_many,
+    questions.presence,
+    questions.colored_presence,
   )
 )
