@@ -15,13 +15,14 @@ from locvlm_jax.microworld.texts.wording import (
   pick,
   sentence,
   shuffled,
+  yes_or_no,
 )
 
 
 def conversation(clip: Clip, rng: Rng) -> list[Turn]:
-  """4-6 turns about a video: what moves, how many, which color, presence."""
+  """Makes 4-6 turns about a video: what moves, how many, colors, presence."""
   found = distinct(
-    int(rng.integers(4, 7)), lambda: pick(rng, _CLIP_KINDS)(clip, rng)
+    int(rng.integers(4, 7)), lambda: pick(rng, _KINDS)(clip, rng)
   )
   return [
     (re.sub("picture|image", "video", question), pick(rng, (short, full)))
@@ -30,6 +31,7 @@ def conversation(clip: Clip, rng: Rng) -> list[Turn]:
 
 
 def _movers(clip: Clip) -> list[Thing]:
+  """Lists the things that move."""
   return [
     t for t, m in zip(clip.frames[0].things, clip.moving, strict=True) if m
   ]
@@ -63,7 +65,7 @@ def _does_move(clip: Clip, rng: Rng) -> Answer:
   full = (
     f"Yes, the {what} moves." if moves else f"No, the {what} does not move."
   )
-  return Answer(f"Does the {what} move?", "Yes." if moves else "No.", full)
+  return Answer(f"Does the {what} move?", yes_or_no(moves), full)
 
 
 def _mover_color(clip: Clip, rng: Rng) -> Answer | None:
@@ -80,10 +82,11 @@ def _mover_color(clip: Clip, rng: Rng) -> Answer | None:
 
 
 def _in_first_frame(kind: Callable) -> Callable:
+  """Makes a kind of question about a scene one about a video's first frame."""
   return lambda clip, rng: kind(clip.frames[0], rng)
 
 
-_CLIP_KINDS = (
+_KINDS = (
   _what_moves,
   _what_moves,
   _how_many_move,

@@ -25,7 +25,7 @@ _GOLDEN = 0.6180339887498949
 
 
 def keywords(seed: int, split: str, index: int) -> tuple[str, ...]:
-  """Which of left / right / above / below this conversation mentions.
+  """Chooses which of left, right, above and below a conversation mentions.
 
   Multiples of the golden ratio spread evenly, so that the shares come out
   exactly (chance alone would scatter them by 0.1 %), wherever one starts.
@@ -49,12 +49,12 @@ def _phrase(word: str, rng: Rng) -> str:
 
 
 def _either(words: tuple[str, ...]) -> str:
-  """ "left of", "left or right of", "above", "above or below"."""
+  """Writes "left of", "left or right of", "above" or "above or below"."""
   return " or ".join(words) + (" of" if words[-1] in ("left", "right") else "")
 
 
 def answer(scene: Scene, words: tuple[str, ...], rng: Rng) -> Answer:
-  """A question and answer with exactly these of the four words."""
+  """Makes a question and answer with exactly these of the four words."""
   word = pick(rng, words)
   pair = naming.pair(scene.things, rng, lambda t, u: naming.lies(word, t, u))
   if pair is None:
@@ -77,7 +77,15 @@ def answer(scene: Scene, words: tuple[str, ...], rng: Rng) -> Answer:
 
 
 def _whether(one: str, two: str, word: str, true: bool, rng: Rng) -> Answer:
-  """Is the cup left of the ball? `one` lies so; if not true, swapped."""
+  """Asks for yes or no: is the cup left of the ball?
+
+  Args:
+    one: lies as the word says, seen from `two`.
+    two: the other thing.
+    word: of left, right, above and below.
+    true: whether "yes" is right; if not, the things are swapped.
+    rng: decides the wording.
+  """
   first, second = (one, two) if true else (two, one)
   full = (
     f"Yes, the {one} is {PHRASES[word]} the {two}."
@@ -90,7 +98,7 @@ def _whether(one: str, two: str, word: str, true: bool, rng: Rng) -> Answer:
 
 
 def _anything(words: tuple[str, ...], rng: Rng, scene: Scene) -> Answer:
-  """For scenes with no clear pair: is anything left of the biggest object?"""
+  """Asks about scenes with no clear pair: is anything left of the biggest?"""
   thing = max(scene.things, key=lambda t: t.extent)
   what = naming.name(scene.things, thing) or "biggest object"
   others = [t for t in scene.things if t is not thing]

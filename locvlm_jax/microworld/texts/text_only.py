@@ -32,7 +32,7 @@ def text_item(rng: Rng) -> list[Turn]:
 
 
 def _reading(rng: Rng) -> list[Turn]:
-  """A list of different things with their colors, then 6-9 questions."""
+  """Makes a list of different things with colors, then 6-9 questions."""
   names = draw(rng, CATEGORIES, int(rng.integers(2, 7)))
   colors = [pick(rng, COLORS) for _ in names]
   things = list(zip(names, colors, strict=True))
