@@ -39,8 +39,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from locvlm_jax.text.coords import Box
+from locvlm_jax.text.prompts import Turn
 
-Turn = tuple[str, str]  # (question, answer)
 Batch = dict[str, np.ndarray]
 # What an image or a video is known by, whatever its file is called: COCO's id,
 # or the video's name (see `leakage`); None where it has neither.

@@ -18,7 +18,8 @@ from locvlm_jax.microworld.texts import (
   references,
   text_only,
 )
-from locvlm_jax.microworld.texts.wording import NUMBERS, Turn
+from locvlm_jax.microworld.texts.wording import NUMBERS
+from locvlm_jax.text.prompts import Turn
 
 VERSION = 8  # of scenes, painting, wording and formats together
 BACKGROUND_ID = len(CATEGORIES) + 1

@@ -7,12 +7,12 @@ from PIL import Image
 from locvlm_jax.data import images
 
 
-def _grey(mode):
-  """A picture that is grey (120) in any mode, and 40 x 30."""
+def _gray(mode):
+  """A picture that is gray (120) in any mode, and 40 x 30."""
   if mode == "I;16":
     return Image.fromarray(np.full((30, 40), 120 * 256 + 7, np.uint16))
   picture = Image.new("RGB", (40, 30), (120, 120, 120))
-  if mode == "P":  # a palette that has this grey
+  if mode == "P":  # a palette that has this gray
     return picture.quantize(2)
   return picture if mode == "RGB" else picture.convert(mode)
 
@@ -32,7 +32,7 @@ def _grey(mode):
 )
 def test_images_of_any_mode(mode, ending, tmp_path):
   path = str(tmp_path / f"x.{ending}")
-  _grey(mode).save(path)
+  _gray(mode).save(path)
   image = images.load_image(path, (40, 30))
   assert image.mode == "RGB" and image.size == (40, 30)
   assert abs(np.asarray(image).astype(int) - 120).max() <= 4
@@ -42,7 +42,7 @@ def test_a_rotation_in_exif_is_not_applied(tmp_path):
   """COCO's boxes are in the frame of the stored pixels."""
   path, exif = str(tmp_path / "x.jpg"), Image.Exif()
   exif[0x0112] = 6
-  _grey("RGB").save(path, exif=exif)
+  _gray("RGB").save(path, exif=exif)
   assert images.load_image(path, (40, 30)).size == (40, 30)
 
 

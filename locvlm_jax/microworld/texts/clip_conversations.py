@@ -9,7 +9,6 @@ from locvlm_jax.microworld.texts.wording import (
   NUMBERS,
   Answer,
   Rng,
-  Turn,
   distinct,
   join,
   pick,
@@ -17,6 +16,7 @@ from locvlm_jax.microworld.texts.wording import (
   shuffled,
   yes_or_no,
 )
+from locvlm_jax.text.prompts import Turn
 
 
 def conversation(clip: Clip, rng: Rng) -> list[Turn]:

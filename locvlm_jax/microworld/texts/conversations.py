@@ -17,13 +17,13 @@ from locvlm_jax.microworld.texts import keywords, naming, questions
 from locvlm_jax.microworld.texts.wording import (
   Answer,
   Rng,
-  Turn,
   distinct,
   join,
   pick,
   sentence,
   shuffled,
 )
+from locvlm_jax.text.prompts import Turn
 
 _ASKS_WHETHER = (
   "Is there ",

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from locvlm_jax.microworld.texts.wording import Rng, Turn, draw, pick, yes_or_no
+from locvlm_jax.microworld.texts.wording import Rng, draw, pick, yes_or_no
+from locvlm_jax.text.prompts import Turn
 
 LARGEST = 95
 NUMBERS = range(LARGEST + 1)

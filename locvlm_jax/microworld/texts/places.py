@@ -12,11 +12,11 @@ from locvlm_jax.microworld.texts.numbers import LARGEST, NUMBERS
 from locvlm_jax.microworld.texts.wording import (
   PHRASES,
   Rng,
-  Turn,
   draw,
   pick,
   yes_or_no,
 )
+from locvlm_jax.text.prompts import Turn
 
 # Where p lies from q. Many and unlike each other, with the two things and the
 # two words in either order: from one wording a small language model learns

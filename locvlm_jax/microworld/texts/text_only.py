@@ -12,7 +12,6 @@ from locvlm_jax.microworld.scene import CATEGORIES, COLORS
 from locvlm_jax.microworld.texts import numbers, places
 from locvlm_jax.microworld.texts.wording import (
   Rng,
-  Turn,
   draw,
   join,
   pick,
@@ -20,6 +19,7 @@ from locvlm_jax.microworld.texts.wording import (
   yes_or_no,
 )
 from locvlm_jax.text.english import with_article
+from locvlm_jax.text.prompts import Turn
 
 _Things = list[tuple[str, str]]  # (category, color)
 

@@ -8,7 +8,6 @@ import numpy as np
 from locvlm_jax.text.english import plural, with_article
 
 Rng = np.random.Generator
-Turn = tuple[str, str]  # (question, answer)
 
 NUMBERS = (
   "zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
