@@ -23,7 +23,7 @@ ABSENT = {
 @pytest.fixture(scope="module")
 def config(microworld):
   c = micro.get_config("stage2")
-  c.root = microworld(num_train=8, num_val=60, num_videos=40)
+  c.root = microworld(num_train=8, num_val=12, num_videos=5)
   return c
 
 

@@ -5,6 +5,7 @@ import os
 import pathlib
 import pickle
 
+import numpy as np
 import pytest
 import tokenizers
 from hypothesis import HealthCheck, given, settings
