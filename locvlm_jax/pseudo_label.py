@@ -134,7 +134,7 @@ def panoptic() -> None:
   from locvlm_jax.pseudo import pseudo_boxes, segmentations
 
   _need(_PANOPTIC, _MASKS)
-  rules = pseudo_boxes.Selection(
+  selection = pseudo_boxes.Selection(
     tuple(_CATEGORIES.value),
     _MIN_SHARE.value,
     _MIN_SCORE.value,
@@ -142,7 +142,7 @@ def panoptic() -> None:
     _DENY.value,
   )
   source = segmentations.Segmentations(_PANOPTIC.value, _MASKS.value)
-  content, counts = pseudo_boxes.pseudo_boxes(source, rules, _THREADS.value)
+  content, counts = pseudo_boxes.pseudo_boxes(source, selection, _THREADS.value)
   chosen = _settings(
     _PANOPTIC,
     _MASKS,

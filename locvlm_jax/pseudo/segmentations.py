@@ -17,7 +17,16 @@ _READ_AHEAD = 64  # masks that wait to be used, at most
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-  """A segment with what its pixels say; box is (x1, y1, x2, y2), or None."""
+  """One segment of an image.
+
+  Attributes:
+    id: its number in the PNG.
+    category: the id of its category.
+    crowd: it is said to be several objects.
+    score: the segmenter's, from 0 to 1.
+    area: its pixels.
+    box: (x1, y1, x2, y2) around them; None where it has none.
+  """
 
   id: int
   category: int
@@ -28,8 +37,14 @@ class Segment:
 
 
 @dataclasses.dataclass(frozen=True)
-class Segmented:
-  """An image with all of its segments; void: the share of pixels without."""
+class SegmentedImage:
+  """An image with all of its segments.
+
+  Attributes:
+    image: its row in the json.
+    segments: all of them.
+    void: the share of its pixels that are in no segment.
+  """
 
   image: dict
   segments: tuple[Segment, ...]
@@ -37,7 +52,7 @@ class Segmented:
 
 
 class Segmentations:
-  """A panoptic json with its PNGs, by random access.
+  """Reads a panoptic json with its PNGs, by random access.
 
   Args:
     path: the json file.
@@ -90,7 +105,7 @@ class Segmentations:
   def __len__(self) -> int:
     return len(self._rows)
 
-  def __getitem__(self, index: int) -> Segmented:
+  def __getitem__(self, index: int) -> SegmentedImage:
     """Reads one PNG.
 
     Raises:
@@ -115,10 +130,10 @@ class Segmentations:
     segments = (
       _segment(s, *boxes.get(s["id"], (0, None))) for s in row["segments_info"]
     )
-    return Segmented(image, tuple(segments), void / ids.size)
+    return SegmentedImage(image, tuple(segments), void / ids.size)
 
-  def each(self, threads: int) -> Iterator[Segmented | None]:
-    """All, in their order; None for one whose PNG can't be used."""
+  def each(self, threads: int) -> Iterator[SegmentedImage | None]:
+    """Yields all, in their order; None for one whose PNG can't be used."""
 
     def read(index):
       try:
@@ -166,13 +181,13 @@ def _segment(row: dict, area: int, box) -> Segment:
 
 
 def segment_ids(pixels: np.ndarray) -> np.ndarray:
-  """uint8 [H, W, 3] of a PNG -> ids [H, W]."""
+  """Reads ids [H, W] from the pixels of a PNG, uint8 [H, W, 3]."""
   red, green, blue = np.moveaxis(pixels.astype(np.uint32), -1, 0)
   return red + (green << 8) + (blue << 16)
 
 
 def segment_pixels(ids: np.ndarray) -> np.ndarray:
-  """The inverse of `segment_ids`."""
+  """Writes ids [H, W] as pixels, uint8 [H, W, 3]."""
   channels = [ids >> shift & 255 for shift in (0, 8, 16)]
   return np.stack(channels, -1).astype(np.uint8)
 
@@ -180,7 +195,9 @@ def segment_pixels(ids: np.ndarray) -> np.ndarray:
 def boxes_of(
   ids: np.ndarray,
 ) -> dict[int, tuple[int, tuple[int, int, int, int]]]:
-  """{id: (pixels, box)} of [H, W]; boxes end beside their last pixel.
+  """Finds {id: (number of pixels, box)} in ids [H, W].
+
+  Boxes are (x1, y1, x2, y2) and end beside their last pixel:
 
   0 7 7        7: (3, (1, 0, 3, 2))
   0 0 7        0: (3, (0, 0, 2, 2))
