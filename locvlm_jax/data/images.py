@@ -13,10 +13,14 @@ class BadImage(Exception):
 
 
 def load_image(path: str, size: tuple[int, int] = (0, 0)) -> Image.Image:
-  """The RGB image at `path`, whose stored size has to be `size` if given.
+  """Reads the RGB image at `path`.
 
   COCO's boxes refer to the stored pixel grid, so an EXIF rotation is not
   applied; a size that is not the annotation's means that the two disagree.
+
+  Args:
+    path: of the file.
+    size: width and height that the stored image has to have; zeros: any.
 
   Raises:
     BadImage: missing, truncated, not an image, or of another size.
@@ -41,7 +45,7 @@ def load_image(path: str, size: tuple[int, int] = (0, 0)) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-  """Eight bits a channel, without transparency."""
+  """Converts to eight bits a channel, without transparency."""
   if image.mode.startswith("I"):  # 16 bits: Pillow would turn 256 into white
     upper = (np.asarray(image) >> 8).astype(np.uint8)
     return Image.fromarray(upper).convert("RGB")
