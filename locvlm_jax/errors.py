@@ -1,14 +1,14 @@
-"""What ends a command early, and the exit code that tells it.
+"""Errors that end a command early, and the exit code of each.
 
 0   done
-1   our own mistake; the traceback is printed
+1   a mistake of ours; the traceback is printed
 70  data that has to be repaired, or no checkpoint that can be restored
 71  loss or gradient not finite, too often in a row
-72  a process died, stalled or never came
-73  processes disagree, or the run that is resumed was another
+72  a process died, stalled or never started
+73  processes disagree, or the run that is resumed is another one
 74  a checkpoint could not be saved
-75  preempted: saved; run the same command again
-78  a wrong config
+75  preempted and saved: run the same command again
+78  a config that cannot be meant
 """
 
 BAD_DATA = 70
@@ -58,13 +58,16 @@ class SaveFailed(Fault):
 
 
 class Preempted(Fault):
-  """Asked to end; all that was done is saved."""
+  """The process was asked to end; all that was done is saved."""
 
   code = 75
 
 
 def code(error: BaseException) -> int:
-  """The exit code: a fault's own; a ValueError is the user's; else ours."""
+  """Returns the exit code of an error.
+
+  A fault has its own, a ValueError is a wrong config, all else is ours.
+  """
   if isinstance(error, Fault):
     return error.code
   return BAD_CONFIG if isinstance(error, ValueError) else 1

@@ -28,7 +28,7 @@ _YES_OR_NO = ("yes", "no")
 
 
 def write(root: str, seed: int = 0) -> None:
-  """All files, from the annotations that are there.
+  """Writes all files, from the annotations that are there.
 
   Args:
     root: the folder of a micro-world.
@@ -56,7 +56,7 @@ def _dump(path: pathlib.Path, content: object) -> None:
 
 
 def _present(content: dict) -> dict[int, list[str]]:
-  """Image -> the categories that are in it, each once."""
+  """Maps each image to the categories that are in it, each once."""
   names = {c["id"]: c["name"] for c in content["categories"]}
   found = collections.defaultdict(dict)  # dicts, for their order
   for note in content["annotations"]:
@@ -65,7 +65,11 @@ def _present(content: dict) -> dict[int, list[str]]:
 
 
 def _write_pope(out, content: dict, rng: np.random.Generator) -> None:
-  """Images of three categories or more; what is absent is chosen as in POPE."""
+  """Writes POPE's three files about images of three categories or more.
+
+  What is absent is chosen as in POPE: at random, among the most frequent, or
+  among those that are most often beside what is there.
+  """
   present = _present(content)
   names = [c["name"] for c in content["categories"]]
   often = collections.Counter(n for there in present.values() for n in there)
@@ -145,7 +149,7 @@ def _write_refer(out, refs: list[dict], instances: dict) -> None:
 
 
 def _write_videos(out, content: dict) -> None:
-  """Questions with a short answer; each data set's files ask the same."""
+  """Writes questions with a short answer; all data sets' files ask the same."""
   rows = [
     (f"{talk['id']}_{i}", os.path.basename(talk["video"]), question, answer)
     for talk in content["conversations"]
@@ -189,7 +193,7 @@ def _write_videos(out, content: dict) -> None:
 
 
 def _turns(talk: dict) -> list[tuple[str, str]]:
-  """(question, answer) pairs, as plain text in lower case."""
+  """Lists (question, answer), as plain text, answers in lower case."""
   said = [
     m["value"].replace("<video>", "").strip() for m in talk["conversations"]
   ]

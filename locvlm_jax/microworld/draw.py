@@ -195,7 +195,12 @@ SHAPES: dict[str, Shape] = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Patch:
-  """One drawn object, cut out: coverage 0..255 and tone (BODY = plain)."""
+  """One drawn object, cut out.
+
+  Attributes:
+    alpha: coverage from 0 to 255.
+    tone: BODY where it has its own color, less where darker.
+  """
 
   alpha: UInt8[np.ndarray, "h w"]
   tone: UInt8[np.ndarray, "h w"]
@@ -206,8 +211,12 @@ def patch(
 ) -> Patch:
   """Draws a category's silhouette, antialiased.
 
-  longest is the longer side of its bounding box in pixels; aspect stretches
-  x against y before the rotation by degrees.
+  Args:
+    category: of SHAPES.
+    longest: the longer side of its bounding box, in pixels.
+    degrees: of the rotation.
+    aspect: stretches x against y before the rotation.
+    mirrored: whether left and right are swapped.
   """
   shape = _placed(SHAPES[category], longest, degrees, aspect, mirrored)
   solid = np.concatenate([points for tone, points in shape if tone])
@@ -241,7 +250,7 @@ def _with_rim(
 def _placed(
   shape: Shape, longest: float, degrees: float, aspect: float, mirrored: bool
 ) -> Shape:
-  """The polygons in pixels, their bounding box starting at (0, 0)."""
+  """Scales the polygons to pixels, their bounding box starting at (0, 0)."""
   c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
   stretch = np.diag([-aspect if mirrored else aspect, 1.0])
   matrix = stretch @ np.array([[c, s], [-s, c]])
@@ -255,7 +264,7 @@ def _placed(
 def background(
   width: int, height: int, rng: np.random.Generator
 ) -> Float[np.ndarray, "H W 3"]:
-  """A muted gradient with stripes or blotches, noise and small marks."""
+  """Paints a muted gradient with stripes or blotches, noise and marks."""
   one, two = _muted(rng), _muted(rng)
   y, x = np.mgrid[0:height, 0:width].astype(np.float32)
   turn = rng.uniform(0, 2 * math.pi)
@@ -279,7 +288,7 @@ def _texture(
   y: Float[np.ndarray, "H W"],
   rng: np.random.Generator,
 ) -> Float[np.ndarray, "H W"]:
-  """Stripes, checks or blotches, +-30 gray levels at most."""
+  """Makes stripes, checks or blotches, of +-30 gray levels at most."""
   kind, strength = int(rng.integers(4)), float(rng.uniform(6, 28))
   if kind == 0:
     return np.zeros_like(x)
@@ -299,7 +308,7 @@ def _texture(
 def _clutter(
   picture: Float[np.ndarray, "H W 3"], rng: np.random.Generator
 ) -> Float[np.ndarray, "H W 3"]:
-  """Unlabeled dots and strokes of 2-8 px, in any color."""
+  """Adds unlabeled dots and strokes of 2-8 px, in any color."""
   image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
   draw = ImageDraw.Draw(image)
   height, width = picture.shape[:2]

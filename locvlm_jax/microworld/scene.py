@@ -196,6 +196,7 @@ class _Layout:
 
   @property
   def categories(self) -> list[str]:
+    """The category of each thing."""
     return [thing.category for thing in self.things]
 
   def add(self, thing: Thing, min_visible: float = MIN_VISIBLE) -> bool:
@@ -232,6 +233,7 @@ class _Layout:
     return True
 
   def scene(self, rng: np.random.Generator) -> Scene:
+    """Finishes the scene; some repeated categories become crowds."""
     height, width = self.labels.shape
     things = tuple(self.located())
     repeated = sorted(

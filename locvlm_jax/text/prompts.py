@@ -157,7 +157,7 @@ _SPATIAL_TEMPLATES = (
 
 
 def _spatial(axis: str, keywords: tuple[str, str]) -> tuple[Spatial, ...]:
-  """Each template with its choices in either order."""
+  """Makes each template with its choices in either order."""
   orders = (keywords, keywords[::-1])
   return tuple(
     Spatial(axis, t.replace("<>", one).replace("><", two), keywords)
