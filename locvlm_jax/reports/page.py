@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from locvlm_jax.data import geometry, images, video
+from locvlm_jax.evals import units
 
 SEED = 0  # of every random selection on the page
 TILE = 176  # side of a picture on the page, in pixels
@@ -64,16 +65,6 @@ HEADLINE = (
   ("hallucination_novel.accuracy", "object presence, held-out"),
   ("spatial.direct.all", "spatial questions"),
 )
-COUNTS = (
-  "num",
-  "num_present",
-  "num_absent",
-  "parse_failures",
-  "unclear",
-  "no_keyword",
-  "both_keywords",
-)
-PLAIN = ("mean_iou", "center_error")  # fractions, but not shares of answers
 GALLERIES = (
   "hallucination",
   "hallucination_novel",
@@ -477,13 +468,8 @@ def text(value: Any) -> str:
 
 
 def number(name: str, value: Any) -> str:
-  """A metric for people: shares in percent, counts as they are."""
-  if not _finite(value):
-    return "–"
-  kind = name.rsplit(".", 1)[-1]
-  if kind in COUNTS:
-    return f"{value:,.0f}"
-  return f"{value:.3f}" if kind in PLAIN else f"{100 * value:.1f} %"
+  """Formats a metric in its unit, or as a dash where there is none."""
+  return units.shown(float(value), units.of(name)) if _finite(value) else "–"
 
 
 def headline(run: Run, table: dict[str, dict]) -> str:
@@ -568,7 +554,7 @@ def _task_rows(task: str, names: list[str], table: dict[str, dict]) -> str:
 
 
 def _is_count(name: str) -> bool:
-  return name.rsplit(".", 1)[-1] in COUNTS
+  return units.of(name) == units.Unit.COUNT
 
 
 def curves(run: Run) -> str:

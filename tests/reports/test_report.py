@@ -231,3 +231,28 @@ def test_a_run_without_anything_still_has_a_page(tmp_path):
   report.main(["--workdir", str(tmp_path)])
   assert "No stage was evaluated" in (tmp_path / "report.html").read_text()
   assert not (tmp_path / "localizing.png").exists()
+
+
+UNITS = {
+  "rd_refcocog_val.meteor": (20.2, "20.2 %"),
+  "rd_refcocog_val.cider": (60.25, "60.2 %"),
+  "rd_refcocog_val.num_references": (2573, "2,573"),
+  "gqa.accuracy": (47.31, "47.3 %"),
+  "gqa.missing": (12, "12"),
+  "vqav2.evalai.accuracy": (50.3, "50.3 %"),
+  "counting.mean_error": (1.25, "1.250"),
+  "counting.no_number": (3, "3"),
+  "counting.num.std": (1.0, "1"),
+  "hallucination.accuracy": (0.59, "59.0 %"),
+  "hallucination.accuracy.std": (0.011, "1.1 %"),
+}
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_every_metric_is_shown_in_its_unit(tmp_path, name):
+  value, shown = UNITS[name]
+  stages = {"only": {"metrics": {name: value}}}
+  folder = workdir(tmp_path, [], {"stages": stages})
+  source = page_lib.page(page_lib.load(folder))
+  label = name.split(".", 1)[1].replace(".", " · ")
+  assert f"<td>{label}</td><td class=num>{shown}</td>" in source
