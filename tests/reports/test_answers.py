@@ -12,7 +12,7 @@ def test_a_draw_is_repeatable_and_not_in_the_order_of_the_file():
   assert len(answers.draw(rows[:3], 24)) == 3
 
 
-def test_an_answer_without_a_location_has_the_parser_s_error_as_verdict():
+def test_the_verdict_on_an_answer_without_a_location_says_why():
   row = {"result": {"location": None, "error": "5 numbers", "iou": 0.0}}
   assert answers.verdict(row) == "5 numbers"
   assert answers.verdict({"result": {"iou": 0.5}}) == "IoU 0.50"
