@@ -76,6 +76,8 @@ def run(
 def _parse(argv: list[str]) -> list[str]:
   try:
     return flags.FLAGS(argv)
+  except SystemExit:  # after --help, which absl ends with exit code 1
+    sys.exit(0)
   except (
     OSError,
     AttributeError,

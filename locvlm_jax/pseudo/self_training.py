@@ -14,12 +14,13 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from locvlm_jax.config import Config, plain
 from locvlm_jax.data import objectives
 from locvlm_jax.data.records import Object, Record, Source
 from locvlm_jax.evals import session
+from locvlm_jax.evals.scorers.metrics import Unit, Units
 from locvlm_jax.evals.selection import shuffled, take, transform_of
 from locvlm_jax.inference import predictor
 from locvlm_jax.inference.question import Question
@@ -44,6 +45,7 @@ class Captioning:
   settings: Any
   name: str = "self_training"
   source: str = "instances"
+  units: ClassVar[Units] = dict.fromkeys((*FILTERS, "kept"), Unit.COUNT)
 
   def examples(
     self,
