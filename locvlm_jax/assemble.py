@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import jax
 
-from locvlm_jax.data import catalog, clips, leakage, objectives, rows
+from locvlm_jax.data import catalog, clips, leakage, objectives, rows, view
 from locvlm_jax.models import clip_vit, layers, llama, locvlm, lora
 from locvlm_jax.models import video as video_lib
 from locvlm_jax.text import coords, formats, tokenizer
@@ -149,15 +149,14 @@ def completed(config: Mapping) -> dict:
 
 
 def questions(config: Mapping, task) -> list:
-  """The questions of one task on the evaluation data."""
+  """Makes the questions of one evaluation task on the evaluation data."""
   e, m = config["eval"], config["model"]
-  source = catalog.open_source(task.source, e)
-  return task.examples(
-    source,
-    coords.Coords(**config["coords"]),
-    config["geometry"],
-    m["vision"]["image_size"],
-    getattr(source, "categories", ()),
-    e["seed"],
-    e["samples"] or None,
+  records = catalog.open_source(task.source, e)
+  seen = view.View(
+    coords=coords.Coords(**config["coords"]),
+    geometry=config["geometry"],
+    image_size=m["vision"]["image_size"],
+    vocabulary=getattr(records, "categories", ()),
+    seed=e["seed"],
   )
+  return task.questions(records, seen, e["samples"] or None)

@@ -59,10 +59,10 @@ class Validation:
     if self.config["validation"]["rows"]:
       found["val.loss"] = self._mean_loss(params)
     answerer = dataclasses.replace(self._answerer, params=params)
-    for name, examples in self._questions.items():
+    for name, questions in self._questions.items():
       scores = session.ask_task(
         EVALS[name],
-        examples,
+        questions,
         answerer,
         batch_size=self.config["eval"]["batch_size"],
       )
