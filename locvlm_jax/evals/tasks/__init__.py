@@ -5,7 +5,6 @@ A new task is one file in this folder, with a class that has all of
 """
 
 from locvlm_jax.data.sources import refer
-from locvlm_jax.data.sources.questions import OF_VIDEOS
 from locvlm_jax.evals.tasks.benchmark import Gqa, OpenQuestions, Pope, Vqav2
 from locvlm_jax.evals.tasks.counting import Counting
 from locvlm_jax.evals.tasks.hallucination import Hallucination
@@ -54,6 +53,9 @@ EVALS: dict[str, Task] = {
     *(Pope(f"pope_{kind}") for kind in ("random", "popular", "adversarial")),
     Vqav2("vqav2"),
     Gqa("gqa"),
-    *(OpenQuestions(name) for name in OF_VIDEOS),
+    OpenQuestions("activitynet_qa"),
+    OpenQuestions("msvd_qa"),
+    OpenQuestions("msrvtt_qa"),
+    OpenQuestions("tgif_qa"),
   )
 }
