@@ -16,6 +16,7 @@ from locvlm_jax.data.sources import (
   object_lists,
   questions,
   refer,
+  tfds_coco,
   tracks,
 )
 
@@ -104,13 +105,15 @@ def open_sources(data: Mapping) -> dict[str, Source]:
 def hashes(data: Mapping) -> dict[str, str]:
   """The hash of each annotation file that `config.data` trains on.
 
-  A path that is a directory counts by the names and sizes of its files.
+  A directory, or FOLDER:SPLIT, counts by the names and sizes of its files.
   """
   names = [n for n, weight in data["mixture"].items() if weight > 0]
   return {n: _hash(data[n]) for n in names if data[n]}
 
 
 def _hash(path: str) -> str:
+  if prepared := tfds_coco.parse_split(path):
+    path = prepared[0]
   if os.path.isdir(path):
     names = sorted(os.scandir(path), key=lambda entry: entry.name)
     listing = [(entry.name, entry.stat().st_size) for entry in names]
