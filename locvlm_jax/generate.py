@@ -16,11 +16,11 @@ of so many locations drawn from the model.
 import json
 import os
 import sys
-from collections.abc import Mapping
 
 from absl import flags
 
 from locvlm_jax import ASSETS, command
+from locvlm_jax.config import Config
 
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint", "", "A run's workdir, or a Llava directory."
@@ -84,43 +84,31 @@ def _default() -> str:
   return next(p for p in paths if os.path.exists(f"{p}/config.json"))
 
 
-def _config(checkpoint: str) -> dict:
+def _config(checkpoint: str) -> Config:
   """The config that the model was trained with, set to this question.
 
   Raises:
     ValueError: the directory does not say, and there is no --config.
   """
-  config = command.config() if command.CONFIG.value else _stored(checkpoint)
+  from locvlm_jax.config import freeze, plain
+  from locvlm_jax.weights import origin
+
+  given = command.CONFIG.value
+  fields = plain(
+    command.config() if given else origin.stored_config(checkpoint)
+  )
   if os.path.exists(os.path.join(checkpoint, "tokenizer.json")):
-    config["tokenizer"] = checkpoint
-  config["eval"].update(
-    temperature=_TEMPERATURE.value,
-    max_new_tokens=_TOKENS.value,
-    seed=_SEED.value,
-    top_k=_TOP_K.value,
-    top_p=_TOP_P.value,
-    stop=_STOP.value,
-    constrained=_CONSTRAINED.value,
-  )
-  return config
-
-
-def _stored(checkpoint: str) -> dict:
-  from locvlm_jax import assemble
-
-  # A run's workdir has its config itself; config.json of a directory in
-  # Hugging Face layout is the model's, and the run's is in origin.json.
-  for name in ("origin.json", "config.json"):
-    path = os.path.join(checkpoint, name)
-    if os.path.exists(path):
-      with open(path, encoding="utf-8") as f:
-        content = json.load(f)
-      content = content.get("config", content)
-      if "prompt_format" in content:
-        return assemble.completed(content)
-  raise ValueError(
-    f"{checkpoint}: nothing there says how it was trained: give --config."
-  )
+    fields["tokenizer"] = checkpoint
+  fields["eval"] |= {
+    "temperature": _TEMPERATURE.value,
+    "max_new_tokens": _TOKENS.value,
+    "seed": _SEED.value,
+    "top_k": _TOP_K.value,
+    "top_p": _TOP_P.value,
+    "stop": _STOP.value,
+    "constrained": _CONSTRAINED.value,
+  }
+  return freeze(fields)
 
 
 def _media() -> tuple[str, ...]:
@@ -141,7 +129,7 @@ def _image(path: str):
     raise errors.DataError(f"{path}: {error}") from None
 
 
-def _answer(config: Mapping, checkpoint: str) -> tuple[str, dict]:
+def _answer(config: Config, checkpoint: str) -> tuple[str, dict]:
   """(the answer, how sure of its location the model is if it is asked)."""
   import jax
 
@@ -185,7 +173,7 @@ def _written(answerer, example) -> str:
   return text
 
 
-def _location(config: Mapping, images, answer: str):
+def _location(config: Config, images, answer: str):
   """(the first location in pixels of the image or None, why there is none)."""
   if not images:
     return None, "no picture"
@@ -193,12 +181,12 @@ def _location(config: Mapping, images, answer: str):
   from locvlm_jax.data import geometry
   from locvlm_jax.text import coords
 
-  form = coords.Coords(**config["coords"])
+  form = coords.Coords(**config.coords)
   value, reason = form.parse(answer)
   if value is None:
     return None, reason
-  size = config["model"]["vision"]["image_size"]
-  transform = geometry.make(config["geometry"], *image.size, size)
+  size = config.model.vision.image_size
+  transform = geometry.make(config.geometry, *image.size, size)
   box = value if len(value) == 4 else (*value, *value)
   pixels = [round(v, 1) for v in transform.invert_box(box)]
   return pixels[: len(value)], ""

@@ -5,7 +5,8 @@ vision, adapter, splice, attention, mlp, head, loss, optimizer.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -13,23 +14,23 @@ import jax
 class TracedStep:
   """A training step that traces itself from one step to another.
 
-  Each host writes its own trace below `directory`. `profile["hlo"]` also
-  writes the compiled program, and `profile["memory"]` the devices' memory after
+  Each host writes its own trace below `directory`. `profile.hlo` also writes
+  the compiled program, and `profile.memory` what is in the devices' memory after
   the last traced step.
 
   Args:
     train_step: jitted (state, batch) -> (state, scalars).
-    profile: `config.profile`; "steps" has the first and the last step to trace.
+    profile: `config.profile`; its `steps` are the first and last to be traced.
     directory: where traces are written.
     start: steps done before the first call.
   """
 
   def __init__(
-    self, train_step: Callable, profile: Mapping, directory: str, start: int
+    self, train_step: Callable, profile: Any, directory: str, start: int
   ):
     self._train_step, self._profile = train_step, profile
     self._directory, self._step = directory, start
-    self._first, self._last = profile["steps"]
+    self._first, self._last = profile.steps
 
   def __call__(self, state, batch):
     self._step += 1
@@ -44,7 +45,7 @@ class TracedStep:
 
   def _start_trace(self, state, batch) -> None:
     os.makedirs(self._directory, exist_ok=True)
-    if self._profile["hlo"]:
+    if self._profile.hlo:
       # This compiles again: a jitted function doesn't give the program it runs.
       compiled = self._train_step.lower(state, batch).compile()
       with open(self._file("hlo.txt"), "w", encoding="utf-8") as f:
@@ -55,7 +56,7 @@ class TracedStep:
 
   def _stop_trace(self) -> None:
     jax.profiler.stop_trace()
-    if self._profile["memory"]:
+    if self._profile.memory:
       jax.profiler.save_device_memory_profile(self._file("memory.prof"))
     print(f"trace of steps {self._first} to {self._last}: {self._directory}")
 
@@ -64,7 +65,7 @@ class TracedStep:
 
 
 def traced(
-  train_step: Callable, profile: Mapping, directory: str, start: int
+  train_step: Callable, profile: Any, directory: str, start: int
 ) -> Callable:
   """Wraps `train_step` if `config.profile.steps` has steps still to come.
 
@@ -74,6 +75,6 @@ def traced(
   Returns:
     A `TracedStep`, or `train_step` itself where there is nothing to trace.
   """
-  if not profile["steps"] or start >= profile["steps"][0]:
+  if not profile.steps or start >= profile.steps[0]:
     return train_step
   return TracedStep(train_step, profile, directory, start)

@@ -82,9 +82,9 @@ class Instances:
     an image with "absent"     has nothing else denied than what that lists
 
   Args:
-    path: `instances_*.json`, or FOLDER:SPLIT that tensorflow_datasets prepared.
-    images: the folder that the file names are relative to; unused for
-      FOLDER:SPLIT.
+    path: `instances_*.json`, or FOLDER:SPLIT of tensorflow_datasets.
+    images: the folder that the file names are relative to; FOLDER for the
+      latter.
 
   Attributes:
     categories: every category name of the file, in the order of the ids.
