@@ -15,7 +15,7 @@ class TracedStep:
   """A training step that traces itself from one step to another.
 
   Each host writes its own trace below `directory`. `profile.hlo` also writes
-  the compiled program, and `profile.memory` what is in the devices' memory after
+  the compiled program, and `profile.memory` what the devices' memory holds after
   the last traced step.
 
   Args:

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 
+import ml_collections
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -192,23 +193,22 @@ def test_threads_and_forked_processes_read_images(folder):
     assert list(processes.map(_sizes, [paths] * 2)) == [want] * 2
 
 
-def test_it_is_an_instances_source_and_an_evaluation_set(folder):
+def test_records_of_evaluation_images_are_left_out(folder):
   tested = folder / "tested.json"
   tested.write_text('[{"image": "COCO_val2014_000000000009.jpg"}]')
-  data = {
-    "instances": f"{folder}:train",
-    "images": "",
-    "object_captions": "",
-    "mixture": {"instances": 1.0},
-    "per_object": False,
-    "exclude": [str(tested)],
-  }
-  assert catalog.open_sources(data)["instances"].image_ids() == [7, 8]
+  sources = {"instances": coco.Instances(f"{folder}:train", "")}
+  kept = leakage.exclude(sources, [str(tested)])["instances"]
+  assert kept.image_ids() == [7, 8]
+
+
+def test_a_split_is_an_evaluation_set_too(folder):
   assert leakage.image_ids(f"{folder}:train") == {7, 8, 9}
 
 
 def test_a_resumed_run_notices_another_folder(folder):
-  data = {"mixture": {"instances": 1.0}, "instances": f"{folder}:train"}
+  data = ml_collections.ConfigDict(
+    {"mixture": {"instances": 1.0}, "instances": f"{folder}:train"}
+  )
   before = catalog.hashes(data)
   assert before == catalog.hashes(data)
   _file(folder, 1).write_bytes(b"another")
