@@ -15,8 +15,8 @@ class TracedStep:
   """A training step that traces itself from one step to another.
 
   Each host writes its own trace below `directory`. `profile.hlo` also writes
-  the compiled program, and `profile.memory` what the devices' memory holds after
-  the last traced step.
+  the compiled program, and `profile.memory` what is in the memory of devices
+  after the last traced step.
 
   Args:
     train_step: jitted (state, batch) -> (state, scalars).
