@@ -129,7 +129,7 @@ def row_spec(
     vocabulary=tuple(
       c for c in (named or [()])[0] if all(c in other for other in named)
     ),
-    captions=instances.deniable() if instances else None,
+    captions=instances.object_captions() if instances else None,
     boxes=config.data.conversation_boxes,
     clips=clips.Clips(frames, config.geometry, size) if frames else None,
   )
@@ -184,7 +184,7 @@ def questions(
     coords=coords.Coords(**config.coords),
     geometry=config.geometry,
     image_size=config.model.vision.image_size,
-    vocabulary=getattr(records, "categories", ()),
+    vocabulary=records.categories,
     seed=seed,
   )
   return task.questions(records, seen, samples or None)

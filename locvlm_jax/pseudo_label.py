@@ -25,7 +25,7 @@ import os
 
 from absl import flags
 
-from locvlm_jax import command
+from locvlm_jax import command, files
 
 _MODE = flags.DEFINE_enum(
   "mode", None, ["self_training", "segment", "panoptic"], "What to make."
@@ -115,14 +115,14 @@ def segment() -> None:
 
 
 def _things() -> list[str]:
-  from locvlm_jax.data import files
+  from locvlm_jax.data import reading
 
   if not _THINGS.value.endswith(".json"):
     return [n.strip() for n in _THINGS.value.split(",") if n.strip()]
-  rows = files.section(
-    files.read_json(_THINGS.value), "categories", _THINGS.value
+  rows = reading.section(
+    reading.read_json(_THINGS.value), "categories", _THINGS.value
   )
-  return [files.words(row, "name", _THINGS.value) for row in rows]
+  return [reading.text(row, "name", _THINGS.value) for row in rows]
 
 
 def panoptic() -> None:
@@ -134,7 +134,7 @@ def panoptic() -> None:
   from locvlm_jax.pseudo import pseudo_boxes, segmentations
 
   _need(_PANOPTIC, _MASKS)
-  rules = pseudo_boxes.Selection(
+  selection = pseudo_boxes.Selection(
     tuple(_CATEGORIES.value),
     _MIN_SHARE.value,
     _MIN_SCORE.value,
@@ -142,7 +142,7 @@ def panoptic() -> None:
     _DENY.value,
   )
   source = segmentations.Segmentations(_PANOPTIC.value, _MASKS.value)
-  content, counts = pseudo_boxes.pseudo_boxes(source, rules, _THREADS.value)
+  content, counts = pseudo_boxes.pseudo_boxes(source, selection, _THREADS.value)
   chosen = _settings(
     _PANOPTIC,
     _MASKS,
@@ -157,7 +157,8 @@ def panoptic() -> None:
   if _COMPARE.value and _VIDEOS.value:
     raise ValueError("--compare is of images; leave it out with --videos.")
   made = pseudo_boxes.by_video(content) if _VIDEOS.value else content
-  _write({"info": info, **made})
+  with files.replacing(_OUT.value) as f:
+    json.dump({"info": info, **made}, f, ensure_ascii=False)
   if _COMPARE.value:
     counts["compared"] = _compared(_COMPARE.value)
   _finish({**info, **counts})
@@ -188,19 +189,10 @@ def _sha256(path: str) -> str:
     return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def _write(content: dict) -> None:
-  """The file, whole or not at all."""
-  partial = _OUT.value + ".partial"
-  with open(partial, "w", encoding="utf-8") as f:
-    json.dump(content, f, ensure_ascii=False)
-  os.replace(partial, _OUT.value)
-
-
 def _finish(summary: dict) -> None:
   text = json.dumps(summary, indent=2)
   out = _OUT.value.rstrip("/")
-  with open(out + ".summary.json", "w", encoding="utf-8") as f:
-    f.write(text + "\n")
+  files.write_lines(out + ".summary.json", [text + "\n"])
   print(text)
 
 

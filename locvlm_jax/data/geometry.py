@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import UInt8
 
+from locvlm_jax.text.coords import Box
+
 if TYPE_CHECKING:
   from PIL import Image
 
 KINDS = ("square", "center_crop", "pad")
-PAD_COLOR = (122, 116, 104)  # CLIP's mean colour * 255, rounded down
-
-Box = tuple[float, float, float, float]  # x1, y1, x2, y2
+PAD_COLOR = (122, 116, 104)  # CLIP's mean color * 255, rounded down
 
 # CLIP resizes the whole image and then crops it. On a strip such as 1 x 4000
 # that would make an image of a billion pixels, nearly all of them cut off.
@@ -141,7 +141,7 @@ class Transform:
   def _pad_rows(self, image: "Image.Image") -> "Image.Image":
     """Pads above and below, between the two passes of the filter.
 
-    PIL filters along x first, and rows of one colour stay as they are: the
+    PIL filters along x first, and rows of one color stay as they are: the
     same pixels as of a padded image, for three quarters of the work.
     """
     rows = _bicubic(image, self.size, self.height)
@@ -180,7 +180,7 @@ def _bicubic(image: "Image.Image", width: int, height: int) -> "Image.Image":
 def _padded(
   image: "Image.Image", size: tuple[int, int], corner: tuple[int, int]
 ) -> "Image.Image":
-  """`image` at `corner` of a canvas of CLIP's mean colour."""
+  """`image` at `corner` of a canvas of CLIP's mean color."""
   from PIL import Image
 
   canvas = Image.new("RGB", size, PAD_COLOR)
@@ -202,7 +202,7 @@ def square(
 def center_crop(
   width: int, height: int, size: int, min_visible: float = 0.5
 ) -> Transform:
-  """CLIP's: the shorter edge becomes `size`, then the centre is cut out."""
+  """CLIP's: the shorter edge becomes `size`, then the center is cut out."""
   _check(width, height, size)
   resized = _shortest_edge(width, height, size)
   scale = resized[0] / width, resized[1] / height
@@ -215,7 +215,7 @@ def center_crop(
 def pad(
   width: int, height: int, size: int, min_visible: float = 0.5
 ) -> Transform:
-  """LLaVA 1.5's: centred on a square of CLIP's mean colour, then resized."""
+  """LLaVA 1.5's: centered on a square of CLIP's mean color, then resized."""
   _check(width, height, size)
   scale = size / max(width, height)
   shift = tuple(margin * scale for margin in _margins(width, height))
@@ -254,6 +254,6 @@ def _shortest_edge(width: int, height: int, size: int) -> tuple[int, int]:
 
 
 def _margins(width: int, height: int) -> tuple[int, int]:
-  """Where a centred image starts on the square of its longer side."""
+  """Where a centered image starts on the square of its longer side."""
   side = max(width, height)
   return (side - width) // 2, (side - height) // 2

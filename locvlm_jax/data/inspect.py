@@ -1,7 +1,7 @@
 """What training sees: `python -m locvlm_jax.data.inspect --config F`.
 
 Prints the first rows of the training stream as text, what is trained on
-between « and » (in colour on a terminal), and writes the model's own input of
+between « and » (in color on a terminal), and writes the model's own input of
 each with the locations that its text holds drawn in.
 """
 
@@ -28,19 +28,20 @@ def main(argv: list[str]) -> None:
 
   config = command.config()
   checks.check(config)
-  data = config.data
   sources = assemble.training_sources(config)
   text = assemble.load_tokenizer(config)
   spec = assemble.row_spec(config, text, sources)
   make_row = rows_lib.RowMaker(spec)
   rows = stream.train_iterator(
     sources,
-    dict(data.mixture),
     make_row,
-    batch_size=1,
-    seed=config.seed,
-    threads=0,
-    mix_by=data.mix_by,
+    stream.StreamSpec(
+      dict(config.data.mixture),
+      batch_size=1,
+      seed=config.seed,
+      mix_by=config.data.mix_by,
+      threads=0,
+    ),
   )
   os.makedirs(_OUT.value, exist_ok=True)
   form = coords.Coords(**config.coords)
@@ -73,9 +74,9 @@ def header(row: dict, spec) -> str:
   )
 
 
-def marked(row: dict, text, colour: bool = False) -> str:
+def marked(row: dict, text, color: bool = False) -> str:
   """The text of a row with what is trained marked, stops included."""
-  start, end = ("\033[32m", "\033[0m") if colour else ("«", "»")
+  start, end = ("\033[32m", "\033[0m") if color else ("«", "»")
   tokens = row["tokens"][: int(row["lengths"])].tolist()
   mask = row["loss_mask"][: len(tokens)].tolist()
   parts, first = [], 0

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Sequence
 
 from locvlm_jax import errors
-from locvlm_jax.data import files
+from locvlm_jax.data import reading
 from locvlm_jax.data.sources import refer
 from locvlm_jax.data.sources.questions import read as read_questions
 from locvlm_jax.data.view import View
@@ -97,9 +97,9 @@ def score(args: argparse.Namespace) -> dict:
 
 def _rows(path: str) -> list[dict]:
   try:
-    rows = files.read_json(path)
+    rows = reading.read_json(path)
   except errors.DataError:
-    rows = files.read_jsonl(path)
+    rows = reading.read_jsonl(path)
   rows = [rows] if isinstance(rows, dict) else rows  # a single line
   if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
     raise ValueError(f"{path}: neither json lines nor a list of rows.")

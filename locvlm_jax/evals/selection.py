@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from locvlm_jax.data import geometry, objectives
-from locvlm_jax.data.records import Box, Record, Source
+from locvlm_jax.data.records import Box, Record, Records
 from locvlm_jax.data.view import View
 from locvlm_jax.inference.question import Question
 
@@ -35,7 +35,7 @@ def unique_boxes(record: Record, kind: str, image_size: int) -> dict[str, Box]:
 
 
 def unique_objects(
-  records: Source, view: View
+  records: Records, view: View
 ) -> Iterator[tuple[Record, str, Box]]:
   """Yields (record, category, box) of every object that is the only one.
 
@@ -50,7 +50,7 @@ def unique_objects(
 
 
 def shuffled(
-  records: Source, seed: int
+  records: Records, seed: int
 ) -> Iterator[tuple[Record, np.random.Generator]]:
   """Yields the records in a seeded order, each with its own generator.
 

@@ -22,7 +22,7 @@ from typing import Any, TextIO
 
 import jax
 
-from locvlm_jax import assemble, checks, errors, files, provenance
+from locvlm_jax import assemble, checks, errors, files, progress, provenance
 from locvlm_jax.config import Config, plain
 from locvlm_jax.evals import predictions, units
 from locvlm_jax.evals.predictions import part_name
@@ -260,14 +260,8 @@ def ask_task(
       predictions.write(out, task, seed, batch, given)
     if log is not None:
       seconds = time.monotonic() - start
-      log(_progress(task.name, number, len(waiting), seconds))
+      log(progress.line(f"eval {task.name}", number, len(waiting), seconds))
   return task.score(questions, [answers[q.id] for q in questions])
-
-
-def _progress(name: str, done: int, total: int, seconds: float) -> str:
-  rate = done / max(seconds, 1e-9)
-  left = (total - done) / rate
-  return f"eval {name}: {done}/{total}  {rate:.1f}/s  {left:.0f} s left"
 
 
 def _log(line: str) -> None:

@@ -16,9 +16,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+from locvlm_jax import files
 from locvlm_jax.config import Config, plain
 from locvlm_jax.data import objectives
-from locvlm_jax.data.records import Object, Record, Source
+from locvlm_jax.data.records import Object, Record, Records
 from locvlm_jax.data.view import View
 from locvlm_jax.evals import session
 from locvlm_jax.evals.scorers.metrics import Unit, Units
@@ -48,12 +49,12 @@ class Captioning:
   units: ClassVar[Units] = dict.fromkeys((*FILTERS, "kept"), Unit.COUNT)
 
   def questions(
-    self, records: Source, view: View, limit: int | None = None
+    self, records: Records, view: View, limit: int | None = None
   ) -> list[Question]:
     """Asks about each object that a question can mean, in all wordings."""
     return take(self._groups(records, view), limit)
 
-  def _groups(self, records: Source, view: View) -> Iterator[list[Question]]:
+  def _groups(self, records: Records, view: View) -> Iterator[list[Question]]:
     kinds = [k for k in KINDS if self.settings[k]]
     for record, _ in shuffled(records, view.seed):
       shown = transform_of(record, view.geometry, view.image_size)
@@ -151,7 +152,9 @@ def write(config: Config, workdir: str, out: str, llava: str = "") -> dict:
     _mark_ambiguous(rows)
   rows.sort(key=lambda row: (row["truth"]["annotation_id"], row["id"]))
   kept = [_line(row, info) for row in rows if not row["result"]["left_out"]]
-  _write(out, kept)
+  files.write_lines(
+    out, (json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
+  )
   counts = collections.Counter(r["result"]["left_out"] or "kept" for r in rows)
   return {**info, "asked": len(rows), **dict(sorted(counts.items()))}
 
@@ -214,11 +217,3 @@ def _line(row: Mapping, info: Mapping) -> dict:
     "seed": row["seed"],
     "checkpoint": info["origin"]["sha256"],
   }
-
-
-def _write(path: str, rows: Sequence[Mapping]) -> None:
-  """The file, whole or not at all."""
-  partial = path + ".partial"
-  with open(partial, "w", encoding="utf-8") as f:
-    f.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-  os.replace(partial, path)

@@ -87,10 +87,8 @@ class Validation:
     size = config.batch_size
     stream = stream_lib.train_iterator(
       sources,
-      dict(config.data.mixture),
       make_row,
-      batch_size=size,
-      seed=config.eval.seed,
+      stream_lib.StreamSpec(dict(config.data.mixture), size, config.eval.seed),
       host=jax.process_index(),
       num_hosts=jax.process_count(),
     )

@@ -12,7 +12,6 @@ from locvlm_jax.data.sources import questions
 from locvlm_jax.evals import paper, session
 from locvlm_jax.evals.scorers.metrics import find_unit
 from locvlm_jax.evals.tasks import EVALS
-from locvlm_jax.microworld import dataset
 from locvlm_jax.training import loop
 
 OF_IMAGES = (
@@ -24,17 +23,8 @@ OF_VIDEOS = ("activitynet_qa", "msrvtt_qa", "msvd_qa", "tgif_qa", "hal_act")
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-  path = tmp_path_factory.mktemp("world") / "w"
-  dataset.write(
-    str(path),
-    num_train=8,
-    num_val=60,
-    num_videos=40,
-    workers=0,
-    log=lambda line: None,
-  )
-  return str(path)
+def root(microworld):
+  return microworld(num_train=8, num_val=60, num_videos=40)
 
 
 def _config(root, words: str) -> Config:

@@ -11,23 +11,13 @@ from locvlm_jax.config import Config, freeze
 from locvlm_jax.evals import session
 from locvlm_jax.evals.tasks import EVALS
 from locvlm_jax.inference import predictor
-from locvlm_jax.microworld import dataset
 
 BASE = ASSETS / "micro_base"
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-  path = tmp_path_factory.mktemp("world") / "w"
-  dataset.write(
-    str(path),
-    num_train=2,
-    num_val=8,
-    num_videos=0,
-    workers=0,
-    log=lambda line: None,
-  )
-  return str(path)
+def root(microworld):
+  return microworld(num_train=2, num_val=8)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-from locvlm_jax.data.sources.questions import Question as PublishedQuestion
+from locvlm_jax.data.sources.questions import BenchmarkQuestion
 from locvlm_jax.data.view import View
 from locvlm_jax.evals.scorers import gqa_scores, pope, synonyms, vqa_accuracy
 from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
@@ -79,7 +79,7 @@ class Benchmark(abc.ABC):
     """Computes the official metrics; {} where the true answers are secret."""
 
 
-def to_question(published: PublishedQuestion, suffix: str = "") -> Question:
+def to_question(published: BenchmarkQuestion, suffix: str = "") -> Question:
   """Turns a question of a benchmark's file into what a model is asked."""
   truth = {
     "answers": list(published.answers),

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-from locvlm_jax.data.records import Source
+from locvlm_jax.data.records import Records
 from locvlm_jax.data.view import View
 from locvlm_jax.evals.scorers import wording
 from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
@@ -45,7 +45,7 @@ class Counting:
   }
 
   def questions(
-    self, records: Source, view: View, limit: int | None = None
+    self, records: Records, view: View, limit: int | None = None
   ) -> list[Question]:
     """Makes at most `limit` questions."""
     return take(_groups(records, view), limit)
@@ -75,7 +75,7 @@ class Counting:
     )
 
 
-def _groups(records: Source, view: View) -> Iterator[list[Question]]:
+def _groups(records: Records, view: View) -> Iterator[list[Question]]:
   for record, _ in shuffled(records, view.seed):
     crowds = {o.category for o in record.objects if o.crowd}
     counts = Counter(o.category for o in record.objects)

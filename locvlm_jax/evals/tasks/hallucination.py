@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from locvlm_jax.data import objectives
-from locvlm_jax.data.records import Source
+from locvlm_jax.data.records import Records
 from locvlm_jax.data.view import View
 from locvlm_jax.evals.scorers import pope
 from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
@@ -62,12 +62,12 @@ class Hallucination:
   wording: str = prompts.PRESENCE[0]
 
   def questions(
-    self, records: Source, view: View, limit: int | None = None
+    self, records: Records, view: View, limit: int | None = None
   ) -> list[Question]:
     """Makes at most `limit` questions (an even number) in a seeded order."""
     return take(self._groups(records, view), limit)
 
-  def _groups(self, records: Source, view: View) -> Iterator[list[Question]]:
+  def _groups(self, records: Records, view: View) -> Iterator[list[Question]]:
     for record, rng in shuffled(records, view.seed):
       pairs = [
         [

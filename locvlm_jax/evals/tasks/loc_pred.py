@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from locvlm_jax.data.boxes import center, iou
-from locvlm_jax.data.records import Box, Source
+from locvlm_jax.data.records import Box, Records
 from locvlm_jax.data.view import View
 from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
 from locvlm_jax.evals.selection import take, unique_objects
@@ -45,12 +45,12 @@ class LocPred:
   }
 
   def questions(
-    self, records: Source, view: View, limit: int | None = None
+    self, records: Records, view: View, limit: int | None = None
   ) -> list[Question]:
     """Makes at most `limit` questions, on records in the seeded order."""
     return take(self._groups(records, view), limit)
 
-  def _groups(self, records: Source, view: View) -> Iterator[list[Question]]:
+  def _groups(self, records: Records, view: View) -> Iterator[list[Question]]:
     for record, category, box in unique_objects(records, view):
       name = f"{record.id}/{category}"
       yield [where_is(category, box, name, record.image, view)]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from locvlm_jax.data.boxes import center
-from locvlm_jax.data.records import Source
+from locvlm_jax.data.records import Records
 from locvlm_jax.data.view import View
 from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
 from locvlm_jax.evals.selection import take, unique_objects
@@ -35,7 +35,7 @@ class Pointing:
   }
 
   def questions(
-    self, records: Source, view: View, limit: int | None = None
+    self, records: Records, view: View, limit: int | None = None
   ) -> list[Question]:
     """Makes at most `limit` questions."""
     return take(_groups(records, view), limit)
@@ -66,7 +66,7 @@ class Pointing:
     )
 
 
-def _groups(records: Source, view: View) -> Iterator[list[Question]]:
+def _groups(records: Records, view: View) -> Iterator[list[Question]]:
   for record, category, box in unique_objects(records, view):
     truth = {
       "category": category,

@@ -8,7 +8,7 @@ goes the other way.
 import dataclasses
 from collections.abc import Iterator
 
-from locvlm_jax.data.records import Source
+from locvlm_jax.data.records import Records
 from locvlm_jax.data.view import View
 from locvlm_jax.evals.selection import shuffled, transform_of
 from locvlm_jax.evals.tasks.loc_pred import LocPred, where_is
@@ -24,7 +24,7 @@ class Rec(LocPred):
   a region stay together.
   """
 
-  def _groups(self, records: Source, view: View) -> Iterator[list[Question]]:
+  def _groups(self, records: Records, view: View) -> Iterator[list[Question]]:
     for record, _ in shuffled(records, view.seed):
       (region,) = record.objects
       transform = transform_of(record, view.geometry, view.image_size)

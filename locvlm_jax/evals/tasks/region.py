@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-from locvlm_jax.data.records import Box, Record, Source
+from locvlm_jax.data.records import Box, Record, Records
 from locvlm_jax.data.view import View
 from locvlm_jax.evals.scorers import captions
 from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
@@ -42,7 +42,7 @@ class Region:
   }
 
   def questions(
-    self, records: Source, view: View, limit: int | None = None
+    self, records: Records, view: View, limit: int | None = None
   ) -> list[Question]:
     """Asks about at most `limit` regions."""
     return take(_groups(records, view), limit)
@@ -73,7 +73,7 @@ class Region:
     return known(metrics)
 
 
-def _groups(records: Source, view: View) -> Iterator[list[Question]]:
+def _groups(records: Records, view: View) -> Iterator[list[Question]]:
   wording = prompts.REV_LOC[view.coords.location][0]
   for record, _ in shuffled(records, view.seed):
     (region,) = record.objects

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-from locvlm_jax.data.records import Source
+from locvlm_jax.data.records import Records
 from locvlm_jax.data.view import View
 from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
 from locvlm_jax.evals.scorers.wording import contains, normalize
@@ -30,7 +30,7 @@ class RevLoc:
   units: ClassVar[Units] = {"accuracy": Unit.SHARE, "num": Unit.COUNT}
 
   def questions(
-    self, records: Source, view: View, limit: int | None = None
+    self, records: Records, view: View, limit: int | None = None
   ) -> list[Question]:
     """Makes at most `limit` questions, on records in the seeded order."""
     return take(_groups(records, view), limit)
@@ -54,7 +54,7 @@ class RevLoc:
     return known({"accuracy": mean(right), "num": len(right)})
 
 
-def _groups(records: Source, view: View) -> Iterator[list[Question]]:
+def _groups(records: Records, view: View) -> Iterator[list[Question]]:
   wording = prompts.REV_LOC[view.coords.location][0]
   longer_names = {
     c: [v for v in view.vocabulary if v != c and contains(v, c)]

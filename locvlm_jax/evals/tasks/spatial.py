@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from locvlm_jax.data.records import Box, Record, Source
+from locvlm_jax.data.records import Box, Record, Records
 from locvlm_jax.data.view import View
 from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
 from locvlm_jax.evals.scorers.wording import contains
@@ -114,12 +114,12 @@ class Spatial(SpatialScores):
   whole_image: bool = False
 
   def questions(
-    self, records: Source, view: View, limit: int | None = None
+    self, records: Records, view: View, limit: int | None = None
   ) -> list[Question]:
     """Makes at most `limit` questions; the settings share theirs."""
     return take(self._groups(records, view), limit)
 
-  def _groups(self, records: Source, view: View) -> Iterator[list[Question]]:
+  def _groups(self, records: Records, view: View) -> Iterator[list[Question]]:
     for record, rng in shuffled(records, view.seed):
       geometry, boxes = self._boxes(record, view)
       for axis in AXES:

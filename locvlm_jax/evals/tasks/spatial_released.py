@@ -22,7 +22,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from locvlm_jax.data.records import Object, Record, Source
+from locvlm_jax.data.records import Object, Record, Records
 from locvlm_jax.data.view import View
 from locvlm_jax.evals.selection import shuffled, take
 from locvlm_jax.evals.tasks.spatial import AXES, SpatialScores
@@ -37,13 +37,13 @@ class SpatialByReleasedScript(SpatialScores):
   name: str = "spatial_released"
 
   def questions(
-    self, records: Source, view: View, limit: int | None = None
+    self, records: Records, view: View, limit: int | None = None
   ) -> list[Question]:
     """Makes at most `limit` questions; those of a pair stay together."""
     return take(_groups(records, view), limit)
 
 
-def _groups(records: Source, view: View) -> Iterator[list[Question]]:
+def _groups(records: Records, view: View) -> Iterator[list[Question]]:
   for record, _ in shuffled(records, view.seed):
     things = [o for o in _single(record) if o.category in view.vocabulary]
     for left, right in apart(things, "left_right"):

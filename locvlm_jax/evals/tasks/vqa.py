@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-from locvlm_jax.data.records import Source
+from locvlm_jax.data.records import Records
 from locvlm_jax.data.view import View
 from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
 from locvlm_jax.evals.scorers.wording import contains, normalize
@@ -38,12 +38,12 @@ class Vqa:
   max_words: int = 3
 
   def questions(
-    self, records: Source, view: View, limit: int | None = None
+    self, records: Records, view: View, limit: int | None = None
   ) -> list[Question]:
     """Makes at most `limit` questions, one of each conversation."""
     return take(self._groups(records, view), limit)
 
-  def _groups(self, records: Source, view: View) -> Iterator[list[Question]]:
+  def _groups(self, records: Records, view: View) -> Iterator[list[Question]]:
     for record, rng in shuffled(records, view.seed):
       short = [
         i

@@ -1,10 +1,16 @@
 """The few conversations that mention left, right, above or below."""
 
-from locvlm_jax.microworld import captions as text
 from locvlm_jax.microworld import scene as scene_lib
-from locvlm_jax.microworld.answers import Answer
-from locvlm_jax.microworld.captions import Rng
 from locvlm_jax.microworld.scene import Scene
+from locvlm_jax.microworld.texts import naming
+from locvlm_jax.microworld.texts.wording import (
+  PHRASES,
+  Answer,
+  Rng,
+  pick,
+  sentence,
+  yes_or_no,
+)
 
 # Shares of conversations; "left": 0.17 + 0.20 %, "right": 0.93 + 0.20 %.
 KEYWORD_SHARES = (
@@ -19,7 +25,7 @@ _GOLDEN = 0.6180339887498949
 
 
 def keywords(seed: int, split: str, index: int) -> tuple[str, ...]:
-  """Which of left / right / above / below this conversation mentions.
+  """Chooses which of left, right, above and below a conversation mentions.
 
   Multiples of the golden ratio spread evenly, so that the shares come out
   exactly (chance alone would scatter them by 0.1 %), wherever one starts.
@@ -38,62 +44,68 @@ def keywords(seed: int, split: str, index: int) -> tuple[str, ...]:
 
 def _phrase(word: str, rng: Rng) -> str:
   if word in ("left", "right"):
-    return text.pick(rng, (f"{word} of", f"to the {word} of"))
+    return pick(rng, (f"{word} of", f"to the {word} of"))
   return word
 
 
 def _either(words: tuple[str, ...]) -> str:
-  """ "left of", "left or right of", "above", "above or below"."""
+  """Writes "left of", "left or right of", "above" or "above or below"."""
   return " or ".join(words) + (" of" if words[-1] in ("left", "right") else "")
 
 
 def answer(scene: Scene, words: tuple[str, ...], rng: Rng) -> Answer:
-  """A question and answer with exactly these of the four words."""
-  word = text.pick(rng, words)
-  pair = text.pair(scene.things, rng, lambda t, u: text.lies(word, t, u))
+  """Makes a question and answer with exactly these of the four words."""
+  word = pick(rng, words)
+  pair = naming.pair(scene.things, rng, lambda t, u: naming.lies(word, t, u))
   if pair is None:
     return _anything(words, rng, scene)
   (_, one), (_, two) = pair
   if len(words) == 2:
     return Answer(
       f"Is the {one} {_either(words)} the {two}?",
-      text.sentence(word),
-      text.sentence(f"the {one} is {text.PHRASES[word]} the {two}"),
+      sentence(word),
+      sentence(f"the {one} is {PHRASES[word]} the {two}"),
     )
-  others = [t for t in scene.things if text.lies(word, t, pair[1][0], 0.0)]
+  others = [t for t in scene.things if naming.lies(word, t, pair[1][0], 0.0)]
   if len(others) == 1 and rng.random() < 0.5:
     return Answer(
       f"What is {_phrase(word, rng)} the {two}?",
-      text.sentence(f"the {one}"),
-      text.sentence(f"the {one} is {text.PHRASES[word]} the {two}"),
+      sentence(f"the {one}"),
+      sentence(f"the {one} is {PHRASES[word]} the {two}"),
     )
   return _whether(one, two, word, rng.random() < 0.5, rng)
 
 
 def _whether(one: str, two: str, word: str, true: bool, rng: Rng) -> Answer:
-  """Is the cup left of the ball? `one` lies so; if not true, swapped."""
+  """Asks for yes or no: is the cup left of the ball?
+
+  Args:
+    one: lies as the word says, seen from `two`.
+    two: the other thing.
+    word: of left, right, above and below.
+    true: whether "yes" is right; if not, the things are swapped.
+    rng: decides the wording.
+  """
   first, second = (one, two) if true else (two, one)
   full = (
-    f"Yes, the {one} is {text.PHRASES[word]} the {two}."
+    f"Yes, the {one} is {PHRASES[word]} the {two}."
     if true
-    else f"No, the {first} is not {text.PHRASES[word]} the {second}."
+    else f"No, the {first} is not {PHRASES[word]} the {second}."
   )
   return Answer(
-    f"Is the {first} {_phrase(word, rng)} the {second}?",
-    "Yes." if true else "No.",
-    full,
+    f"Is the {first} {_phrase(word, rng)} the {second}?", yes_or_no(true), full
   )
 
 
 def _anything(words: tuple[str, ...], rng: Rng, scene: Scene) -> Answer:
-  """For scenes with no clear pair: is anything left of the biggest object?"""
+  """Asks about scenes with no clear pair: is anything left of the biggest?"""
   thing = max(scene.things, key=lambda t: t.extent)
-  what = text.name(scene.things, thing) or "biggest object"
+  what = naming.name(scene.things, thing) or "biggest object"
   others = [t for t in scene.things if t is not thing]
-  true = any(text.lies(w, t, thing, 1.0) for t in others for w in words)
+  true = any(naming.lies(w, t, thing, 1.0) for t in others for w in words)
   phrase = _either(words)
   return Answer(
     f"Is anything {phrase} the {what}?",
-    "Yes." if true else "No.",
+    yes_or_no(true),
     f"{'Yes, something' if true else 'No, nothing'} is {phrase} the {what}.",
   )

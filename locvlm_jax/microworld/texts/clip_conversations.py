@@ -3,38 +3,48 @@
 import re
 from collections.abc import Callable
 
-from locvlm_jax.microworld import answers, conversations
-from locvlm_jax.microworld import captions as text
-from locvlm_jax.microworld.answers import Answer
-from locvlm_jax.microworld.captions import Rng, Turn
 from locvlm_jax.microworld.scene import Clip, Thing
+from locvlm_jax.microworld.texts import naming, questions
+from locvlm_jax.microworld.texts.wording import (
+  NUMBERS,
+  Answer,
+  Rng,
+  distinct,
+  join,
+  pick,
+  sentence,
+  shuffled,
+  yes_or_no,
+)
+from locvlm_jax.text.prompts import Turn
 
 
 def conversation(clip: Clip, rng: Rng) -> list[Turn]:
-  """4-6 turns about a video: what moves, how many, which colour, presence."""
-  found = answers.distinct(
-    int(rng.integers(4, 7)), lambda: text.pick(rng, _CLIP_KINDS)(clip, rng)
+  """Makes 4-6 turns about a video: what moves, how many, colors, presence."""
+  found = distinct(
+    int(rng.integers(4, 7)), lambda: pick(rng, _KINDS)(clip, rng)
   )
   return [
-    (re.sub("picture|image", "video", question), text.pick(rng, (short, full)))
+    (re.sub("picture|image", "video", question), pick(rng, (short, full)))
     for question, short, full in found
   ]
 
 
 def _movers(clip: Clip) -> list[Thing]:
+  """Lists the things that move."""
   return [
     t for t, m in zip(clip.frames[0].things, clip.moving, strict=True) if m
   ]
 
 
 def _what_moves(clip: Clip, rng: Rng) -> Answer:
-  question = text.pick(
+  question = pick(
     rng, ("What moves?", "What is moving?", "Which object moves?")
   )
-  labels = [f"the {text.label(t)}" for t in text.shuffled(rng, _movers(clip))]
-  who = text.join(labels) if labels else "nothing"
+  labels = [f"the {naming.label(t)}" for t in shuffled(rng, _movers(clip))]
+  who = join(labels) if labels else "nothing"
   verb = "move" if len(labels) > 1 else "moves"
-  return Answer(question, text.sentence(who), text.sentence(f"{who} {verb}"))
+  return Answer(question, sentence(who), sentence(f"{who} {verb}"))
 
 
 def _how_many_move(clip: Clip, rng: Rng) -> Answer:
@@ -43,8 +53,8 @@ def _how_many_move(clip: Clip, rng: Rng) -> Answer:
   verb = "object moves" if number == 1 else "objects move"
   return Answer(
     "How many objects move?",
-    text.sentence(text.NUMBERS[number]),
-    text.sentence(f"{text.NUMBERS[number]} {verb}"),
+    sentence(NUMBERS[number]),
+    sentence(f"{NUMBERS[number]} {verb}"),
   )
 
 
@@ -55,40 +65,41 @@ def _does_move(clip: Clip, rng: Rng) -> Answer:
   full = (
     f"Yes, the {what} moves." if moves else f"No, the {what} does not move."
   )
-  return Answer(f"Does the {what} move?", "Yes." if moves else "No.", full)
+  return Answer(f"Does the {what} move?", yes_or_no(moves), full)
 
 
-def _mover_colour(clip: Clip, rng: Rng) -> Answer | None:
+def _mover_color(clip: Clip, rng: Rng) -> Answer | None:
   del rng
   movers = _movers(clip)
   if len(movers) != 1:
     return None
-  colour = movers[0].colour
+  color = movers[0].color
   return Answer(
     "What color is the moving object?",
-    text.sentence(colour),
-    text.sentence(f"the moving object is {colour}"),
+    sentence(color),
+    sentence(f"the moving object is {color}"),
   )
 
 
 def _in_first_frame(kind: Callable) -> Callable:
+  """Makes a kind of question about a scene one about a video's first frame."""
   return lambda clip, rng: kind(clip.frames[0], rng)
 
 
-_CLIP_KINDS = (
+_KINDS = (
   _what_moves,
   _what_moves,
   _how_many_move,
   _does_move,
   _does_move,
-  _mover_colour,
+  _mover_color,
 ) + tuple(
   _in_first_frame(k)
   for k in (
-    conversations.what_objects,
-    conversations.colour,
-    conversations.how_many,
-    conversations.presence,
-    conversations.coloured_presence,
+    questions.what_objects,
+    questions.what_color,
+    questions.how_many,
+    questions.presence,
+    questions.colored_presence,
   )
 )
