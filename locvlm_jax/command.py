@@ -1,6 +1,5 @@
 """How every command starts and ends: flags, one-line errors, exit codes."""
 
-import json
 import logging
 import os
 import sys
@@ -11,8 +10,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from locvlm_jax import errors
-
-CONFIG = 78
+from locvlm_jax.config import Config, freeze
 
 CONFIG = config_flags.DEFINE_config_file(
   "config", None, "The config file, with its words after a colon.",
@@ -32,15 +30,20 @@ def workdir() -> str:
   return os.path.abspath(WORKDIR.value)
 
 
-def config() -> dict:
-  """The resolved config as plain data.
+def config(**changes: object) -> Config:
+  """Reads the config of the flags.
+
+  Args:
+    changes: fields that other flags set, as in `init={"llm": DIR}`.
 
   Raises:
     ValueError: no --config, or a field that the command line has to set.
   """
   if CONFIG.value is None:
     raise ValueError("--config is missing, for example configs/micro.py:tiny.")
-  return json.loads(CONFIG.value.to_json_best_effort())
+  fields = CONFIG.value.copy_and_resolve_references()
+  fields.update(changes)
+  return freeze(fields)
 
 
 def fail(message: str, code: int):
@@ -73,6 +76,8 @@ def run(
 def _parse(argv: list[str]) -> list[str]:
   try:
     return flags.FLAGS(argv)
+  except SystemExit:  # after --help, which absl ends with exit code 1
+    sys.exit(0)
   except (
     OSError,
     AttributeError,

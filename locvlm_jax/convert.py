@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from locvlm_jax import command
+from locvlm_jax.config import completed, freeze, plain
 
 _INPUT = flags.DEFINE_string("input", None, "What to convert; see above.")
 _OUTPUT = flags.DEFINE_string("output", None, "The directory to write.")
@@ -140,17 +141,17 @@ def _run(workdir: str) -> Source:
   from locvlm_jax.weights import checkpoints, lora_merge
 
   params, info = checkpoints.open_params(workdir)
-  config = assemble.completed(info["config"])
+  config = freeze(completed(info["config"]))
   origin = {
-    "stage": config["stage"],
+    "stage": config.stage,
     "step": info["next_step"],
-    "config": config,
+    "config": plain(config),
     "versions": provenance.versions(),
   }
   shape = assemble.model(config).config
   if shape.lora.rank:
     params = lora_merge.merge(params, shape.lora.scale)
-  return Source(params, shape, config["tokenizer"], origin)
+  return Source(params, shape, config.tokenizer, origin)
 
 
 def _llava(directory: str) -> Source:
@@ -205,18 +206,17 @@ def _to_ours() -> Mapping[str, Any]:
   from locvlm_jax.parallel import sharding
   from locvlm_jax.weights import checkpoints, initial
 
-  config = command.config()
-  config["init"].update(_named())
+  config = command.config(init=_named())
   checks.check(config)
-  if not any(config["init"].values()):
+  if not any(config.init.values()):
     raise ValueError("--input is missing, and config.init names no weights.")
   params = initial.initial_params(
-    config, assemble.model(config), sharding.make_mesh(config["mesh"])
+    config, assemble.model(config), sharding.make_mesh(dict(config.mesh))
   )
-  trainable, frozen = params_lib.split(params, config["trainable"])
+  trainable, frozen = params_lib.split(params, config.trainable)
   saved = checkpoints.Checkpoints(checkpoints.checkpoint_dir(_OUTPUT.value))
   items = {"params": {"trainable": trainable, "frozen": frozen}}
-  saved.save(0, items, {"next_step": 0, "config": config}, last=True)
+  saved.save(0, items, {"next_step": 0, "config": plain(config)}, last=True)
   saved.close()
   return params
 

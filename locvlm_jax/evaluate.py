@@ -39,11 +39,10 @@ def main(argv: list[str]) -> None:
   if _TABLE.value is not None:
     print(paper.table(_TABLE.value, command.workdir()))
     return
-  config = command.config()
-  for name, flag in (("samples", _SAMPLES), ("seeds", _SEEDS)):
-    if flag.value is not None:
-      config["eval"][name] = flag.value
-  names = _TASKS.value or config["eval"]["tasks"]
+  flags_ = {"samples": _SAMPLES.value, "seeds": _SEEDS.value}
+  given = {name: value for name, value in flags_.items() if value is not None}
+  config = command.config(eval=given)
+  names = _TASKS.value or config.eval.tasks
   session.evaluate(config, command.workdir(), names, _LLAVA.value)
 
 

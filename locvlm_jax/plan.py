@@ -14,8 +14,6 @@ an environment of their own: pip install 'locvlm_jax[plan]' (2 GB).
 from absl import flags
 
 from locvlm_jax import command
-from locvlm_jax.perf import machines
-from locvlm_jax.training import planning
 
 _TOPOLOGY = flags.DEFINE_string("topology", None, "The machine; see above.")
 _JSON = flags.DEFINE_string("json", None, "Also write the results here.")
@@ -26,8 +24,11 @@ _HLO = flags.DEFINE_string("hlo", None, "Write the compiled program here.")
 def main(argv: list[str]) -> None:
   """A table for each program; the fastest that fits, with --search."""
   del argv
-  machines.prepare()
+  from locvlm_jax.perf import machines
+
+  machines.prepare()  # before anything asks for a device
   from locvlm_jax import checks, files
+  from locvlm_jax.training import planning
 
   config = command.config()
   checks.check(config)
@@ -35,7 +36,7 @@ def main(argv: list[str]) -> None:
   if _SEARCH.value:
     results = planning.search(config, target)
   else:
-    results = planning.plan(config, target, _HLO.value)
+    results = planning.plan(config, target, hlo_file=_HLO.value)
     print(planning.table(results))
   if _JSON.value:
     files.write_json(_JSON.value, results)

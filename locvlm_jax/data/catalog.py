@@ -3,7 +3,8 @@
 import functools
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
 
 from locvlm_jax import errors
 from locvlm_jax.data import leakage
@@ -52,8 +53,8 @@ BENCHMARKS = {
 }  # fmt: skip
 
 
-def open_source(name: str, data: Mapping) -> Source:
-  """The source `name` of `config.data` or `config.eval`."""
+def open_source(name: str, data: Any) -> Source:
+  """Opens the source `name` of `config.data` or `config.eval`."""
   if name in BENCHMARKS:
     return _open_benchmark(name, data[name])
   source, images = SOURCES[name]
@@ -62,7 +63,7 @@ def open_source(name: str, data: Mapping) -> Source:
   return source(data[name], data[images])
 
 
-def _open_benchmark(name: str, files: Mapping):
+def _open_benchmark(name: str, files: Any):
   source, fields = BENCHMARKS[name]
   for field in fields:
     if not files[field] and field != "answers":
@@ -71,43 +72,56 @@ def _open_benchmark(name: str, files: Mapping):
   return source(*(files[field] for field in fields))
 
 
-def benchmark_files(evaluation: Mapping) -> list[str]:
-  """The files of questions that `config.eval` names; folders hold no COCO."""
-  paths = [evaluation[name]["questions"] for name in BENCHMARKS]
+def benchmark_files(evaluation: Any) -> list[str]:
+  """Names the files of questions in `config.eval`; folders hold no COCO."""
+  paths = [evaluation[name].questions for name in BENCHMARKS]
   return [p for p in paths if p and not os.path.isdir(p)]
 
 
-def open_sources(data: Mapping) -> dict[str, Source]:
-  """Opens each source that `data.mixture` gives a positive weight.
+def used(data: Any) -> list[str]:
+  """Names the sources that `data.mixture` gives a positive weight.
 
-  Records about images of the files in `data.exclude` are left out.
+  Their order is that of SOURCES: which example is which depends on it.
+  """
+  return [name for name in SOURCES if data.mixture.get(name, 0.0) > 0]
+
+
+def open_sources(
+  data: Any,
+  *,
+  files: Any = None,
+  names: Sequence[str] = (),
+  exclude: Sequence[str] = (),
+) -> dict[str, Source]:
+  """Opens the sources that a run trains on.
 
   Args:
     data: `config.data`.
+    files: what names their annotations and folders; default: `data`.
+    names: of the sources; default: those that have a positive weight.
+    exclude: files whose images are left out.
 
   Raises:
     DataError: a file is missing or malformed, or nothing is left.
   """
-  names = [n for n, weight in data["mixture"].items() if weight > 0]
-  if not names:
+  if not (names := names or used(data)):
     raise errors.DataError("data.mixture: no source has a positive weight.")
-  sources = {n: open_source(n, data) for n in names}
-  if data["object_captions"] and "instances" in sources:
+  sources = {n: open_source(n, files or data) for n in names}
+  if data.object_captions and "instances" in sources:
     sources["instances"] = object_captions.captioned(
-      sources["instances"], data["object_captions"]
+      sources["instances"], data.object_captions
     )
-  if data["per_object"] and "instances" in sources:
+  if data.per_object and "instances" in sources:
     sources["instances"] = sources["instances"].per_object()
-  return leakage.exclude(sources, data["exclude"])
+  return leakage.exclude(sources, exclude)
 
 
-def hashes(data: Mapping) -> dict[str, str]:
-  """The hash of each annotation file that `config.data` trains on.
+def hashes(data: Any) -> dict[str, str]:
+  """Hashes each annotation file that `config.data` trains on.
 
   A path that is a directory counts by the names and sizes of its files.
   """
-  names = [n for n, weight in data["mixture"].items() if weight > 0]
-  return {n: _hash(data[n]) for n in names if data[n]}
+  return {name: _hash(data[name]) for name in used(data) if data[name]}
 
 
 def _hash(path: str) -> str:

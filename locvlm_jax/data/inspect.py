@@ -22,28 +22,28 @@ def main(argv: list[str]) -> None:
   from PIL import Image
 
   from locvlm_jax import assemble, checks
-  from locvlm_jax.data import catalog, stream
   from locvlm_jax.data import rows as rows_lib
+  from locvlm_jax.data import stream
   from locvlm_jax.text import coords
 
-  config = assemble.with_exclusions(command.config())
+  config = command.config()
   checks.check(config)
-  data = config["data"]
-  sources = catalog.open_sources(data)
+  data = config.data
+  sources = assemble.training_sources(config)
   text = assemble.load_tokenizer(config)
   spec = assemble.row_spec(config, text, sources)
   make_row = rows_lib.RowMaker(spec)
   rows = stream.train_iterator(
     sources,
-    data["mixture"],
+    dict(data.mixture),
     make_row,
     batch_size=1,
-    seed=config["seed"],
+    seed=config.seed,
     threads=0,
-    mix_by=data["mix_by"],
+    mix_by=data.mix_by,
   )
   os.makedirs(_OUT.value, exist_ok=True)
-  form = coords.Coords(**config["coords"])
+  form = coords.Coords(**config.coords)
   for number, row in zip(range(_ROWS.value), rows, strict=False):
     row = {name: value[0] for name, value in row.items()}
     shown = marked(row, text, sys.stdout.isatty())

@@ -18,6 +18,7 @@ import dataclasses
 import functools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import grain
 import numpy as np
@@ -119,7 +120,7 @@ def _epochs(sources, mixture, seed) -> grain.MapDataset:
 
 def record_ids(
   sources: Mapping[str, Source],
-  mixture: Mapping[str, float],
+  mixture: Any,
   mix_by: str,
   seed: int,
   examples: Sequence[int],
@@ -132,7 +133,7 @@ def record_ids(
 
 def train_iterator(
   sources: Mapping[str, Source],
-  mixture: Mapping[str, float],
+  mixture: Any,
   make_row: rows_lib.RowMaker,
   *,
   batch_size: int,

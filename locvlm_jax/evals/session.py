@@ -18,11 +18,12 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 import jax
 
 from locvlm_jax import assemble, checks, errors, files, provenance
+from locvlm_jax.config import Config, plain
 from locvlm_jax.evals import predictions
 from locvlm_jax.evals.tasks import EVALS
 from locvlm_jax.evals.tasks import task as task_lib
@@ -31,21 +32,49 @@ from locvlm_jax.inference.question import Question
 from locvlm_jax.parallel import hosts, sharding
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Request:
+  """What is asked of a model, and how it answers.
+
+  Attributes:
+    files: what names the annotations: `config.eval`, or `config.data`.
+    decoding: how answers are decoded; its seed is the first of `seeds`.
+    batch_size: questions at a time.
+    samples: questions a task; 0: all.
+    seeds: repetitions, each with a seed of its own.
+  """
+
+  files: Any
+  decoding: predictor.Decoding
+  batch_size: int
+  samples: int = 0
+  seeds: int = 1
+
+  @classmethod
+  def of(cls, config: Config) -> "Request":
+    """Reads what `config.eval` asks for."""
+    e = config.eval
+    decoding = predictor.Decoding.of(e)
+    return cls(e, decoding, e.batch_size, e.samples, e.seeds)
+
+
 def ask(
-  config: Mapping,
+  config: Config,
   tasks: Sequence[task_lib.Task],
   workdir: str,
   out: str,
   llava: str = "",
+  request: Request | None = None,
 ) -> tuple[dict[str, float], dict]:
   """Parameters, questions, answers, scores.
 
   Args:
-    config: the resolved config as plain data.
+    config: all of it.
     tasks: what is asked.
     workdir: where a run has left its parameters.
     out: the folder for the answers.
     llava: a Hugging Face Llava directory to take the parameters from instead.
+    request: default: that of `config.eval`.
 
   Returns:
     ({"task.metric": value}, the mean over `eval.seeds`; with several, also
@@ -53,34 +82,40 @@ def ask(
   """
   checks.check(config)
   os.makedirs(out, exist_ok=True)
-  with hosts.Watch(config["faults"]) as watch:
-    watch.meet()
-    watch.at(0, "compare hosts")
-    watch.agree("run", provenance.facts(config))
-    return _ask(config, tasks, workdir, out, llava, watch)
+  request = request or Request.of(config)
+  with hosts.Watch(config.faults) as watch:
+    watch.connect()
+    watch.enter(0, "compare hosts")
+    watch.compare("run", provenance.facts(config))
+    return _ask(config, request, tasks, workdir, out, llava, watch)
 
 
-def _ask(config, tasks, workdir, out, llava, watch):
-  watch.at(0, "restore")
-  first = config["eval"]["seed"]
+def _ask(config, request: Request, tasks, workdir, out, llava, watch):
+  watch.enter(0, "restore")
+  first = request.decoding.seed
   questions = {
-    (task, seed): _questions(config, task, seed)
-    for seed in range(first, first + config["eval"]["seeds"])
+    (task, seed): assemble.questions(
+      config, task, seed=seed, samples=request.samples, files=request.files
+    )
+    for seed in range(first, first + request.seeds)
     for task in tasks
   }
-  mesh = sharding.make_mesh(config["mesh"])
+  mesh = sharding.make_mesh(dict(config.mesh))
   with jax.set_mesh(mesh):
-    answerer = predictor.Predictor.load(config, mesh, workdir, llava)
-    manifest = _manifest(config, answerer.origin, questions)
-    asked = [x for examples in questions.values() for x in examples]
-    answerer = answerer.with_features(asked, lambda n: watch.at(n, "features"))
-    scores = _scores(answerer, questions, out, manifest, watch)
+    answering = predictor.Predictor.load(config, mesh, workdir, llava)
+    manifest = _manifest(config, answering.origin, questions)
+    answering = dataclasses.replace(
+      answering, decoding=request.decoding
+    ).with_features(
+      [x for examples in questions.values() for x in examples],
+      config.video.cache,
+      config.data.threads,
+      lambda number: watch.enter(number, "features"),
+    )
+    scores = _scores(
+      answering, questions, out, manifest, watch, request.batch_size
+    )
   return _over_seeds(scores), manifest
-
-
-def _questions(config: Mapping, task: task_lib.Task, seed: int) -> list:
-  changed = {**config, "eval": {**config["eval"], "seed": seed}}
-  return assemble.questions(changed, task)
 
 
 def _manifest(config, origin, questions) -> dict:
@@ -94,13 +129,15 @@ def _manifest(config, origin, questions) -> dict:
   hashes = {k: hashlib.sha256(v.encode()).hexdigest() for k, v in texts.items()}
   return {
     "origin": origin,
-    "config": config,
+    "config": plain(config),
     "versions": provenance.versions(),
     "questions": hashes,
   }
 
 
-def _scores(answerer, questions, out, manifest, watch) -> dict:
+def _scores(
+  answering, questions, out, manifest, watch, batch_size: int
+) -> dict:
   """{(task's name, seed): metrics}; answers of an interrupted run are kept."""
   scores, done = {}, _resume(out, manifest)
   with _open(os.path.join(out, "predictions.jsonl"), "a") as file:
@@ -108,8 +145,8 @@ def _scores(answerer, questions, out, manifest, watch) -> dict:
       scores[task.name, seed] = found = ask_task(
         task,
         examples,
-        _stoppable(answerer.with_seed(seed), watch),
-        batch_size=answerer.config["eval"]["batch_size"],
+        _stoppable(answering.decoded(seed=seed), watch),
+        batch_size=batch_size,
         seed=seed,
         done=done.get(f"{task.name}, seed {seed}"),
         out=file,
@@ -167,14 +204,14 @@ def _stoppable(answer, watch):
 
   def stoppable(examples):
     batch = next(batches)
-    if watch.stops_before(batch):
+    if watch.stop_requested(batch):
       raise errors.Preempted(
         f"preempted after {batch - 1} batches; run the same command again."
       )
     # The first ones compile, each length of prompts its own program.
-    watch.at(batch, "answer")
+    watch.enter(batch, "answer")
     answers = answer(examples)
-    watch.at(batch, "score")
+    watch.enter(batch, "score")
     return answers
 
   return stoppable
@@ -245,12 +282,12 @@ def _progress(name: str, done: int, total: int, seconds: float) -> str:
 
 
 def evaluate(
-  config: Mapping, workdir: str, names: Sequence[str], llava: str = ""
+  config: Config, workdir: str, names: Sequence[str], llava: str = ""
 ) -> dict[str, float]:
   """Parameters, questions, answers, scores.
 
   Args:
-    config: the resolved config as plain data.
+    config: all of it.
     workdir: absolute path; where the parameters are and the results go.
     names: tasks, of `EVALS`.
     llava: a Hugging Face Llava directory to take the parameters from.

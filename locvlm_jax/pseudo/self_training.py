@@ -14,12 +14,15 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
+from locvlm_jax.config import Config, plain
 from locvlm_jax.data import objectives
 from locvlm_jax.data.records import Object, Record, Source
 from locvlm_jax.evals import session
+from locvlm_jax.evals.scorers.metrics import Unit, Units
 from locvlm_jax.evals.selection import shuffled, take, transform_of
+from locvlm_jax.inference import predictor
 from locvlm_jax.inference.question import Question
 from locvlm_jax.parallel import hosts
 from locvlm_jax.text import coords as coords_lib
@@ -39,9 +42,10 @@ class Captioning:
     settings: `config.pseudo`.
   """
 
-  settings: Mapping
+  settings: Any
   name: str = "self_training"
   source: str = "instances"
+  units: ClassVar[Units] = dict.fromkeys((*FILTERS, "kept"), Unit.COUNT)
 
   def examples(
     self,
@@ -84,8 +88,8 @@ class Captioning:
     caption = " ".join(
       form.replace("{answer}", said).replace("{obj}", name).split()
     )
-    reasons = faults(said, caption, name, self.settings["max_words"])
-    found = [r for r in reasons if r in self.settings["filters"]]
+    reasons = faults(said, caption, name, self.settings.max_words)
+    found = [r for r in reasons if r in self.settings.filters]
     return {"caption": caption, "left_out": found[0] if found else ""}
 
   def score(
@@ -121,7 +125,7 @@ def faults(said: str, caption: str, name: str, max_words: int) -> Iterator[str]:
     yield "repeating"
 
 
-def write(config: Mapping, workdir: str, out: str, llava: str = "") -> dict:
+def write(config: Config, workdir: str, out: str, llava: str = "") -> dict:
   """Asks the model and writes the captions; all processes have to call.
 
   Interrupted, the same call goes on: the answers so far are in OUT.answers/.
@@ -138,21 +142,21 @@ def write(config: Mapping, workdir: str, out: str, llava: str = "") -> dict:
   Raises:
     ValueError: `config.pseudo` has no question, or an unknown filter.
   """
-  check(config["pseudo"])
-  task, folder = Captioning(config["pseudo"]), out + ".answers"
+  check(config.pseudo)
+  task, folder = Captioning(config.pseudo), out + ".answers"
   counts, manifest = session.ask(
-    _asking(config), [task], workdir, folder, llava
+    config, [task], workdir, folder, llava, _request(config)
   )
   if not counts:
     raise ValueError(
-      f"{config['data']['instances']}: no object with an annotation id that is"
+      f"{config.data.instances}: no object with an annotation id that is"
       " alone in its category."
     )
-  info = {"origin": manifest["origin"], "settings": config["pseudo"]}
+  info = {"origin": manifest["origin"], "settings": plain(config.pseudo)}
   if not hosts.is_first():
     return info
   rows = _read(os.path.join(folder, "predictions.jsonl"))
-  if "ambiguous" in config["pseudo"]["filters"]:
+  if "ambiguous" in config.pseudo.filters:
     _mark_ambiguous(rows)
   rows.sort(key=lambda row: (row["truth"]["annotation_id"], row["id"]))
   kept = [_line(row, info) for row in rows if not row["result"]["left_out"]]
@@ -161,13 +165,13 @@ def write(config: Mapping, workdir: str, out: str, llava: str = "") -> dict:
   return {**info, "asked": len(rows), **dict(sorted(counts.items()))}
 
 
-def check(settings: Mapping) -> None:
+def check(settings: Any) -> None:
   """Refuses what `config.pseudo` can't mean.
 
   Raises:
     ValueError: says which field, and what is allowed.
   """
-  if unknown := set(settings["filters"]) - set(FILTERS):
+  if unknown := set(settings.filters) - set(FILTERS):
     raise ValueError(f"pseudo.filters: {min(unknown)!r} is not in {FILTERS}.")
   if not any(settings[kind] for kind in KINDS):
     raise ValueError("pseudo: neither plain nor relational has a question.")
@@ -179,17 +183,16 @@ def check(settings: Mapping) -> None:
       )
 
 
-def _asking(config: Mapping) -> dict:
-  """The config whose evaluation asks about the training images."""
-  data, number = config["data"], config["pseudo"]["samples"]
-  changed = {
-    "instances": data["instances"],
-    "images": data["images"],
-    "samples": number,
-    "seeds": 1,
-    "constrained": False,
-  }
-  return {**config, "eval": {**config["eval"], **changed}}
+def _request(config: Config) -> session.Request:
+  """Asks about the training images, once, in the model's own words."""
+  return session.Request(
+    files=config.data,
+    decoding=dataclasses.replace(
+      predictor.Decoding.of(config.eval), constrained=False
+    ),
+    batch_size=config.eval.batch_size,
+    samples=config.pseudo.samples,
+  )
 
 
 def _read(path: str) -> list[dict]:

@@ -5,7 +5,8 @@ vision, adapter, splice, attention, mlp, head, loss, optimizer.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -25,11 +26,11 @@ class Traced:
   """
 
   def __init__(
-    self, train_step: Callable, profile: Mapping, directory: str, start: int
+    self, train_step: Callable, profile: Any, directory: str, start: int
   ):
     self._train_step, self._profile = train_step, profile
     self._directory, self._step = directory, start
-    self._first, self._last = profile["steps"]
+    self._first, self._last = profile.steps
 
   def __call__(self, state, batch):
     self._step += 1
@@ -44,7 +45,7 @@ class Traced:
 
   def _begin(self, state, batch) -> None:
     os.makedirs(self._directory, exist_ok=True)
-    if self._profile["hlo"]:
+    if self._profile.hlo:
       # A second compilation: the one that runs can't be asked for its text.
       compiled = self._train_step.lower(state, batch).compile()
       with open(self._file("hlo.txt"), "w", encoding="utf-8") as f:
@@ -55,7 +56,7 @@ class Traced:
 
   def _end(self) -> None:
     jax.profiler.stop_trace()
-    if self._profile["memory"]:
+    if self._profile.memory:
       jax.profiler.save_device_memory_profile(self._file("memory.prof"))
     print(f"trace of steps {self._first} to {self._last}: {self._directory}")
 
@@ -64,9 +65,9 @@ class Traced:
 
 
 def traced(
-  train_step: Callable, profile: Mapping, directory: str, start: int
+  train_step: Callable, profile: Any, directory: str, start: int
 ) -> Callable:
-  """`train_step`, traced where `config.profile.steps` names steps to come."""
-  if not profile["steps"] or start >= profile["steps"][0]:
+  """Wraps `train_step` so that the steps of `config.profile` are traced."""
+  if not profile.steps or start >= profile.steps[0]:
     return train_step
   return Traced(train_step, profile, directory, start)

@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from locvlm_jax.config import Config
 from locvlm_jax.models import locvlm
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
@@ -14,25 +16,23 @@ from locvlm_jax.weights import stored as stored_lib
 
 
 def initial_params(
-  config: Mapping, m: locvlm.LocVLM, mesh: jax.sharding.Mesh
+  config: Config, m: locvlm.LocVLM, mesh: jax.sharding.Mesh
 ) -> params_lib.Flat:
   """Parameters on the mesh: random where `config.init` names no weights.
 
   Trainable ones are float32, frozen ones bfloat16 unless the model computes
   in float32.
   """
-  trainable, _ = params_lib.split(
-    params_lib.param_shapes(m), config["trainable"]
-  )
-  frozen_dtype = jnp.dtype(config["model"]["dtype"])
+  trainable, _ = params_lib.split(params_lib.param_shapes(m), config.trainable)
+  frozen_dtype = jnp.dtype(config.model.dtype)
 
   def init(key):
     flat = params_lib.flatten(locvlm.init_params(m, key))
     return {p: _cast(v, p in trainable, frozen_dtype) for p, v in flat.items()}
 
   shardings = sharding.param_shardings(params_lib.param_shapes(m), mesh)
-  key = jax.random.key(config["seed"])
-  stored = stored_params(config["init"], m.config)
+  key = jax.random.key(config.seed)
+  stored = stored_params(config.init, m.config)
   _check_frozen(stored, trainable, shardings)
   params = jax.jit(init, out_shardings=shardings)(key)
   for path, value in stored.items():
@@ -66,39 +66,39 @@ def check_shape(path: str, value, params: Mapping) -> None:
 
 
 def stored_params(
-  init: Mapping, wanted: locvlm.LocVLMConfig
+  init: Any, wanted: locvlm.LocVLMConfig
 ) -> Mapping[str, placement.Tensor | stored_lib.StoredArray]:
   """What `config.init` names, still on disk.
 
   Raises:
     ValueError: it is of another model than `wanted`.
   """
-  if init["checkpoint"]:
-    return checkpoints.open_params(init["checkpoint"])[0]
+  if init.checkpoint:
+    return checkpoints.open_params(init.checkpoint)[0]
   flat = {}
-  if init["llava"]:
+  if init.llava:
     flat, found = _open_llava(init)
-    _check_agree(found.vision, wanted.vision, "vision", init["llava"])
-    _check_agree(found.llm, wanted.llm, "llm", init["llava"])
-    if not huggingface.is_llava(init["llava"]):
+    _check_agree(found.vision, wanted.vision, "vision", init.llava)
+    _check_agree(found.llm, wanted.llm, "llm", init.llava)
+    if not huggingface.is_llava(init.llava):
       return flat
-  if init["vision"]:
+  if init.vision:
     layer = wanted.vision.feature_layer
-    tensors, found = huggingface.open_clip_vision(init["vision"], layer)
-    _check_agree(found, wanted.vision, "vision", init["vision"])
+    tensors, found = huggingface.open_clip_vision(init.vision, layer)
+    _check_agree(found, wanted.vision, "vision", init.vision)
     flat |= {f"vision/{path}": t for path, t in tensors.items()}
-  if init["llm"]:
-    tensors, found = huggingface.open_llama(init["llm"])
-    _check_agree(found, wanted.llm, "llm", init["llm"])
+  if init.llm:
+    tensors, found = huggingface.open_llama(init.llm)
+    _check_agree(found, wanted.llm, "llm", init.llm)
     flat |= {f"llm/{path}": t for path, t in tensors.items()}
   return flat
 
 
-def _open_llava(init: Mapping):
+def _open_llava(init: Any):
   """Of Hugging Face, or LLaVA's own with the tower and base it rests on."""
-  if huggingface.is_llava(init["llava"]):
-    return huggingface.open_llava(init["llava"])
-  return original.open_llava(init["llava"], init["vision"], init["llm"])
+  if huggingface.is_llava(init.llava):
+    return huggingface.open_llava(init.llava)
+  return original.open_llava(init.llava, init.vision, init.llm)
 
 
 def _check_agree(found, wanted, part: str, where: str) -> None:

@@ -11,6 +11,7 @@ from row_specs import row_spec
 
 from configs import locvlm_vid_b, locvlm_vid_b_plus, micro
 from locvlm_jax import errors
+from locvlm_jax.config import freeze
 from locvlm_jax.data import catalog, clips, objectives
 from locvlm_jax.data import rows as rows_lib
 from locvlm_jax.data import stream as stream_lib
@@ -179,11 +180,12 @@ def test_bad_tracks_are_named(change, message, tmp_path):
 def test_videos_of_evaluation_sets_are_left_out(root, tmp_path):
   path = tmp_path / "test_q.json"
   path.write_text('[{"video_name": "000000000003"}]')
-  data = micro.get_config("vid_b_plus").data.to_dict()
-  data |= {"exclude": (str(path),), "videos": f"{root}/videos"}
+  data = micro.get_config("vid_b_plus").data
+  data.videos = f"{root}/videos"
   for name in ("video_conversations", "tracks"):
     data[name] = f"{root}/annotations/videos_train.json"
-  for found in catalog.open_sources(data).values():
+  sources = catalog.open_sources(data, exclude=[str(path)])
+  for found in sources.values():
     names = [os.path.basename(record.image) for record in found]
     assert len(names) == 11 and "000000000003.gif" not in names
 
@@ -298,7 +300,7 @@ def test_tiny_presets_train(preset, root, tmp_path, monkeypatch):
   c.data.tracks = f"{root}/annotations/videos_train.json"
   c.data.sort_window = 0  # one length of rows, one program
   c.video.cache = str(tmp_path / "cache")
-  loop.train(json.loads(c.to_json()), str(tmp_path))
+  loop.train(freeze(c), str(tmp_path))
   rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
   assert [json.loads(row)["step"] for row in rows] == [1, 2]
   assert json.loads((tmp_path / "data.json").read_text())["skipped"] == {}

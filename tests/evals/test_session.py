@@ -6,6 +6,7 @@ import pytest
 from paths import ASSETS
 
 from configs import micro
+from locvlm_jax.config import Config, freeze
 from locvlm_jax.evals import session
 from locvlm_jax.inference import predictor
 from locvlm_jax.microworld import dataset
@@ -34,18 +35,18 @@ def asked(monkeypatch):
 
   def answer(self, examples):
     batches.append([x.id for x in examples])
-    seed = self.config["eval"]["seed"]
+    seed = self.decoding.seed
     return [f"[{len(x.id)},{seed},90,90]" for x in examples]
 
   monkeypatch.setattr(predictor.Predictor, "__call__", answer)
   return batches
 
 
-def _config(root, **change) -> dict:
+def _config(root, **change) -> Config:
   c = micro.get_config("stage2")
   c.root, c.tokenizer = root, str(BASE)
   c.eval.update(**{"samples": 6, "batch_size": 2} | change)
-  return json.loads(c.to_json())
+  return freeze(c)
 
 
 def _run(config, path):

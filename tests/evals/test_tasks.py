@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from locvlm_jax.data import boxes as boxes_lib
 from locvlm_jax.data.records import Object, Record
 from locvlm_jax.evals import predictions, session
-from locvlm_jax.evals.scorers import averages, wording
+from locvlm_jax.evals.scorers import wording
+from locvlm_jax.evals.scorers.metrics import known, mean
 from locvlm_jax.evals.selection import take, unique_boxes
 from locvlm_jax.evals.tasks import EVALS, counting, spatial
 from locvlm_jax.evals.tasks.benchmark import Benchmark
@@ -101,9 +102,7 @@ def test_contains_wants_whole_words():
 
 
 def test_mean_of_nothing_is_left_out():
-  assert averages.known(
-    {"a": averages.mean([]), "b": averages.mean([True])}
-  ) == {"b": 1}
+  assert known({"a": mean([]), "b": mean([True])}) == {"b": 1}
 
 
 # --- Scenes ---

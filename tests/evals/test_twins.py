@@ -3,11 +3,10 @@
 From files in the benchmark's own format through a tiny model to the table.
 """
 
-import json
-
 import pytest
 
 from configs import micro
+from locvlm_jax.config import Config, freeze
 from locvlm_jax.data import catalog
 from locvlm_jax.data.sources import questions
 from locvlm_jax.evals import paper, session
@@ -37,13 +36,13 @@ def root(tmp_path_factory):
   return str(path)
 
 
-def _config(root, words: str) -> dict:
+def _config(root, words: str) -> Config:
   c = micro.get_config(words)
   c.root = root
   c.optim.name = "adamw"
   c.steps = 1
   c.eval.update(samples=4, batch_size=4, max_new_tokens=2)
-  return json.loads(c.to_json())
+  return freeze(c)
 
 
 @pytest.mark.parametrize(
@@ -79,13 +78,13 @@ def test_the_paper_has_fourteen():
 
 def test_pope_is_balanced_and_absent_is_absent(root):
   config = _config(root, "stage2,tiny")
-  source = catalog.open_source("instances", config["eval"])
+  source = catalog.open_source("instances", config.eval)
   present = {
     r.image: {o.category for o in r.objects}
     for r in (source[i] for i in range(len(source)))
   }
   for kind in ("random", "popular", "adversarial"):
-    files = config["eval"][f"pope_{kind}"]
+    files = config.eval[f"pope_{kind}"]
     found = questions.Questions(f"pope_{kind}", *files.values())
     asked = [found[i] for i in range(len(found))]
     answers = [q.answers[0] for q in asked]

@@ -6,10 +6,12 @@ import pathlib
 import shutil
 
 import pytest
+from changed import changed
 from PIL import Image
 from zygote import run
 
 from configs import micro
+from locvlm_jax.config import Config
 from locvlm_jax.evals import session
 from locvlm_jax.microworld import dataset
 
@@ -30,14 +32,13 @@ def root(tmp_path_factory):
   return str(path)
 
 
-def config(words="vid_b", frames=4, **change) -> dict:
+def config(words="vid_b", frames=4, **change) -> Config:
   """Few frames and short answers."""
   c = micro.get_config(words)
   c.video.frames = frames
   c.eval.update(samples=0, batch_size=4, max_new_tokens=4)
-  with c.unlocked():
-    c.update_from_flattened_dict(change)
-  return json.loads(c.to_json())
+  c.root = change.pop("root", c.root)
+  return changed(c, **change)
 
 
 def rows(workdir) -> list[dict]:

@@ -2,17 +2,19 @@
 
 import glob
 import os
+import types
 
 import jax
 import jax.numpy as jnp
 import pytest
+from changed import changed
 
 from configs import base
 from locvlm_jax import checks
 from locvlm_jax.perf import trace_summary, xplane
 from locvlm_jax.training import tracing
 
-PROFILE = {"steps": (2, 3), "hlo": True, "memory": True}
+PROFILE = types.SimpleNamespace(steps=(2, 3), hlo=True, memory=True)
 
 
 @jax.jit
@@ -63,7 +65,7 @@ def test_the_program_and_the_memory_lie_beside_it(trace):
 
 
 def test_without_steps_nothing_is_wrapped():
-  off = {**PROFILE, "steps": ()}
+  off = types.SimpleNamespace(steps=())
   assert tracing.traced(train_step, off, "", 0) is train_step
   # A resumed run that is past them: no trace that never ends.
   assert tracing.traced(train_step, PROFILE, "", 2) is train_step
@@ -94,7 +96,6 @@ def test_a_folder_without_traces_is_named(tmp_path):
 
 @pytest.mark.parametrize("steps", [(3,), (0, 1), (2, 1), (1, 99)])
 def test_bad_steps_are_named(steps):
-  config = base.get_config("tiny").to_dict()
-  config["profile"]["steps"] = steps
+  config = changed(base.get_config("tiny"), **{"profile.steps": steps})
   with pytest.raises(ValueError, match=f"profile.steps=.{steps[0]}"):
     checks.check(config)

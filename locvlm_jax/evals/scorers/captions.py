@@ -9,6 +9,9 @@ COCO's captions (`tylin/coco-caption`, `lichengunc/refer:evaluation`).
 import shutil
 from collections.abc import Sequence
 
+from locvlm_jax.evals.scorers.metrics import Unit
+
+UNITS = {"meteor": Unit.PERCENT, "cider": Unit.PERCENT}
 _ADVICE = (
   "METEOR and CIDEr need a Java runtime and"
   " pip install 'locvlm_jax[meteor]' (104 MB)"

@@ -9,8 +9,15 @@ import collections
 from collections.abc import Mapping
 from typing import Any
 
-from locvlm_jax.evals.scorers import averages
+from locvlm_jax.evals.scorers.metrics import Unit, known, mean
 
+UNITS = {
+  **dict.fromkeys(
+    ("accuracy", "binary", "open", "consistency", "validity", "plausibility"),
+    Unit.PERCENT,
+  ),
+  "distribution": Unit.NUMBER,
+}
 Questions = Mapping[str, Mapping[str, Any]]
 
 
@@ -51,12 +58,12 @@ def scores(
     )
   right = {k: predictions[k] == q["answer"] for k, q in asked.items()}
   kinds = _by_kind(asked, right)
-  return averages.known(
+  return known(
     _percent(
       {
-        "accuracy": averages.mean(list(right.values())),
-        "binary": averages.mean(kinds["binary"]),
-        "open": averages.mean(kinds["open"]),
+        "accuracy": mean(list(right.values())),
+        "binary": mean(kinds["binary"]),
+        "open": mean(kinds["open"]),
         "consistency": _consistency(questions, predictions, right),
         "validity": _among("valid", asked, predictions, choices),
         "plausibility": _among("plausible", asked, predictions, choices),
@@ -88,8 +95,8 @@ def _consistency(questions, predictions, right) -> float | None:
       return None
     if right[k] and entailed:
       same = [predictions[e] == questions[e]["answer"] for e in entailed]
-      shares.append(averages.mean(same))
-  return averages.mean(shares)
+      shares.append(mean(same))
+  return mean(shares)
 
 
 def _among(which: str, asked, predictions, choices) -> float | None:
@@ -101,7 +108,7 @@ def _among(which: str, asked, predictions, choices) -> float | None:
   if choices is None:
     return None
   common = ("color", "material", "shape")
-  return averages.mean(
+  return mean(
     [
       predictions[k]
       in (common if "Common" in q["types"]["detailed"] else choices[k][which])

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 
-from locvlm_jax.evals.scorers import averages
+from locvlm_jax.evals.scorers.metrics import known, mean
 
 KEY = "LOCVLM_JUDGE_KEY"  # the environment variable with the service's key
 _TASK = (
@@ -82,9 +82,9 @@ def verdict(content: str) -> tuple[bool, float]:
 
 def scores(verdicts: Sequence[tuple[bool, float]]) -> dict[str, float]:
   """`judge_accuracy` and `judge_score`, over all answers."""
-  return averages.known(
+  return known(
     {
-      "judge_accuracy": averages.mean([match for match, _ in verdicts]),
-      "judge_score": averages.mean([score for _, score in verdicts]),
+      "judge_accuracy": mean([match for match, _ in verdicts]),
+      "judge_score": mean([score for _, score in verdicts]),
     }
   )

@@ -3,6 +3,11 @@
 from collections.abc import Sequence
 
 from locvlm_jax.evals.scorers import wording
+from locvlm_jax.evals.scorers.metrics import Unit
+
+UNITS = dict.fromkeys(
+  ("accuracy", "precision", "recall", "f1", "yes_ratio"), Unit.SHARE
+)
 
 
 def scores(said: Sequence[str], labels: Sequence[str]) -> dict[str, float]:

@@ -17,6 +17,9 @@ import collections
 import re
 from collections.abc import Sequence
 
+from locvlm_jax.evals.scorers.metrics import Unit
+
+UNITS = {"accuracy": Unit.PERCENT, "accuracy.*": Unit.PERCENT}
 _NUMBERS = {
   word: str(i)
   for i, word in enumerate(

@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from locvlm_jax.evals.scorers import (
-  averages,
   gqa_scores,
   pope,
   synonyms,
   vqa_accuracy,
   wording,
 )
+from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
 from locvlm_jax.evals.selection import shuffled, take
 from locvlm_jax.inference.question import Question
 from locvlm_jax.text import coords as coords_lib
@@ -63,21 +63,23 @@ def _open(examples: Sequence[Question], answers: Sequence[str]) -> Scores:
     )
     groups["match"].append(match)
     groups[f"match.{example.truth['kind']}"].append(match)
-  return {name: averages.mean(values) for name, values in groups.items()}
+  return {name: mean(values) for name, values in groups.items()}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Benchmark:
   """Metrics: those of `scores`; `num`, `missing`.
 
   Attributes:
     name: of `questions.READERS`.
     scores: the official score of examples and answers.
+    units: those of the metrics.
     short: a word or a phrase is wanted, and the question says so.
   """
 
   name: str
   scores: Callable[[Sequence[Question], Sequence[str]], Scores]
+  units: Units
   short: bool = False
 
   @property
@@ -117,7 +119,7 @@ class Benchmark:
     """The metrics named in the class's docstring."""
     metrics = self.scores(examples, answers) if examples else {}
     missing = max((e.truth.get("missing", 0) for e in examples), default=0)
-    return averages.known({**metrics, "num": len(examples), "missing": missing})
+    return known({**metrics, "num": len(examples), "missing": missing})
 
 
 def asked(question, suffix: str = "") -> Question:
@@ -131,11 +133,17 @@ def asked(question, suffix: str = "") -> Question:
   return Question(question.id, question.image, text, truth=truth)
 
 
+_SIZES = {"num": Unit.COUNT, "missing": Unit.COUNT}
+_VQAV2 = {
+  **vqa_accuracy.UNITS,
+  **{f"evalai.{name}": unit for name, unit in vqa_accuracy.UNITS.items()},
+}
+_OPEN = dict.fromkeys(("exact", "match", "match.*"), Unit.SHARE)
 BENCHMARKS = (
-  *(Benchmark(f"pope_{s}", _pope)
+  *(Benchmark(f"pope_{s}", _pope, pope.UNITS | _SIZES)
     for s in ("random", "popular", "adversarial")),
-  Benchmark("vqav2", _vqav2, short=True),
-  Benchmark("gqa", _gqa, short=True),
-  *(Benchmark(f"{s}_qa", _open)
+  Benchmark("vqav2", _vqav2, _VQAV2 | _SIZES, short=True),
+  Benchmark("gqa", _gqa, gqa_scores.UNITS | _SIZES, short=True),
+  *(Benchmark(f"{s}_qa", _open, _OPEN | _SIZES)
     for s in ("activitynet", "msvd", "msrvtt", "tgif")),
 )  # fmt: skip

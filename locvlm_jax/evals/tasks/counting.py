@@ -8,10 +8,11 @@ import dataclasses
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from locvlm_jax.data.records import Source
-from locvlm_jax.evals.scorers import averages, wording
+from locvlm_jax.evals.scorers import wording
+from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
 from locvlm_jax.evals.selection import shuffled, take
 from locvlm_jax.inference.question import Question
 from locvlm_jax.text import coords as coords_lib
@@ -35,6 +36,13 @@ class Counting:
 
   name: str = "counting"
   source: str = "instances"
+  units: ClassVar[Units] = {
+    "accuracy": Unit.SHARE,
+    "accuracy_several": Unit.SHARE,
+    "mean_error": Unit.NUMBER,
+    "no_number": Unit.COUNT,
+    "num": Unit.COUNT,
+  }
 
   def examples(
     self,
@@ -86,13 +94,11 @@ class Counting:
       for e, a in zip(examples, answers, strict=True)
     ]
     said = [(c, r["count"]) for c, r in rows if r["count"] is not None]
-    return averages.known(
+    return known(
       {
-        "accuracy": averages.mean([r["correct"] for _, r in rows]),
-        "accuracy_several": averages.mean(
-          [r["correct"] for c, r in rows if c > 1]
-        ),
-        "mean_error": averages.mean([float(abs(c - n)) for c, n in said]),
+        "accuracy": mean([r["correct"] for _, r in rows]),
+        "accuracy_several": mean([r["correct"] for c, r in rows if c > 1]),
+        "mean_error": mean([float(abs(c - n)) for c, n in said]),
         "no_number": len(rows) - len(said),
         "num": len(rows),
       }

@@ -13,11 +13,12 @@ that COCO lacks (`data/ade20k.py`).
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from locvlm_jax.data import objectives
 from locvlm_jax.data.records import Source
-from locvlm_jax.evals.scorers import averages, pope, wording
+from locvlm_jax.evals.scorers import pope, wording
+from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
 from locvlm_jax.evals.selection import shuffled, take, transform_of
 from locvlm_jax.inference.question import Question
 from locvlm_jax.text import coords as coords_lib
@@ -45,6 +46,15 @@ class Hallucination:
 
   name: str = "hallucination"
   source: str = "instances"
+  units: ClassVar[Units] = {
+    **pope.UNITS,
+    "yes_rate": Unit.SHARE,
+    "accuracy_absent": Unit.SHARE,
+    "num": Unit.COUNT,
+    "num_present": Unit.COUNT,
+    "num_absent": Unit.COUNT,
+    "unclear": Unit.COUNT,
+  }
   per_image: int = 2
   whole: bool = False
   question: str = prompts.PRESENCE[0]
@@ -119,10 +129,10 @@ class Hallucination:
     ]
     metrics = pope.scores(answers, labels) if rows else {}
     yes_rate = metrics.pop("yes_ratio", None)
-    return averages.known(
+    return known(
       metrics
       | {
-        "accuracy_absent": averages.mean(on_absent),
+        "accuracy_absent": mean(on_absent),
         "yes_rate": yes_rate,
         "num": len(rows),
         "num_present": labels.count("yes"),

@@ -7,11 +7,11 @@ exactly one instance in the image, as in training.
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from locvlm_jax.data import boxes as boxes_lib
 from locvlm_jax.data.records import Source
-from locvlm_jax.evals.scorers import averages
+from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
 from locvlm_jax.evals.selection import shuffled, take, unique_boxes
 from locvlm_jax.inference.question import Question
 from locvlm_jax.text import coords as coords_lib
@@ -32,6 +32,16 @@ class LocPred:
 
   name: str = "locpred"
   source: str = "instances"
+  units: ClassVar[Units] = {
+    "acc_iou50": Unit.SHARE,
+    "acc_iou75": Unit.SHARE,
+    "acc_in_box": Unit.SHARE,
+    "mean_iou": Unit.NUMBER,
+    "center_error": Unit.SIDE,
+    "parse_rate": Unit.SHARE,
+    "parse_failures": Unit.COUNT,
+    "num": Unit.COUNT,
+  }
 
   def examples(
     self,
@@ -104,16 +114,16 @@ class LocPred:
     ious = [r["iou"] for r in rows if "iou" in r]
     if ious:
       metrics = {
-        "acc_iou50": averages.mean([v >= 0.5 for v in ious]),
-        "acc_iou75": averages.mean([v >= 0.75 for v in ious]),
-        "mean_iou": averages.mean(ious),
+        "acc_iou50": mean([v >= 0.5 for v in ious]),
+        "acc_iou75": mean([v >= 0.75 for v in ious]),
+        "mean_iou": mean(ious),
       }
     else:
-      metrics = {"acc_in_box": averages.mean([r["correct"] for r in rows])}
-    return averages.known(
+      metrics = {"acc_in_box": mean([r["correct"] for r in rows])}
+    return known(
       metrics
       | {
-        "center_error": averages.mean([r["center_error"] for r in parsed]),
+        "center_error": mean([r["center_error"] for r in parsed]),
         "parse_rate": len(parsed) / len(rows) if rows else None,
         "parse_failures": len(rows) - len(parsed),
         "num": len(rows),

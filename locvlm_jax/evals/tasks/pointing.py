@@ -6,11 +6,11 @@ model was trained for; of an answer with a box, the centre counts.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from locvlm_jax.data import boxes as boxes_lib
 from locvlm_jax.data.records import Source
-from locvlm_jax.evals.scorers import averages
+from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
 from locvlm_jax.evals.selection import shuffled, take, unique_boxes
 from locvlm_jax.inference.question import Question
 from locvlm_jax.text import coords as coords_lib
@@ -27,6 +27,11 @@ class Pointing:
 
   name: str = "pointing"
   source: str = "instances"
+  units: ClassVar[Units] = {
+    "acc_in_box": Unit.SHARE,
+    "parse_rate": Unit.SHARE,
+    "num": Unit.COUNT,
+  }
 
   def examples(
     self,
@@ -80,10 +85,10 @@ class Pointing:
   ) -> dict[str, float]:
     """The metrics named in the class's docstring."""
     rows = [self.judge(e, a) for e, a in zip(examples, answers, strict=True)]
-    return averages.known(
+    return known(
       {
-        "acc_in_box": averages.mean([r["correct"] for r in rows]),
-        "parse_rate": averages.mean([r["location"] is not None for r in rows]),
+        "acc_in_box": mean([r["correct"] for r in rows]),
+        "parse_rate": mean([r["location"] is not None for r in rows]),
         "num": len(rows),
       }
     )

@@ -11,11 +11,12 @@ many questions as the benchmark has.
 import dataclasses
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from locvlm_jax.data.records import Source
-from locvlm_jax.evals.scorers import averages, captions
+from locvlm_jax.evals.scorers import captions
 from locvlm_jax.evals.scorers import wording as wording_lib
+from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
 from locvlm_jax.evals.selection import shuffled, take, transform_of
 from locvlm_jax.inference.question import Question
 from locvlm_jax.text import coords as coords_lib
@@ -33,6 +34,12 @@ class Region:
 
   name: str
   source: str
+  units: ClassVar[Units] = {
+    **captions.UNITS,
+    "exact": Unit.SHARE,
+    "num": Unit.COUNT,
+    "num_references": Unit.COUNT,
+  }
 
   def examples(
     self,
@@ -80,7 +87,7 @@ class Region:
     ]
     number = sum(len(e.truth["references"]) for e in examples)
     metrics = {
-      "exact": averages.mean(right),
+      "exact": mean(right),
       "num": len(right),
       "num_references": number,
     }
@@ -89,4 +96,4 @@ class Region:
       metrics |= captions.scores(answers, wanted)
     elif right:
       print(f"{self.name} without METEOR: {lacks}", file=sys.stderr, flush=True)
-    return averages.known(metrics)
+    return known(metrics)

@@ -7,11 +7,11 @@ dog" does not name the dog.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from locvlm_jax.data.records import Box, Source
-from locvlm_jax.evals.scorers import averages
 from locvlm_jax.evals.scorers import wording as wording_lib
+from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
 from locvlm_jax.evals.selection import shuffled, take, unique_boxes
 from locvlm_jax.inference.question import Question
 from locvlm_jax.text import coords as coords_lib
@@ -27,6 +27,7 @@ class RevLoc:
 
   name: str = "revloc"
   source: str = "instances"
+  units: ClassVar[Units] = {"accuracy": Unit.SHARE, "num": Unit.COUNT}
 
   def examples(
     self,
@@ -83,7 +84,7 @@ class RevLoc:
       self.judge(e, a)["correct"]
       for e, a in zip(examples, answers, strict=True)
     ]
-    return averages.known({"accuracy": averages.mean(right), "num": len(right)})
+    return known({"accuracy": mean(right), "num": len(right)})
 
 
 def _question(coords: coords_lib.Coords, box: Box) -> str:

@@ -21,13 +21,13 @@ more questions on a small set, but no in-context setting.
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from locvlm_jax.data.records import Box, Source
-from locvlm_jax.evals.scorers import averages
 from locvlm_jax.evals.scorers import wording as wording_lib
+from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
 from locvlm_jax.evals.selection import shuffled, take, unique_boxes
 from locvlm_jax.inference.question import Question
 from locvlm_jax.text import coords as coords_lib
@@ -53,6 +53,14 @@ class Sides:
 
   name: str = "spatial"
   source: str = "instances"
+  units: ClassVar[Units] = {
+    **dict.fromkeys(
+      ("*.all", "*.left", "*.right", "*.above", "*.below"), Unit.SHARE
+    ),
+    **dict.fromkeys(
+      ("num", "*.num", "*.no_keyword", "*.both_keywords"), Unit.COUNT
+    ),
+  }
 
   def judge(self, example: Question, answer: str) -> dict[str, Any]:
     """`correct`, `said` (the keywords of the axis that the answer has)."""
@@ -73,7 +81,7 @@ class Sides:
       part = [(t, r) for t, r in rows if t["setting"] == setting]
       if part:
         metrics |= {f"{setting}.{k}": v for k, v in _table(part).items()}
-    return averages.known(metrics)
+    return known(metrics)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +140,7 @@ def _table(rows: list[tuple[dict, dict]]) -> dict[str, float | int | None]:
   """The metrics of one setting."""
   said = [len(r["said"]) for _, r in rows]
   metrics = {
-    "all": averages.mean([r["correct"] for _, r in rows]),
+    "all": mean([r["correct"] for _, r in rows]),
     "num": len(rows),
     "no_keyword": said.count(0),
     "both_keywords": said.count(2),
@@ -140,11 +148,9 @@ def _table(rows: list[tuple[dict, dict]]) -> dict[str, float | int | None]:
   for axis, (low, high, _) in AXES.items():
     right = [(t["label"], r["correct"]) for t, r in rows if t["axis"] == axis]
     metrics[f"{axis}.num"] = len(right) or None
-    metrics[f"{axis}.all"] = averages.mean([c for _, c in right])
+    metrics[f"{axis}.all"] = mean([c for _, c in right])
     for word in (low, high):
-      metrics[f"{axis}.{word}"] = averages.mean(
-        [c for w, c in right if w == word]
-      )
+      metrics[f"{axis}.{word}"] = mean([c for w, c in right if w == word])
   return metrics
 
 

@@ -10,10 +10,11 @@ asked without the turns before it. After lower-casing and stripping punctuation
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from locvlm_jax.data.records import Source
-from locvlm_jax.evals.scorers import averages, wording
+from locvlm_jax.evals.scorers import wording
+from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
 from locvlm_jax.evals.selection import shuffled, take
 from locvlm_jax.inference.question import Question
 from locvlm_jax.text import coords as coords_lib
@@ -29,6 +30,11 @@ class Vqa:
 
   name: str = "vqa"
   source: str = "conversations"
+  units: ClassVar[Units] = {
+    "accuracy": Unit.SHARE,
+    "accuracy_contained": Unit.SHARE,
+    "num": Unit.COUNT,
+  }
   max_words: int = 3
 
   def examples(
@@ -74,10 +80,10 @@ class Vqa:
   ) -> dict[str, float]:
     """The metrics named in the class's docstring."""
     rows = [self.judge(e, a) for e, a in zip(examples, answers, strict=True)]
-    return averages.known(
+    return known(
       {
-        "accuracy": averages.mean([r["correct"] for r in rows]),
-        "accuracy_contained": averages.mean([r["contained"] for r in rows]),
+        "accuracy": mean([r["correct"] for r in rows]),
+        "accuracy_contained": mean([r["contained"] for r in rows]),
         "num": len(rows),
       }
     )
