@@ -8,16 +8,17 @@ XProf shows the same traces as pictures: `xprof --logdir DIR`.
 from absl import flags
 
 from locvlm_jax import command
-from locvlm_jax.perf import trace_summary
 
 _TOP = flags.DEFINE_integer("top", 15, "How many operations to show.")
 
 
 def main(argv: list[str]) -> None:
   """Reads the newest trace below argv[1]."""
+  from locvlm_jax.perf import trace_summary
+
   if len(argv) != 2:
     raise ValueError("name one directory: a run's workdir, or of a trace.")
-  print(trace_summary.report(*trace_summary.read(argv[1]), _TOP.value))
+  print(trace_summary.report(trace_summary.read(argv[1]), _TOP.value))
 
 
 if __name__ == "__main__":

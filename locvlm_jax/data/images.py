@@ -30,8 +30,8 @@ def load_image(
   if isinstance(path, Image.Image):
     return rgb(path)
   try:
-    packed = tfds_coco.is_image(path)
-    with Image.open(tfds_coco.read_image(path) if packed else path) as image:
+    prepared = tfds_coco.is_image(path)
+    with Image.open(tfds_coco.read_image(path) if prepared else path) as image:
       if all(size) and image.size != size:
         raise BadImage(f"is {image.size}, the annotation says {size}")
       # Pillow raises beyond twice as many, and only warns before that.

@@ -23,19 +23,23 @@ from collections.abc import Sequence
 
 from locvlm_jax import errors
 from locvlm_jax.data import files
-from locvlm_jax.data.sources import questions, refer
-from locvlm_jax.evals.scorers import gqa_scores, judge
-from locvlm_jax.evals.scorers import vqa_accuracy as vqa
-from locvlm_jax.evals.tasks import EVALS, benchmark, region
+from locvlm_jax.data.sources import refer
+from locvlm_jax.data.sources.questions import read as read_questions
+from locvlm_jax.data.view import View
+from locvlm_jax.evals import predictions
+from locvlm_jax.evals.scorers import gqa_scores, judge, vqa_accuracy
+from locvlm_jax.evals.tasks import EVALS
+from locvlm_jax.evals.tasks.benchmark import Benchmark, to_question
+from locvlm_jax.evals.tasks.region import Region
 from locvlm_jax.inference.question import Question
-from locvlm_jax.text import coords
+from locvlm_jax.text.coords import Coords
 
 _IDS = ("question_id", "questionId", "id")
 _TEXTS = ("text", "answer", "prediction", "pred")
 
 
 def main(argv: Sequence[str]) -> None:
-  """Arguments to json."""
+  """Prints the scores of the answers that the arguments name, as json."""
   args = _parser().parse_args(argv)
   try:
     print(json.dumps(score(args), indent=2))
@@ -71,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def score(args: argparse.Namespace) -> dict:
-  """The metrics; with a judge its name and the date.
+  """Scores a file of answers; with a judge, adds its name and the date.
 
   Raises:
     ValueError: files that do not fit together, or that are missing.
@@ -79,15 +83,15 @@ def score(args: argparse.Namespace) -> dict:
   task = EVALS[args.task]
   rows = _rows(args.predictions)
   if args.references:
-    examples = _references(task, args.references, args.answers)
-    said = _joined(examples, rows, args.predictions)
+    questions = _references(task, args.references, args.answers)
+    answers = _in_order(questions, rows, args.predictions)
   else:
-    examples, said = _own(task, rows, args.predictions)
+    questions, answers = _of_evaluate(task, rows, args.predictions)
   if args.upload:
-    _write_upload(task, examples, said, args.upload)
-  metrics = task.score(examples, said)
+    _write_upload(task, questions, answers, args.upload)
+  metrics = task.score(questions, answers)
   if args.judge_url:
-    metrics |= _judged(args, examples, said)
+    metrics |= _judged(args, questions, answers)
   return metrics
 
 
@@ -103,38 +107,39 @@ def _rows(path: str) -> list[dict]:
 
 
 def _references(task, path: str, answers: str) -> list[Question]:
-  """One example a question, without its image."""
-  if isinstance(task, benchmark.Benchmark):
-    found = questions.read(task.name, path, answers)
-    return [benchmark.asked(q) for q in found]
-  if not isinstance(task, region.Region):
+  """Reads the questions of a benchmark, without their images."""
+  if isinstance(task, Benchmark):
+    return [to_question(q) for q in read_questions(task.name, path, answers)]
+  if not isinstance(task, Region):
     raise ValueError(
       f"{task.name} makes its own questions: score the predictions.jsonl of"
       " evaluate, without --references."
     )
   split = task.source.partition("_")[2]
   records = refer.Regions(path, os.path.dirname(os.path.abspath(path)), split)
-  form = coords.Coords("ivb", 224, "box")  # of the question, which is not read
-  return task.examples(records, form, "square", 224, (), seed=0)
+  # Only the references are needed: how the questions put boxes is no matter.
+  view = View(Coords("ivb", 224, "box"), "square", 224, (), seed=0)
+  return task.questions(records, view)
 
 
-def _joined(examples, rows, path: str) -> list[str]:
-  """The answers in the order of the examples."""
+def _in_order(questions, rows, path: str) -> list[str]:
+  """Puts the answers into the order of the questions."""
   said = [_first(row, _TEXTS, i, path) for i, row in enumerate(rows, 1)]
   if not any(key in row for row in rows for key in _IDS):
-    if len(rows) != len(examples):
+    if len(rows) != len(questions):
       raise ValueError(
-        f"{path}: {len(rows)} answers without ids to {len(examples)} questions."
+        f"{path}: {len(rows)} answers without ids to {len(questions)}"
+        " questions."
       )
     return said
   ids = [_first(row, _IDS, i, path) for i, row in enumerate(rows, 1)]
   answers = dict(zip(ids, said, strict=True))
-  if missing := [e.id for e in examples if e.id not in answers]:
+  if missing := [q.id for q in questions if q.id not in answers]:
     raise ValueError(
-      f"{path}: {len(missing)} of {len(examples)} questions have no answer;"
+      f"{path}: {len(missing)} of {len(questions)} questions have no answer;"
       f" the first is {missing[0]}."
     )
-  return [answers[e.id] for e in examples]
+  return [answers[q.id] for q in questions]
 
 
 def _first(row: dict, keys: Sequence[str], line: int, path: str) -> str:
@@ -144,37 +149,29 @@ def _first(row: dict, keys: Sequence[str], line: int, path: str) -> str:
   raise ValueError(f"{path}: row {line} has none of {', '.join(keys)}.")
 
 
-def _own(task, rows, path: str) -> tuple[list[Question], list[str]]:
-  """Questions and answers of `evaluate`, of its first seed."""
+def _of_evaluate(task, rows, path: str) -> tuple[list[Question], list[str]]:
+  """Reads questions and answers of `evaluate`, those of its first seed."""
   mine = [r for r in rows if r.get("task") == task.name]
   if not mine or "truth" not in mine[0]:
     raise ValueError(
       f"{path}: no answers of evaluate to {task.name}; give --references."
     )
   mine = [r for r in mine if r["seed"] == mine[0]["seed"]]
-  examples = [
-    Question(
-      r["id"],
-      None,
-      r["question"],
-      tuple(tuple(t) for t in r["history"]),
-      r["truth"],
-    )
-    for r in mine
-  ]
-  return examples, [r["answer"] for r in mine]
+  return [predictions.question(r) for r in mine], [r["answer"] for r in mine]
 
 
-def _write_upload(task, examples, said, path: str) -> None:
-  pairs = list(zip(examples, said, strict=True))
+def _write_upload(task, questions, answers, path: str) -> None:
+  """Writes what the server of VQA or GQA takes."""
+  pairs = list(zip(questions, answers, strict=True))
   if task.name == "vqav2":
     rows = [
-      {"question_id": int(e.id), "answer": vqa.evalai(a)} for e, a in pairs
+      {"question_id": int(q.id), "answer": vqa_accuracy.evalai(a)}
+      for q, a in pairs
     ]
   elif task.name == "gqa":
     rows = [
-      {"questionId": e.id, "prediction": gqa_scores.from_text(a)}
-      for e, a in pairs
+      {"questionId": q.id, "prediction": gqa_scores.from_text(a)}
+      for q, a in pairs
     ]
   else:
     raise ValueError(f"{task.name} has no upload format; vqav2 and gqa have.")
@@ -182,18 +179,19 @@ def _write_upload(task, examples, said, path: str) -> None:
     json.dump(rows, f)
 
 
-def _judged(args, examples, said) -> dict:
-  """What a model says of the answers, which model, and when."""
+def _judged(args, questions, answers) -> dict:
+  """Asks a language model about the answers; adds its name and the date."""
   if not args.judge_model:
     raise ValueError("--judge_url needs --judge_model.")
-  if "answers" not in examples[0].truth:
+  if "answers" not in questions[0].truth:
     raise ValueError(f"{args.task} has exact scores: no judge is asked.")
   ask = judge.Judge(args.judge_url, args.judge_model)
   verdicts = []
-  for i, (example, answer) in enumerate(zip(examples, said, strict=True)):
-    verdicts.append(ask(example.question, example.truth["answers"][0], answer))
+  for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
+    truth = question.truth["answers"][0]
+    verdicts.append(ask(question.question, truth, answer))
     if i % 100 == 99:
-      print(f"judged {i + 1} of {len(said)}", file=sys.stderr, flush=True)
+      print(f"judged {i + 1} of {len(answers)}", file=sys.stderr, flush=True)
   return judge.scores(verdicts) | {
     "judge": args.judge_model,
     "judged_on": datetime.date.today().isoformat(),

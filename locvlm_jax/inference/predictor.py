@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import logging
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -131,7 +131,7 @@ class Predictor:
 
   def with_features(
     self,
-    questions: Sequence[Question],
+    questions: Iterable[Question],
     cache: str,
     threads: int,
     enter: Callable[[int], None],
@@ -144,6 +144,7 @@ class Predictor:
       threads: that decode videos.
       enter: called before each batch of videos, with its number.
     """
+    questions = list(questions)
     if not cache or not self.spec.clips or any(x.mirrored for x in questions):
       return self
     spec = video_features.row_spec(

@@ -99,8 +99,8 @@ class Instances:
   """
 
   def __init__(self, path: str, images: str):
-    if packed := tfds_coco.parts(path):
-      images, content = packed[0], tfds_coco.content(*packed)
+    if prepared := tfds_coco.parse_split(path):
+      images, content = prepared[0], tfds_coco.read_annotations(*prepared)
     else:
       files.check_directory(images)
       content = files.read_json(path)
@@ -122,7 +122,7 @@ class Instances:
       i: self._size(r)
       for i, r in files.by_id(self._rows, "images", path).items()
     }
-    if not packed:
+    if not prepared:
       files.check_names(self._rows, images, f"{path}: image")
     self._objects = self._group(
       files.section(content, "annotations", path), names, sizes

@@ -10,6 +10,7 @@ from locvlm_jax.config import Config, freeze
 from locvlm_jax.data import catalog
 from locvlm_jax.data.sources import questions
 from locvlm_jax.evals import paper, session
+from locvlm_jax.evals.scorers.metrics import find_unit
 from locvlm_jax.evals.tasks import EVALS
 from locvlm_jax.microworld import dataset
 from locvlm_jax.training import loop
@@ -56,20 +57,20 @@ def test_every_evaluation_runs_from_files_to_the_table(
   metrics = session.evaluate(config, str(tmp_path), names)
   for name in names:
     assert 0 < metrics[f"{name}.num"] <= 4, name
+  for task, _, metric in (name.partition(".") for name in metrics):
+    assert find_unit(EVALS[task].units, metric), (task, metric)
   for number in paper.TABLES:
     text = paper.table(number, str(tmp_path))
     for name in names:
       assert f"{name}: no data" not in text, (number, name)
 
 
-def test_the_paper_has_fourteen():
+def test_the_tables_have_the_papers_fourteen_evaluations():
   sets = {
-    t.split(".")[0]
+    name.split(".")[0]
     for tables in paper.TABLES.values()
-    for x in tables
-    for names in x.ours.values()
-    for t in names
-    if t
+    for table in tables
+    for name in table.metrics
   }
   assert sets == {*OF_IMAGES, *OF_VIDEOS} and sets <= EVALS.keys()
   # POPE's three files are one set, and so are RefCOCOg's two.
@@ -85,7 +86,9 @@ def test_pope_is_balanced_and_absent_is_absent(root):
   }
   for kind in ("random", "popular", "adversarial"):
     files = config.eval[f"pope_{kind}"]
-    found = questions.Questions(f"pope_{kind}", *files.values())
+    found = questions.Questions(
+      f"pope_{kind}", files.questions, files.answers, files.media
+    )
     asked = [found[i] for i in range(len(found))]
     answers = [q.answers[0] for q in asked]
     assert answers.count("yes") == answers.count("no") > 10
