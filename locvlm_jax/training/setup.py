@@ -194,6 +194,8 @@ def open_run(
   )
   traced, journal = train_step, None
   if not replay:
+    if hosts.is_first():
+      journal_lib.write_overview(workdir, state)
     directory = os.path.join(workdir, "profile")
     traced = tracing.traced(train_step, config.profile, directory, start)
     rates = meter.of_run(config, model, data.make_row.spec, state.trainable)
