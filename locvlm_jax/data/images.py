@@ -24,6 +24,10 @@ def load_image(
   COCO's boxes refer to the stored pixel grid, so an EXIF rotation is not
   applied; a size that is not the annotation's means that the two disagree.
 
+  Args:
+    path: of the file.
+    size: width and height that the stored image has to have; zeros: any.
+
   Raises:
     BadImage: missing, truncated, not an image, or of another size.
   """

@@ -188,7 +188,12 @@ class Builder:
     self, settings: Settings, source: Source, tested: frozenset[int | str]
   ):
     self._settings, self._source, self._tested = settings, source, tested
-    self._captions = source.object_captions(tested)
+    self._pairs = objectives.PairSpec(
+      settings.coords,
+      source.categories,
+      settings.max_pairs,
+      captions=source.object_captions(tested),
+    )
     self._ids = source.image_ids()
     self._folder = os.path.realpath(source.folder)
 
@@ -212,15 +217,8 @@ class Builder:
     """Makes the line of a record; empty where nothing can be asked."""
     s = self._settings
     transform = geometry.make(s.kind, record.width, record.height, s.image_size)
-    pairs = objectives.pairs(
-      record,
-      transform,
-      s.coords,
-      self._source.categories,
-      np.random.default_rng((s.seed, index)),
-      s.max_pairs,
-      captions=self._captions,
-    )
+    rng = np.random.default_rng((s.seed, index))
+    pairs = objectives.pairs(record, transform, self._pairs, rng)
     counts.add(record, transform, pairs)
     medium = "video" if record.is_video else "image"
     row = {

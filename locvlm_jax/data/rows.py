@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import logging
 import threading
 from collections.abc import Mapping, Sequence
@@ -76,6 +77,14 @@ class RowMaker:
     self.skipped: dict[str, str] = {}
     self.counts = collections.Counter()
     self._lock = threading.Lock()
+
+  @functools.cached_property
+  def _pairs(self) -> objectives.PairSpec:
+    """How objectives are phrased; unused where no source has objects."""
+    s = self.spec
+    return objectives.PairSpec(
+      s.coords, s.vocabulary, s.max_pairs, s.weights, s.captions
+    )
 
   def __call__(
     self, record: Record, rng: np.random.Generator
@@ -167,16 +176,11 @@ class RowMaker:
       return conversation_boxes.rewrite(
         record.turns, spec.boxes, self._transform(size), spec.coords
       )
-    return list(record.turns) or objectives.turns(
-      record,
-      self._transform(size),
-      spec.coords,
-      spec.vocabulary,
-      rng,
-      spec.max_pairs,
-      spec.weights,
-      spec.captions,
-    )
+    if record.turns:
+      return list(record.turns)
+    transform = self._transform(size)
+    found = objectives.pairs(record, transform, self._pairs, rng)
+    return [pair.turn for pair in found]
 
   def _transform(self, size: tuple[int, int]) -> geometry_lib.Transform:
     return geometry_lib.make(self.spec.geometry, *size, self.spec.image_size)

@@ -1,3 +1,5 @@
+"""Crops and pads: pixels as transformers has them, boxes alike and back."""
+
 import numpy as np
 import pytest
 from hypothesis import assume, given

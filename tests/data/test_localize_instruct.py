@@ -112,15 +112,13 @@ def test_the_same_pairs_as_on_the_fly(world):
   source = coco.Instances(str(world / "instances.json"), str(world))
   built = conversations.Conversations(str(world / "out.jsonl"), str(world))
   by_index = {row["provenance"]["index"]: k for k, row in enumerate(rows)}
+  form = coords.Coords("nfp", 224, "point")
+  spec = objectives.PairSpec(form, source.categories, 4)
+  padded = geometry.make("pad", 40, 30, 32)
   for i in range(len(source)):
-    turns = objectives.turns(
-      source[i],
-      geometry.make("pad", 40, 30, 32),
-      coords.Coords("nfp", 224, "point"),
-      source.categories,
-      np.random.default_rng((5, i)),
-      4,
-    )
+    rng = np.random.default_rng((5, i))
+    pairs = objectives.pairs(source[i], padded, spec, rng)
+    turns = [pair.turn for pair in pairs]
     if i in by_index:
       record = built[by_index[i]]
       assert list(record.turns) == turns

@@ -15,6 +15,7 @@ from locvlm_jax.data.sources import coco, conversations, object_captions
 from locvlm_jax.text import coords
 
 BINS = coords.Coords("ivb", 32, "box")
+SQUARE = geometry.square(40, 30, 32)
 NAMES = ("cup", "dog", "chair")
 
 
@@ -82,17 +83,12 @@ def _source(world, lines=LINES):
 def _asked(source, index, weights=(1.0, 1.0, 1.0), seeds=60):
   """{objective: what is spoken of}, over many seeds."""
   found = collections.defaultdict(set)
+  spec = objectives.PairSpec(
+    BINS, source.categories, 4, weights, source.object_captions()
+  )
   for seed in range(seeds):
-    for pair in objectives.pairs(
-      source[index],
-      geometry.square(40, 30, 32),
-      BINS,
-      source.categories,
-      np.random.default_rng(seed),
-      4,
-      weights,
-      source.object_captions(),
-    ):
+    rng = np.random.default_rng(seed)
+    for pair in objectives.pairs(source[index], SQUARE, spec, rng):
       if pair.objective == "rev_loc":
         found["rev_loc"].add(pair.answer)
       else:
@@ -214,16 +210,13 @@ def test_built_and_on_the_fly_are_the_same(world):
   )
   source = _source(world)
   built = conversations.Conversations(str(world / "out.jsonl"), str(world))
+  spec = objectives.PairSpec(
+    BINS, source.categories, 4, captions=source.object_captions()
+  )
   for k, row in enumerate(rows):
     index = row["provenance"]["index"]
-    assert list(built[k].turns) == objectives.turns(
-      source[index],
-      geometry.square(40, 30, 32),
-      BINS,
-      source.categories,
-      np.random.default_rng((3, index)),
-      4,
-      captions=source.object_captions(),
-    )
+    rng = np.random.default_rng((3, index))
+    pairs = objectives.pairs(source[index], SQUARE, spec, rng)
+    assert list(built[k].turns) == [pair.turn for pair in pairs]
   assert summary["captions"] == {"used": 6}
   assert summary["settings"]["captions"].endswith("captions.jsonl")

@@ -249,15 +249,9 @@ def test_wrong_instances_beside_references_are_named(change, message, official):
 
 
 def _asked(record, seed, weights=(1.0, 1.0, 1.0)):
-  return objectives.pairs(
-    record,
-    geometry.square(100, 50, 100),
-    COORDS,
-    ("cup", "dog"),
-    np.random.default_rng(seed),
-    8,
-    weights,
-  )
+  spec = objectives.PairSpec(COORDS, ("cup", "dog"), 8, weights)
+  rng = np.random.default_rng(seed)
+  return objectives.pairs(record, geometry.square(100, 50, 100), spec, rng)
 
 
 def test_expressions_are_located_and_given_and_nothing_is_denied(official):
