@@ -22,6 +22,9 @@ from absl import flags
 from locvlm_jax import ASSETS, command
 from locvlm_jax.config import Config
 
+_CONFIG = command.define_config(
+  "A config, for a model that does not say how it was trained."
+)
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint", "", "A run's workdir, or a Llava directory."
 )
@@ -93,7 +96,7 @@ def _config(checkpoint: str) -> Config:
   from locvlm_jax.config import freeze, plain
   from locvlm_jax.weights import origin
 
-  given = command.CONFIG.value
+  given = _CONFIG.value
   fields = plain(
     command.config() if given else origin.stored_config(checkpoint)
   )

@@ -18,14 +18,64 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from PIL import Image
 
+from locvlm_jax.data import files, video
 from locvlm_jax.data import images as images_lib
-from locvlm_jax.data import video
 from locvlm_jax.pseudo import segmentations
 
 _ADVICE = (
   "needs PyTorch: pip install 'locvlm_jax[pseudo]', and transformers' own"
   " checkpoint of a panoptic model in --model"
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What is segmented, and by what.
+
+  Attributes:
+    model: the directory of a panoptic model in transformers' format.
+    media: the folder of pictures, or of videos.
+    things: names of the categories that have instances, with commas between
+      them, or a COCO file that lists them; "": all.
+    min_score: the least score of a segment that is kept.
+    frames: of each video, spread evenly; 0: `media` holds pictures.
+  """
+
+  model: str
+  media: str
+  things: str = ""
+  min_score: float = 0.5
+  frames: int = 0
+
+  def recorded(self) -> dict:
+    """Returns what the segmentations depend on, as the folder says it."""
+    return {"mode": "segment", **dataclasses.asdict(self)}
+
+
+def write(settings: Settings, out: str) -> dict:
+  """Segments all pictures or videos, and returns the summary.
+
+  Args:
+    settings: what, and by what.
+    out: the folder to write; see `segment`.
+
+  Raises:
+    ValueError: no PyTorch, or no such model, category or folder.
+  """
+  claim(out, settings.recorded())
+  model = Segmenter.load(
+    settings.model, _things(settings.things), settings.min_score
+  )
+  counts = segment(model, settings.media, out, settings.frames)
+  return {"settings": settings.recorded(), **counts}
+
+
+def _things(named: str) -> list[str]:
+  """Returns the names of a list with commas, or of a COCO file."""
+  if not named.endswith(".json"):
+    return [n.strip() for n in named.split(",") if n.strip()]
+  rows = files.section(files.read_json(named), "categories", named)
+  return [files.words(row, "name", named) for row in rows]
 
 
 @dataclasses.dataclass(frozen=True)

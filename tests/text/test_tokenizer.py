@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from locvlm_jax.text import formats, prompts
-from locvlm_jax.text.bpe import train_bpe
+from locvlm_jax.text.bpe import train_bpe, wordings
 from locvlm_jax.text.encoding import TooLong, encode_conversation, encode_prompt
 from locvlm_jax.text.formats import IMAGE_TOKEN
 from locvlm_jax.text.tokenizer import Tokenizer
@@ -419,3 +419,9 @@ def test_v1_is_llavas_text():
     " questions. USER: Where is the cup? ASSISTANT: It is at [12,34,45,60]."
     " USER: And the dog? ASSISTANT: There is no dog."
   )
+
+
+def test_the_wordings_of_the_objectives_become_whole_words():
+  trained = train_bpe(wordings(), 1024)
+  pieces = [trained.decode([i]) for i in trained.encode("Where is the ball?")]
+  assert pieces[1:3] == ["is", "the"]
