@@ -145,19 +145,23 @@ def question_format(config: Config) -> str:
   return config.eval.prompt_format or config.prompt_format
 
 
-def load_tokenizer(config: Config) -> tokenizer.Tokenizer:
+def load_tokenizer(config: Config, directory: str = "") -> tokenizer.Tokenizer:
   """Reads the tokenizer, and checks it against the model's vocabulary.
+
+  Args:
+    config: all of it.
+    directory: default: `config.tokenizer`.
 
   Raises:
     ValueError: there is none, or it has more pieces than the model.
   """
-  if not config.tokenizer:
+  if not (directory := directory or config.tokenizer):
     raise ValueError("tokenizer: set --config.tokenizer to its directory.")
-  text = tokenizer.Tokenizer.load(config.tokenizer)
+  text = tokenizer.Tokenizer.load(directory)
   size = config.model.llm.vocab_size
   if text.vocab_size > size:
     raise ValueError(
-      f"model.llm.vocab_size={size}: the tokenizer in {config.tokenizer} "
+      f"model.llm.vocab_size={size}: the tokenizer in {directory} "
       f"has {text.vocab_size} pieces."
     )
   return text

@@ -23,6 +23,7 @@ _ADDED = {
     "targets": ("q", "k", "v", "out", "gate", "up", "down"),
   },
   "data": {"conversation_boxes": ""},
+  "eval": {"top_k": 0, "top_p": 1.0, "stop": (), "constrained": False},
   "video": {"frames": 0, "temporal": 0, "chunk": 4, "cache": ""},
 }
 

@@ -1,4 +1,4 @@
-"""Counts images that data files share: `python -m locvlm_jax.overlap FILE FILE`.
+"""Counts the images that files share: `python -m locvlm_jax.overlap FILE FILE`.
 
 Files of COCO, VQA, POPE, RefCOCO or LLaVA, json or jsonl, plain or gzip.
 Images are the same if COCO's id is, whatever split their names say.

@@ -52,8 +52,8 @@ _CATEGORIES = flags.DEFINE_list(
   "categories", [], "Categories that boxes are wanted of; all things if absent."
 )
 _MIN_SHARE = flags.DEFINE_float(
-  "min_share", 0.005, "The least share of an image's pixels that an object has.",
-  0.0, 1.0,
+  "min_share", 0.005, "The least share of an image's pixels that an object"
+  " has.", 0.0, 1.0,
 )  # fmt: skip
 _MIN_SCORE = flags.DEFINE_float(
   "min_score", 0.5, "The least score that the segmenter gives an object.",

@@ -1,4 +1,4 @@
-"""What the convert command does to a Hugging Face directory, in this process."""
+"""What the convert command does, in this process."""
 
 from locvlm_jax import assemble, provenance
 from locvlm_jax.weights import conversion

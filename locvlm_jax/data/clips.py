@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float16, UInt8
+from PIL import Image
 
 from locvlm_jax.data import geometry, video
 
@@ -28,7 +29,7 @@ class Clips:
   size: int
 
   def read(
-    self, path: str, change: Callable = lambda frame: frame
+    self, path: str | Image.Image, change: Callable = lambda frame: frame
   ) -> tuple[UInt8[np.ndarray, "F H W 3"], int, tuple[int, int]]:
     """(frames, how many of them there are, width and height of the first).
 
@@ -49,7 +50,7 @@ class Clips:
     return clip, num, size
 
   def fields(
-    self, path: str, change: Callable = lambda frame: frame
+    self, path: str | Image.Image, change: Callable = lambda frame: frame
   ) -> tuple[dict, tuple[int, int]]:
     """(a row's images [1, F, H, W, 3] and frames [1], width and height).
 

@@ -18,7 +18,7 @@ from locvlm_jax.data import clips as clips_lib
 from locvlm_jax.data import geometry, images, video
 from locvlm_jax.data import rows as rows_lib
 from locvlm_jax.inference import constrained, decode, video_features
-from locvlm_jax.inference.question import Question
+from locvlm_jax.inference.question import Picture, Question
 from locvlm_jax.models import locvlm
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
@@ -85,9 +85,21 @@ class Predictor:
 
   @classmethod
   def load(
-    cls, config: Config, mesh, workdir: str, llava: str = ""
+    cls,
+    config: Config,
+    mesh,
+    workdir: str,
+    llava: str = "",
+    tokenizer: str = "",
   ) -> "Predictor":
     """Reads the newest checkpoint of a run, or a Llava directory.
+
+    Args:
+      config: all of it.
+      mesh: of all processes; it has to be set.
+      workdir: of the run.
+      llava: a Hugging Face Llava directory to take the parameters from instead.
+      tokenizer: its directory; default: `config.tokenizer`.
 
     Raises:
       ValueError: no such weights, or they are not of the config's model.
@@ -97,7 +109,10 @@ class Predictor:
     else:
       flat, info = checkpoints.open_params(workdir)
       origin = {"workdir": workdir, "step": info["next_step"]}
-    model, text = assemble.model(config), assemble.load_tokenizer(config)
+    model, text = (
+      assemble.model(config),
+      assemble.load_tokenizer(config, tokenizer),
+    )
     wanted = params_lib.param_shapes(model)
     for path, value in flat.items():
       initial.check_shape(path, value, wanted)
@@ -285,7 +300,9 @@ class Predictor:
     size = self.spec.image_size
     return {"images": np.zeros((1, size, size, 3), np.uint8)}
 
-  def _read(self, path: str, mirrored: bool) -> dict[str, np.ndarray] | None:
+  def _read(
+    self, path: Picture, mirrored: bool
+  ) -> dict[str, np.ndarray] | None:
     """Those of an image, or of a video; None where it can't be read.
 
     A model of images sees the frame in the middle of a video.
