@@ -1,12 +1,8 @@
 """Starts and ends every command: flags, help, one-line errors, exit codes.
 
-A command is a module that defines its flags and ends with
-
-  if __name__ == "__main__":
-    command.run(main, required=["workdir"])
-
-`--help` prints its docstring and then its flags, in the order in which they are
-defined: `define_config` and `define_workdir` come first.
+A command is a module that defines its flags and ends with `run(main)`. `--help`
+prints its docstring and then its flags, in the order in which they are defined:
+`define_config` and `define_workdir` come first.
 """
 
 import logging
