@@ -5,6 +5,8 @@ import json
 import os
 from collections.abc import Mapping
 
+from locvlm_jax import errors
+
 _SIDES = (
   "left_right.all", "left_right.left", "left_right.right",
   "above_below.all", "above_below.above", "above_below.below",
@@ -162,11 +164,11 @@ def table(number: int, workdir: str) -> str:
   """The paper's table with the numbers of a workdir, as Markdown.
 
   Raises:
-    ValueError: no such table, or nothing was evaluated there.
+    ValueError: no such table.
+    DataError: nothing was evaluated there.
   """
-
   path = os.path.join(workdir, "results.json")
   if not os.path.exists(path):
-    raise ValueError(f"{path}: no such file; evaluate --tasks makes it.")
+    raise errors.DataError(f"{path}: no such file; evaluate --tasks makes it.")
   with open(path, encoding="utf-8") as f:
     return render(number, json.load(f)["metrics"])

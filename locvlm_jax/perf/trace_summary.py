@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from locvlm_jax import errors
 from locvlm_jax.perf import xplane
 
 # The first that occurs among an operation's scopes is its stage: the ViT has
@@ -36,11 +37,11 @@ def read(directory: str) -> tuple[list[Operation], int, int]:
   """(operations, steps, devices) of the newest trace, all hosts together.
 
   Raises:
-    ValueError: no trace there.
+    DataError: no trace there.
   """
   found = glob.glob(f"{directory}/**/*.xplane.pb", recursive=True)
   if not found:
-    raise ValueError(
+    raise errors.DataError(
       f"{directory}: no trace (*.xplane.pb) below it. Train with"
       " --config.profile.steps=10,15."
     )

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from PIL import Image
 
+from locvlm_jax import errors
 from locvlm_jax.data import files, video
 from locvlm_jax.data import images as images_lib
 from locvlm_jax.pseudo import segmentations
@@ -162,7 +163,7 @@ def _open(directory: str):
   except ImportError as e:
     raise ValueError(f"--mode=segment {_ADVICE} ({e}).") from None
   except (OSError, ValueError) as e:
-    raise ValueError(
+    raise errors.DataError(
       f"{directory}: no panoptic model of transformers ({e})."
     ) from None
   device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -208,14 +209,14 @@ def segment(
     The summary: pictures by what became of them.
 
   Raises:
-    ValueError: no picture or video in the folder.
+    DataError: no picture or video in the folder.
   """
   os.makedirs(out, exist_ok=True)
   counts, images, notes = collections.Counter(), [], []
   sources = sorted(_videos(media) if frames else _pictures(media))
   if not sources:
     kind = "video" if frames else "picture"
-    raise ValueError(f"{media}: no {kind} in this folder.")
+    raise errors.DataError(f"{media}: no {kind} in this folder.")
   for number, name in enumerate(sources, 1):
     for image, note in _segmented(model, media, name, out, frames, counts):
       image["id"] = note["image_id"] = len(images) + 1
@@ -240,7 +241,7 @@ def _videos(folder: str) -> list[str]:
 
 def _listed(folder: str) -> list[str]:
   if not os.path.isdir(folder):
-    raise ValueError(f"{folder}: no such folder.")
+    raise errors.DataError(f"{folder}: no such folder.")
   return os.listdir(folder)
 
 
