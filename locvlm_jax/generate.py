@@ -20,6 +20,9 @@ from absl import flags
 
 from locvlm_jax import command
 
+_CONFIG = command.define_config(
+  "The config of a model that does not say how it was trained."
+)
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint", "", "A run's workdir, or a Llava directory."
 )
@@ -67,7 +70,7 @@ def main(argv: list[str]) -> None:
       stop=tuple(_STOP.value),
       seed=_SEED.value,
     ),
-    command.config() if command.CONFIG.value else None,
+    command.config() if _CONFIG.value else None,
   )
   found = _ask(model, pictures)
   if _DRAW.value:

@@ -6,7 +6,7 @@
 Compiles the training step of --config for --topology (h200:1, a100:8, h100:8,
 a100:2x8, v5e:4x4, v6e:4x4, v4:2x2x2, v5p:2x2x4) and prints peak memory, what
 moves between devices, and the floor of a step: no run is faster. --search
-compiles it for every rematerialisation, number of microbatches and mesh, and
+compiles it for every rematerialization, number of microbatches and mesh, and
 names the fastest that fits. It needs the compilers of those machines, best in
 an environment of their own: pip install 'locvlm_jax[plan]' (2 GB).
 """
@@ -15,18 +15,23 @@ from absl import flags
 
 from locvlm_jax import command
 
+command.define_config()
 _TOPOLOGY = flags.DEFINE_string("topology", None, "The machine; see above.")
-_JSON = flags.DEFINE_string("json", None, "Also write the results here.")
-_SEARCH = flags.DEFINE_bool("search", False, "Try what could be set instead.")
-_HLO = flags.DEFINE_string("hlo", None, "Write the compiled program here.")
+_JSON = flags.DEFINE_string("json", None, "A file to write the results to.")
+_SEARCH = flags.DEFINE_bool(
+  "search", False, "Compile what could be set instead, and name the fastest."
+)
+_HLO = flags.DEFINE_string(
+  "hlo", None, "A file to write the compiled program to."
+)
 
 
 def main(argv: list[str]) -> None:
-  """A table for each program; the fastest that fits, with --search."""
+  """Prints a table of each program; with --search, the fastest that fits."""
   del argv
   from locvlm_jax.perf import machines
 
-  machines.prepare()  # before anything asks for a device
+  machines.prepare()  # before jax is imported, which reads what this sets
   from locvlm_jax import checks, files
   from locvlm_jax.training import planning
 
@@ -43,4 +48,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  command.run(main, required=["topology"])
+  command.run(main, required=["config", "topology"])

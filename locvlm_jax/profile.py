@@ -1,4 +1,4 @@
-"""Where the time of a step goes: `python -m locvlm_jax.profile DIR`.
+"""Tells where the time of a step goes: `python -m locvlm_jax.profile DIR`.
 
 DIR holds traces: a run's workdir after `--config.profile.steps=10,15`. Prints
 each stage's share and the operations that take longest; --top says how many.
@@ -9,7 +9,7 @@ from absl import flags
 
 from locvlm_jax import command
 
-_TOP = flags.DEFINE_integer("top", 15, "How many operations to show.")
+_TOP = flags.DEFINE_integer("top", 15, "How many operations to show.", 1)
 
 
 def main(argv: list[str]) -> None:
@@ -22,4 +22,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  command.run(main)
+  command.run(main, takes_arguments=True)

@@ -22,7 +22,7 @@ from absl import flags
 
 from locvlm_jax import command
 
-flags.declare_key_flag("workdir")
+_WORKDIR = command.define_workdir("The folder of the run; it gets the page.")
 _COMPARE = flags.DEFINE_string(
   "compare", None, "results.json of another run, to show beside this one's."
 )
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
   from locvlm_jax.reports import page, reading
 
   # As it was given: the page shows it.
-  run = reading.read_run(command.WORKDIR.value)
+  run = reading.read_run(_WORKDIR.value)
   compare = reading.read_results(_COMPARE.value) if _COMPARE.value else None
   for path in page.write(run, compare):
     print(f"wrote {path}")

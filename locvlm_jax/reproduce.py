@@ -19,8 +19,8 @@ from ml_collections import config_flags
 
 from locvlm_jax import command
 
-flags.declare_key_flag("config")
-flags.declare_key_flag("workdir")
+command.define_config()
+_WORKDIR = command.define_workdir("The folder that keeps the runs.")
 _STAGES = flags.DEFINE_list(
   "stages", ["stage1", "stage2"], "The stages to run, in order."
 )
@@ -30,9 +30,8 @@ _REFERENCE = flags.DEFINE_string(
 
 
 def main(argv: list[str]) -> None:
-  """Hands the flags to the recipe."""
-  if unknown := argv[1:]:
-    raise ValueError(f"{unknown[0]!r}: no flag of this command, no --config.x.")
+  """Runs the recipe of the flags."""
+  del argv
   from locvlm_jax.reports import reading
   from locvlm_jax.training import recipe
 
@@ -40,7 +39,7 @@ def main(argv: list[str]) -> None:
   recipe.run(
     recipe.Recipe(
       config=config_flags.get_config_filename(flags.FLAGS["config"]),
-      workdir=command.WORKDIR.value,
+      workdir=_WORKDIR.value,
       stages=tuple(_STAGES.value),
       overrides=_overrides(words),
       reference=reading.read_object(path) if path else None,

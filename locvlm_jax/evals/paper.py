@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Mapping
 
+from locvlm_jax import errors
 from locvlm_jax.evals import units
 from locvlm_jax.evals.tasks import DESCRIBED
 
@@ -120,11 +121,12 @@ def table(number: int, workdir: str) -> str:
   """Renders the paper's table with the numbers of a workdir, as Markdown.
 
   Raises:
-    ValueError: no such table, or nothing was evaluated there.
+    ValueError: no such table.
+    DataError: nothing was evaluated there.
   """
   path = os.path.join(workdir, "results.json")
   if not os.path.exists(path):
-    raise ValueError(f"{path}: no such file; evaluate --tasks makes it.")
+    raise errors.DataError(f"{path}: no such file; evaluate --tasks makes it.")
   with open(path, encoding="utf-8") as f:
     results = json.load(f)
   return render(number, results["metrics"], results.get("units"))

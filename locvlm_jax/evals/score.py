@@ -1,4 +1,4 @@
-"""Scores of any model's answers: `python -m locvlm_jax.evals.score`.
+"""Scores any model's answers: `python -m locvlm_jax.evals.score`.
 
   --task vqav2 --references QUESTIONS --answers ANNOTATIONS --predictions FILE
   --task rd_refcocog_val --references refcocog_val.json --predictions FILE
@@ -14,189 +14,51 @@ beside its answers, so that its own file needs no references.
 --judge_model let a language model judge open answers, over OpenAI's interface.
 """
 
-import argparse
-import datetime
 import json
-import os
-import sys
-from collections.abc import Sequence
 
-from locvlm_jax import errors
-from locvlm_jax.data import reading
-from locvlm_jax.data.sources import refer
-from locvlm_jax.data.sources.questions import read as read_questions
-from locvlm_jax.data.view import View
-from locvlm_jax.evals import predictions
-from locvlm_jax.evals.scorers import gqa_scores, judge, vqa_accuracy
-from locvlm_jax.evals.tasks import EVALS
-from locvlm_jax.evals.tasks.benchmark import Benchmark, to_question
-from locvlm_jax.evals.tasks.region import Region
-from locvlm_jax.inference.question import Question
-from locvlm_jax.text.coords import Coords
+from absl import flags
 
-_IDS = ("question_id", "questionId", "id")
-_TEXTS = ("text", "answer", "prediction", "pred")
+from locvlm_jax import command
 
-
-def main(argv: Sequence[str]) -> None:
-  """Prints the scores of the answers that the arguments name, as json."""
-  args = _parser().parse_args(argv)
-  try:
-    print(json.dumps(score(args), indent=2))
-  except ValueError as e:
-    sys.exit(f"error: {' '.join(str(e).split())}")
+_TASK = flags.DEFINE_string(
+  "task", None, "The name of a task of evaluate; a wrong one is answered with"
+  " the list of all.",
+)  # fmt: skip
+_PREDICTIONS = flags.DEFINE_string("predictions", None, "The answers.")
+_REFERENCES = flags.DEFINE_string(
+  "references", "", "The benchmark's questions, or expressions."
+)
+_ANSWERS = flags.DEFINE_string(
+  "answers", "", "The benchmark's answers, where they stand apart; of GQA the"
+  " valid and plausible ones.",
+)  # fmt: skip
+_UPLOAD = flags.DEFINE_string(
+  "upload", "", "A file to write for the benchmark's server."
+)
+_JUDGE_URL = flags.DEFINE_string(
+  "judge_url", "", "The address of a service with /chat/completions."
+)
+_JUDGE_MODEL = flags.DEFINE_string(
+  "judge_model", "", "The model of that service."
+)
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m locvlm_jax.evals.score",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
+def main(argv: list[str]) -> None:
+  """Prints the scores."""
+  del argv
+  from locvlm_jax.evals import scoring
+
+  request = scoring.Request(
+    task=_TASK.value,
+    predictions=_PREDICTIONS.value,
+    references=_REFERENCES.value,
+    answers=_ANSWERS.value,
+    upload=_UPLOAD.value,
+    judge_url=_JUDGE_URL.value,
+    judge_model=_JUDGE_MODEL.value,
   )
-  add = parser.add_argument
-  add(
-    "--task",
-    required=True,
-    choices=sorted(EVALS),
-    metavar="NAME",
-    help=", ".join(EVALS),
-  )
-  add("--predictions", required=True, help="the answers")
-  add("--references", help="the benchmark's questions, or expressions")
-  add(
-    "--answers",
-    default="",
-    help="its answers, where apart; of GQA the valid and plausible ones",
-  )
-  add("--upload", help="write what the benchmark's server takes")
-  add("--judge_url", help="of a service with /chat/completions")
-  add("--judge_model", help="its model")
-  return parser
-
-
-def score(args: argparse.Namespace) -> dict:
-  """Scores a file of answers; with a judge, adds its name and the date.
-
-  Raises:
-    ValueError: files that do not fit together, or that are missing.
-  """
-  task = EVALS[args.task]
-  rows = _rows(args.predictions)
-  if args.references:
-    questions = _references(task, args.references, args.answers)
-    answers = _in_order(questions, rows, args.predictions)
-  else:
-    questions, answers = _of_evaluate(task, rows, args.predictions)
-  if args.upload:
-    _write_upload(task, questions, answers, args.upload)
-  metrics = task.score(questions, answers)
-  if args.judge_url:
-    metrics |= _judged(args, questions, answers)
-  return metrics
-
-
-def _rows(path: str) -> list[dict]:
-  try:
-    rows = reading.read_json(path)
-  except errors.DataError:
-    rows = reading.read_jsonl(path)
-  rows = [rows] if isinstance(rows, dict) else rows  # a single line
-  if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
-    raise ValueError(f"{path}: neither json lines nor a list of rows.")
-  return rows
-
-
-def _references(task, path: str, answers: str) -> list[Question]:
-  """Reads the questions of a benchmark, without their images."""
-  if isinstance(task, Benchmark):
-    return [to_question(q) for q in read_questions(task.name, path, answers)]
-  if not isinstance(task, Region):
-    raise ValueError(
-      f"{task.name} makes its own questions: score the predictions.jsonl of"
-      " evaluate, without --references."
-    )
-  split = task.source.partition("_")[2]
-  records = refer.Regions(path, os.path.dirname(os.path.abspath(path)), split)
-  # Only the references are needed: how the questions put boxes is no matter.
-  view = View(Coords("ivb", 224, "box"), "square", 224, (), seed=0)
-  return task.questions(records, view)
-
-
-def _in_order(questions, rows, path: str) -> list[str]:
-  """Puts the answers into the order of the questions."""
-  said = [_first(row, _TEXTS, i, path) for i, row in enumerate(rows, 1)]
-  if not any(key in row for row in rows for key in _IDS):
-    if len(rows) != len(questions):
-      raise ValueError(
-        f"{path}: {len(rows)} answers without ids to {len(questions)}"
-        " questions."
-      )
-    return said
-  ids = [_first(row, _IDS, i, path) for i, row in enumerate(rows, 1)]
-  answers = dict(zip(ids, said, strict=True))
-  if missing := [q.id for q in questions if q.id not in answers]:
-    raise ValueError(
-      f"{path}: {len(missing)} of {len(questions)} questions have no answer;"
-      f" the first is {missing[0]}."
-    )
-  return [answers[q.id] for q in questions]
-
-
-def _first(row: dict, keys: Sequence[str], line: int, path: str) -> str:
-  for key in keys:
-    if key in row:
-      return str(row[key])
-  raise ValueError(f"{path}: row {line} has none of {', '.join(keys)}.")
-
-
-def _of_evaluate(task, rows, path: str) -> tuple[list[Question], list[str]]:
-  """Reads questions and answers of `evaluate`, those of its first seed."""
-  mine = [r for r in rows if r.get("task") == task.name]
-  if not mine or "truth" not in mine[0]:
-    raise ValueError(
-      f"{path}: no answers of evaluate to {task.name}; give --references."
-    )
-  mine = [r for r in mine if r["seed"] == mine[0]["seed"]]
-  return [predictions.question(r) for r in mine], [r["answer"] for r in mine]
-
-
-def _write_upload(task, questions, answers, path: str) -> None:
-  """Writes what the server of VQA or GQA takes."""
-  pairs = list(zip(questions, answers, strict=True))
-  if task.name == "vqav2":
-    rows = [
-      {"question_id": int(q.id), "answer": vqa_accuracy.evalai(a)}
-      for q, a in pairs
-    ]
-  elif task.name == "gqa":
-    rows = [
-      {"questionId": q.id, "prediction": gqa_scores.from_text(a)}
-      for q, a in pairs
-    ]
-  else:
-    raise ValueError(f"{task.name} has no upload format; vqav2 and gqa have.")
-  with open(path, "w", encoding="utf-8") as f:
-    json.dump(rows, f)
-
-
-def _judged(args, questions, answers) -> dict:
-  """Asks a language model about the answers; adds its name and the date."""
-  if not args.judge_model:
-    raise ValueError("--judge_url needs --judge_model.")
-  if "answers" not in questions[0].truth:
-    raise ValueError(f"{args.task} has exact scores: no judge is asked.")
-  ask = judge.Judge(args.judge_url, args.judge_model)
-  verdicts = []
-  for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
-    truth = question.truth["answers"][0]
-    verdicts.append(ask(question.question, truth, answer))
-    if i % 100 == 99:
-      print(f"judged {i + 1} of {len(answers)}", file=sys.stderr, flush=True)
-  return judge.scores(verdicts) | {
-    "judge": args.judge_model,
-    "judged_on": datetime.date.today().isoformat(),
-  }
+  print(json.dumps(scoring.score(request), indent=2))
 
 
 if __name__ == "__main__":
-  main(sys.argv[1:])
+  command.run(main, required=["task", "predictions"])

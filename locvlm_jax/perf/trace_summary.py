@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from locvlm_jax import errors
 from locvlm_jax.perf import xplane
 
 # The first that occurs among an operation's scopes is its stage: the ViT has
@@ -58,11 +59,11 @@ def read(directory: str) -> Summary:
   trace without marks, the executions of the program that took longest.
 
   Raises:
-    ValueError: no trace there, or a broken one.
+    DataError: no trace there, or a broken one.
   """
   found = glob.glob(f"{directory}/**/*.xplane.pb", recursive=True)
   if not found:
-    raise ValueError(
+    raise errors.DataError(
       f"{directory}: no trace (*.xplane.pb) below it. Train with"
       " --config.profile.steps=10,15."
     )
