@@ -6,6 +6,7 @@ heads (H = G * R: R query heads share one key/value head), K head width.
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange, repeat
 from jaxtyping import Array, Bool, Float, Int
 
 IMPLEMENTATIONS = ("auto", "xla", "cudnn")
@@ -91,18 +92,17 @@ def attend_slots(
     k, v: slots of keys and values, those of q included.
     positions: slot of each row's first query.
   """
-  rows, groups, slots, width = k.shape
-  length = q.shape[1]
-  q = q.reshape(rows, length, groups, -1, width)
+  groups, slots, width = k.shape[1:]
+  q = rearrange(q, "b t (g r) k -> b t g r k", g=groups)
   scores = jnp.einsum(
     "btgrk,bgsk->bgrts", q, k, preferred_element_type=jnp.float32
   )
-  last = positions[:, None] + jnp.arange(length)
+  last = positions[:, None] + jnp.arange(q.shape[1])
   seen = (jnp.arange(slots) <= last[..., None])[:, None, None]
   scores = jnp.where(seen, scores * width**-0.5, jnp.finfo(jnp.float32).min)
   weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
   out = jnp.einsum("bgrts,bgsk->btgrk", weights, v)
-  return out.reshape(rows, length, -1, width)
+  return rearrange(out, "b t g r k -> b t (g r) k")
 
 
 def _takes_cudnn(implementation: str, q: Array, k: Array) -> bool:
@@ -149,16 +149,15 @@ def _attend_all(
   lengths: Int[Array, " B"] | None,
 ) -> Float[Array, "B T H K"]:
   """Every query sees all real keys: a single block."""
-  rows, length, heads, width = q.shape
-  groups, shared = k.shape[2], heads // k.shape[2]
-  q = (q * width**-0.5).reshape(rows, length, groups, shared, width)
-  q = q.transpose(0, 2, 3, 1, 4).reshape(rows, groups, shared * length, width)
+  length, width = q.shape[1], q.shape[3]
+  q = q * width**-0.5
+  q = rearrange(q, "b t (g r) k -> b g (r t) k", g=k.shape[2])
+  k, v = (rearrange(x, "b s g k -> b g s k") for x in (k, v))
   mask = None
   if lengths is not None:
-    mask = (jnp.arange(k.shape[1]) < lengths[:, None])[:, None, None]
-  out = _block(q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask)
-  out = out.reshape(rows, groups, shared, length, width)
-  return out.transpose(0, 3, 1, 2, 4).reshape(rows, length, heads, width)
+    mask = (jnp.arange(k.shape[2]) < lengths[:, None])[:, None, None]
+  out = _block(q, k, v, mask)
+  return rearrange(out, "b g (r t) k -> b t (g r) k", t=length)
 
 
 def _attend_causal(
@@ -177,15 +176,13 @@ def _attend_causal(
     block 2   x x x .
     block 3   x x x x
   """
-  rows, length, heads, width = q.shape
-  groups = k.shape[2]
-  n = _num_blocks(length)
+  length, heads, width = q.shape[1:]
+  groups, n = k.shape[2], _num_blocks(length)
   size, shared = length // n, heads // groups
-  # To [n, B, G, R * size, K]: the R heads that share keys are one matrix.
-  q = (q * width**-0.5).reshape(rows, n, size, groups, shared, width)
-  q = q.transpose(1, 0, 3, 4, 2, 5)
-  q = q.reshape(n, rows, groups, shared * size, width)
-  k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+  q = q * width**-0.5
+  # The queries of the R heads that share keys are one matrix.
+  q = rearrange(q, "b (n t) (g r) k -> n b g (r t) k", n=n, g=groups)
+  k, v = (rearrange(x, "b s g k -> b g s k") for x in (k, v))
   blocks = []
   # Split, not indexed: the gradient is then one concatenation.
   for i, part in enumerate(jax.lax.split(q, [1] * n)):
@@ -194,10 +191,10 @@ def _attend_causal(
     if segments is not None:
       own = segments[:, end - size : end, None] == segments[:, None, :end]
       mask = mask & own
-    mask = jnp.tile(mask[:, None], (1, 1, shared, 1))
+    mask = repeat(mask, "b t s -> b 1 (r t) s", r=shared)
     blocks.append(_block(part[0], k[:, :, :end], v[:, :, :end], mask))
-  out = jnp.stack(blocks).reshape(n, rows, groups, shared, size, width)
-  return out.transpose(1, 0, 4, 2, 3, 5).reshape(rows, length, heads, width)
+  out = jnp.stack(blocks)
+  return rearrange(out, "n b g (r t) k -> b (n t) (g r) k", t=size)
 
 
 def _block(

@@ -12,6 +12,7 @@ import dataclasses
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from einops import rearrange, repeat
 from jaxtyping import Array, Float, UInt8
 
 from locvlm_jax.models import attention
@@ -97,9 +98,9 @@ def _init_positions(key: Array, cfg: VisionConfig) -> Float[Array, "T D"]:
   waves = (10.0 * grid) ** -(jnp.arange(quarter) / max(quarter - 1, 1))
   angles = jnp.arange(grid)[:, None] * waves
   line = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
-  column = jnp.tile(line[None], (grid, 1, 1))
-  row = jnp.tile(line[:, None], (1, grid, 1))
-  table = jnp.concatenate([column, row], axis=2).reshape(grid * grid, -1)
+  column = repeat(line, "w d -> (h w) d", h=grid)
+  row = repeat(line, "h d -> (h w) d", w=grid)
+  table = jnp.concatenate([column, row], axis=1)
   rest = cfg.width - table.shape[1]
   return jnp.pad(table, ((first, 0), (0, rest)))
 
@@ -265,10 +266,10 @@ class ClipVit(nn.Module):
     patch = self.param("patch", init, (side, side, 3, cfg.width))
     pixels = images[:, : grid * side, : grid * side]
     pixels = normalize(pixels, cfg.family).astype(self.dtype)
-    pixels = pixels.reshape(rows, grid, side, grid, side, 3)
-    pixels = pixels.swapaxes(2, 3)
-    x = linear(pixels, patch, num_contracted=3)
-    x = x.reshape(rows, cfg.num_patches, cfg.width)
+    patches = rearrange(
+      pixels, "b (h p) (w q) c -> b (h w) p q c", p=side, q=side
+    )
+    x = linear(patches, patch, num_contracted=3)
     small, zeros = nn.initializers.normal(0.02), nn.initializers.zeros
     if cfg.family == "clip":
       first = self.param("class_embedding", small, (cfg.width,))

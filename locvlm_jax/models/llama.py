@@ -11,6 +11,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
@@ -275,7 +276,7 @@ def _write(
   """
 
   def store(old: Array, new: Array) -> Array:
-    new = new.astype(old.dtype).swapaxes(1, 2)
+    new = rearrange(new.astype(old.dtype), "b t g k -> b g t k")
     if positions is None:
       return jax.lax.dynamic_update_slice(old, new, (0, 0, 0, 0))
     rows, heads, steps = jnp.indices(new.shape[:3], sparse=True)

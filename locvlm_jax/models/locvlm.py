@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jaxtyping import Array, Float, Int, UInt8
 
 from locvlm_jax.models import adapter as adapter_lib
@@ -142,16 +143,15 @@ class LocVLM(nn.Module):
   def encode_images(self, images: Images) -> Float[Array, "B M D"]:
     """The M = K * N visual tokens of each row."""
     features = self.visual_features(images)
-    rows, num = features.shape[:2]
     with jax.named_scope("adapter"):
-      flat = features.reshape(rows * num, *features.shape[2:])
+      flat = rearrange(features, "b k n c -> (b k) n c")
       x = self.adapter(flat.astype(self.config.dtype))
-    return x.reshape(rows, num * x.shape[1], x.shape[2])
+    return rearrange(x, "(b k) n d -> b (k n) d", b=len(features))
 
   def visual_features(self, images: Images) -> Float[Array, "B K N C"]:
     """What the adapter takes of each image or video."""
     if isinstance(images, video_lib.Clips):
-      shape = images.frames.shape
+      rows = len(images.frames)
       with jax.named_scope("vision"):
         x = video_lib.encode(
           self, lambda m: m.vision, images, self.config.video
@@ -159,11 +159,11 @@ class LocVLM(nn.Module):
     elif jnp.issubdtype(images.dtype, jnp.floating):
       return images
     else:
-      shape = images.shape[:2]
+      rows = len(images)
       with jax.named_scope("vision"):
-        flat = images.reshape(-1, *images.shape[2:])
+        flat = rearrange(images, "b k h w c -> (b k) h w c")
         x = self.vision(constrain(flat, (BATCH, None, None, None)))
-    return x.reshape(*shape, *x.shape[1:])
+    return rearrange(x, "(b k) n c -> b k n c", b=rows)
 
   def logits(self, hidden: Float[Array, "*S D"]) -> Float[Array, "*S V"]:
     """Scores of the next token, float32."""

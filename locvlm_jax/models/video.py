@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
+from einops import rearrange
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, UInt8
 
 from locvlm_jax.parallel.sharding import BATCH, constrain
@@ -119,17 +120,17 @@ def encode(
   pixels = jnp.asarray(clips.pixels)
   num, size = pixels.shape[2], config.chunk
   frames = jnp.asarray(clips.frames).reshape(-1)
-  x = pixels.reshape(len(frames), *pixels.shape[2:])
+  x = rearrange(pixels, "b k f h w c -> (b k) f h w c")
   rest = -num % size
   x = jnp.pad(x, ((0, 0), (0, rest), *[(0, 0)] * 3))
-  x = x.reshape(len(x), -1, size, *x.shape[2:])
-  is_real = real(frames, num + rest).reshape(len(x), -1, size)
+  x = rearrange(x, "v (s f) h w c -> v s f h w c", f=size)
+  is_real = rearrange(real(frames, num + rest), "v (s f) -> v s f", f=size)
 
   def step(module, total, part):
     pixels, is_real = part
-    flat = pixels.reshape(-1, *pixels.shape[2:])
+    flat = rearrange(pixels, "v f h w c -> (v f) h w c")
     found = tower(module)(constrain(flat, (BATCH, None, None, None)))
-    found = found.reshape(*is_real.shape, *found.shape[1:])
+    found = rearrange(found, "(v f) n d -> v f n d", f=size)
     added, means = _sums(found, is_real)
     return total + added, means
 
@@ -143,5 +144,5 @@ def encode(
     out_axes=1,
   )
   total, means = scan(module, zeros, (x, is_real))
-  means = means.reshape(len(x), -1, means.shape[-1])[:, :num]
+  means = rearrange(means, "v s f d -> v (s f) d")[:, :num]
   return _tokens(total, means, frames, config.temporal or config.frames)
