@@ -88,7 +88,7 @@ def locate(
     temperature > 0,
     params,
     _tables(grammar),
-    (batch["tokens"], video.of_batch(batch), batch["lengths"]),
+    (batch["tokens"], video.visual_input(batch), batch["lengths"]),
     batch.get("example", np.arange(rows, dtype=np.int32)),
     batch.get("valid", np.ones(rows, bool)),
     np.float32(temperature),

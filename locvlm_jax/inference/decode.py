@@ -66,7 +66,7 @@ class _Kind(NamedTuple):
 _Prompt = tuple[
   Int[ArrayLike, "B S"],
   UInt8[ArrayLike, "B K H W 3"]
-  | video.Clips
+  | video.VideoBatch
   | Float[ArrayLike, "B K N C"]
   | None,
   Int[ArrayLike, " B"],
@@ -163,7 +163,7 @@ def log_likelihood(
     batch: tokens [B, S] with the answers that are to be judged, images [B, K,
       H, W, 3] or None, lengths [B], loss_mask [B, S].
   """
-  prompt = batch["tokens"], video.of_batch(batch), batch["lengths"]
+  prompt = batch["tokens"], video.visual_input(batch), batch["lengths"]
   return _log_likelihood(model, params, prompt, batch["loss_mask"])
 
 
@@ -213,7 +213,7 @@ def _prepared(
   valid = batch.get("valid", np.ones(rows, bool))
   filtered = temperature > 0 and (top_k > 0 or top_p < 1)
   kind = _Kind(model, max_new_tokens, temperature > 0, filtered)
-  prompt = batch["tokens"], video.of_batch(batch), batch["lengths"]
+  prompt = batch["tokens"], video.visual_input(batch), batch["lengths"]
   return kind, choice, prompt, valid
 
 

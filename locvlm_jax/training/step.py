@@ -127,7 +127,7 @@ def loss_sums(model, params, batch) -> tuple[Float[Array, ""], dict]:
   hidden = model.apply(
     {"params": params},
     batch["tokens"],
-    video.of_batch(batch),
+    video.visual_input(batch),
     batch["lengths"],
     batch.get("segments"),
   )
