@@ -1,4 +1,4 @@
-"""Attention: one function, which chooses the kernel of the machine.
+"""Attention, by the kernel that suits the machine and the shapes.
 
 Letters: B rows, T query positions, S key positions, H query heads, G key/value
 heads (H = G * R: R query heads share one key/value head), K head width.
@@ -22,9 +22,9 @@ def attend(
   segments: Int[Array, "B T"] | None = None,
   implementation: str = "auto",
 ) -> Float[Array, "B T H K"]:
-  """Softmax attention, scaled by 1/sqrt(K), with grouped key/value heads.
+  """Computes softmax attention, scaled by 1/sqrt(K), with grouped heads.
 
-  Two uses, both with rows that are right-padded to a common length:
+  There are two uses, both with rows that are right-padded to one length:
 
     causal=True (T = S): query t sees keys 0..t. Padding lies to the right of
       every real query, so causality alone keeps it out; outputs at padded
@@ -37,7 +37,7 @@ def attend(
       1 1 1 0
       1 1 1 1
 
-  With `segments`, causal alone: a query sees keys of its own number.
+  With `segments` (only if causal), a query sees keys of its own number:
 
       segments 1 1 2 2
       1 0 0 0
@@ -48,17 +48,17 @@ def attend(
   Args:
     q, k, v: queries, keys, values; positions already applied.
     causal: see above.
-    lengths: real keys in each row, or None when all are real.
+    lengths: real keys in each row; None: all are real.
     segments: number of the sequence that each position belongs to, where a row
       holds several; "xla" only.
-    implementation: "xla"; "cudnn", wherever it takes the shapes; "auto":
-      "cudnn" on GPUs, else "xla". Name it to compile for another machine.
+    implementation: "xla"; "cudnn", wherever it supports the shapes; "auto":
+      "cudnn" on GPUs, else "xla". Name one to compile for another machine.
 
   Returns:
-    The values' weighted means, in q's dtype.
+    The weighted means of the values, in the dtype of q.
 
   Raises:
-    ValueError: unknown implementation, or segments for "cudnn".
+    ValueError: an unknown implementation, or segments for "cudnn".
   """
   if implementation not in IMPLEMENTATIONS:
     raise ValueError(
@@ -77,27 +77,28 @@ def attend(
   return _attend_all(q, k, v, lengths)
 
 
-def attend_slots(
+def attend_cache(
   q: Float[Array, "B T H K"],
   k: Float[Array, "B G S K"],
   v: Float[Array, "B G S K"],
-  positions: Int[Array, " B"],
+  start: Int[Array, " B"],
 ) -> Float[Array, "B T H K"]:
-  """The next T positions of each row: query t sees slots 0..positions[b]+t.
+  """Computes attention over a cache: query t sees slots 0..start[b]+t.
 
-  Reading the keys and values is all its cost, so they come as they are stored.
+  Nearly all of its time goes into reading keys and values, so it takes them in
+  the layout of the cache.
 
   Args:
-    q: queries, positions already applied.
+    q: queries of the next T positions of each row, positions already applied.
     k, v: slots of keys and values, those of q included.
-    positions: slot of each row's first query.
+    start: slot of each row's first query.
   """
   groups, slots, width = k.shape[1:]
   q = rearrange(q, "b t (g r) k -> b t g r k", g=groups)
   scores = jnp.einsum(
     "btgrk,bgsk->bgrts", q, k, preferred_element_type=jnp.float32
   )
-  last = positions[:, None] + jnp.arange(q.shape[1])
+  last = start[:, None] + jnp.arange(q.shape[1])
   seen = (jnp.arange(slots) <= last[..., None])[:, None, None]
   scores = jnp.where(seen, scores * width**-0.5, jnp.finfo(jnp.float32).min)
   weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
@@ -106,13 +107,13 @@ def attend_slots(
 
 
 def _takes_cudnn(implementation: str, q: Array, k: Array) -> bool:
-  """Whether cuDNN is wanted here, and computes these shapes.
+  """Tells whether cuDNN is asked for and supports these shapes.
 
-  Not for single positions (nothing to fuse), nor for odd lengths, which its
-  backward pass refuses: the ViT's 257 and 577 tokens go to XLA.
+  Single positions have nothing to fuse, and cuDNN's backward pass refuses odd
+  lengths: the ViT's 257 and 577 tokens use XLA.
 
-  TPUs take the XLA path as well. Splash attention has to be wrapped in a
-  shard_map over the mesh, and is left out until it can be run on one.
+  TPUs use XLA as well. Splash attention would have to be wrapped in a shard_map
+  over the mesh; it is left out until it can be tested on a TPU.
   """
   if implementation == "auto":
     implementation = "cudnn" if jax.default_backend() == "gpu" else "xla"
@@ -126,8 +127,15 @@ def _takes_cudnn(implementation: str, q: Array, k: Array) -> bool:
   )
 
 
-def _attend_cudnn(q, k, v, causal, lengths) -> Array:
-  # Lengths, never a mask: a boolean mask becomes a materialised bias.
+def _attend_cudnn(
+  q: Float[Array, "B T H K"],
+  k: Float[Array, "B S G K"],
+  v: Float[Array, "B S G K"],
+  causal: bool,
+  lengths: Int[Array, " B"] | None,
+) -> Float[Array, "B T H K"]:
+  """Computes `attend` by cuDNN's fused kernel."""
+  # By lengths, since a boolean mask would become a bias in memory.
   queries = lengths if causal else None
   if lengths is not None and not causal:
     queries = jnp.full_like(lengths, q.shape[1])
@@ -148,7 +156,7 @@ def _attend_all(
   v: Float[Array, "B S G K"],
   lengths: Int[Array, " B"] | None,
 ) -> Float[Array, "B T H K"]:
-  """Every query sees all real keys: a single block."""
+  """Computes attention of every query to all real keys, in one block."""
   length, width = q.shape[1], q.shape[3]
   q = q * width**-0.5
   q = rearrange(q, "b t (g r) k -> b g (r t) k", g=k.shape[2])
@@ -166,12 +174,12 @@ def _attend_causal(
   v: Float[Array, "B T G K"],
   segments: Int[Array, "B T"] | None,
 ) -> Float[Array, "B T H K"]:
-  """Causal attention, one block of queries after the other.
+  """Computes causal attention, one block of queries after the other.
 
-  A block only meets the keys up to its own end, so nearly half of the square
-  is never computed (n blocks; here n = 4):
+  A block uses only the keys up to its own end, so nearly half of the square is
+  never computed (n blocks; here n = 4):
 
-    block 0   x . . .      x: computed (masked inside a block's last part)
+    block 0   x . . .      x: computed (the last one of a block is masked)
     block 1   x x . .      .: skipped
     block 2   x x x .
     block 3   x x x x
@@ -203,7 +211,10 @@ def _block(
   v: Float[Array, "B G S K"],
   mask: Bool[Array, "#B 1 #M S"] | None,
 ) -> Float[Array, "B G M K"]:
-  """Attention of one block; divides last, where there is least to divide."""
+  """Computes attention of one block of M queries.
+
+  It divides by the sum of the weights last, where there is least to divide.
+  """
   scores = jnp.einsum(
     "bgmk,bgsk->bgms", q, k, preferred_element_type=jnp.float32
   )
@@ -223,5 +234,5 @@ def _block(
 
 
 def _num_blocks(length: int) -> int:
-  """At most 8 blocks, of at least 16 queries."""
+  """Returns the number of equal blocks: at most 8, of at least 16 queries."""
   return next(n for n in (8, 4, 2, 1) if length % (16 * n) == 0 or n == 1)

@@ -182,7 +182,7 @@ class Attention(nn.Module):
       slots = kv_cache.store(slots, k, v, positions.start)
     first_query = positions.start if query_at is None else query_at
     if first_query is not None:
-      context = attention.attend_slots(q, slots.k, slots.v, first_query)
+      context = attention.attend_cache(q, slots.k, slots.v, first_query)
     else:
       context = attention.attend(
         q,

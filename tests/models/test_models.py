@@ -91,9 +91,8 @@ def test_greedy_answers_match_transformers(name, tmp_path):
     "images": g["images"],
     "lengths": np.full(2, g["tokens"].shape[1], np.int32),
   }
-  ours = decode.generate(
-    locvlm.LocVLM(config), params, batch, max_new_tokens=64, stop=[-2]
-  )
+  sampling = decode.Sampling(max_new_tokens=64, stop=(-2,))
+  ours = decode.generate(locvlm.LocVLM(config), params, batch, sampling)
   np.testing.assert_array_equal(ours, g["greedy"])
 
 

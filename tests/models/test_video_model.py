@@ -172,9 +172,8 @@ def test_features_in_place_of_frames(params):
 
 def test_answers_to_videos_are_alike_alone_and_in_a_batch(params):
   batch, never = rows([20, 33, 28]), LLM.vocab_size
-  run = functools.partial(
-    decode.generate, MODEL, params, max_new_tokens=5, stop=[never]
-  )
+  sampling = decode.Sampling(max_new_tokens=5, stop=(never,))
+  run = functools.partial(decode.generate, MODEL, params, sampling=sampling)
   together = np.asarray(run(batch))
   for i in range(3):
     alone = run({k: v[i : i + 1] for k, v in batch.items()})
