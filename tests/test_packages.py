@@ -26,7 +26,6 @@ EXTRAS = {
 # Those that are pinned though nothing imports them, with the reason.
 NOT_IMPORTED = {
   "beartype": "jaxtyping imports it while tests run, by its name",
-  "einops": "the models split and merge axes with it",
   "pytest-xdist": "pytest -n",
   "ruff": "a command",
   "tensorboard": "a command, which shows what clu wrote",

@@ -101,7 +101,7 @@ def fill(
 
 def _encode(model, params, batch):
   return model.apply(
-    {"params": params}, video_lib.of_batch(batch), method="visual_features"
+    {"params": params}, video_lib.visual_input(batch), method="visual_features"
   ).astype("float16")
 
 
