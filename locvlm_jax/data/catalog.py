@@ -17,6 +17,7 @@ from locvlm_jax.data.sources import (
   object_lists,
   questions,
   refer,
+  tfds_coco,
   tracks,
 )
 
@@ -150,6 +151,8 @@ def hashes(data: Any) -> dict[str, str]:
 
 
 def _hash(path: str) -> str:
+  if prepared := tfds_coco.parse_split(path):
+    path = prepared[0]  # its split counts as the whole folder
   if os.path.isdir(path):
     names = sorted(os.scandir(path), key=lambda entry: entry.name)
     listing = [(entry.name, entry.stat().st_size) for entry in names]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float16, UInt8
+from PIL import Image
 
 from locvlm_jax import files
 from locvlm_jax.data import geometry, video
@@ -28,7 +29,7 @@ class Clips:
   size: int
 
   def read(
-    self, path: str, change: Callable = lambda frame: frame
+    self, path: str | Image.Image, change: Callable = lambda frame: frame
   ) -> tuple[UInt8[np.ndarray, "F H W 3"], int, tuple[int, int]]:
     """Reads the frames of a video; those that it hasn't are black at the end.
 
@@ -50,7 +51,7 @@ class Clips:
     return clip, num, size
 
   def fields(
-    self, path: str, change: Callable = lambda frame: frame
+    self, path: str | Image.Image, change: Callable = lambda frame: frame
   ) -> tuple[dict, tuple[int, int]]:
     """Reads what a row holds of a video.
 

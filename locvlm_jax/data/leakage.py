@@ -60,8 +60,9 @@ def image_ids(path: str) -> frozenset[int | str]:
   Raises:
     DataError: the file is missing or malformed.
   """
-  if packed := tfds_coco.parts(path):
-    return frozenset(r["id"] for r in tfds_coco.content(*packed)["images"])
+  if prepared := tfds_coco.parse_split(path):
+    content = tfds_coco.read_annotations(*prepared)
+    return frozenset(row["id"] for row in content["images"])
   return frozenset().union(*map(_ids, _rows(path)))
 
 

@@ -34,8 +34,10 @@ class BadVideo(images.BadImage):
   """A video that can't be used, as a whole; the message says why."""
 
 
-def is_video(path: str) -> bool:
+def is_video(path: str | Image.Image) -> bool:
   """Says whether it is a video by its name, or a folder of frames."""
+  if isinstance(path, Image.Image):
+    return False
   return path.lower().endswith(SUFFIXES) or os.path.isdir(path)
 
 
@@ -59,7 +61,7 @@ def sample_indices(num: int, most: int) -> Int[np.ndarray, " n"]:
   return (edges[:-1] + edges[1:]) // 2
 
 
-def sample(path: str, most: int) -> Iterator[Image.Image]:
+def sample(path: str | Image.Image, most: int) -> Iterator[Image.Image]:
   """Yields RGB pictures of at most `most` frames, one after the other.
 
   A picture, which is whatever `is_video` denies, is a video of one frame.
@@ -69,6 +71,9 @@ def sample(path: str, most: int) -> Iterator[Image.Image]:
       frame is given, so that no part of such a video is used.
     ValueError: it takes PyAV, which is not installed.
   """
+  if isinstance(path, Image.Image):
+    yield images.rgb(path)
+    return
   num = sum(1 for _ in _frames(path))
   if not num:
     raise BadVideo("it holds no frame")

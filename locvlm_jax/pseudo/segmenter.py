@@ -18,15 +18,65 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from locvlm_jax import files, progress
+from locvlm_jax import errors, files, progress
 from locvlm_jax.data import images as images_lib
-from locvlm_jax.data import video
+from locvlm_jax.data import reading, video
 from locvlm_jax.pseudo import segmentations
 
 _ADVICE = (
   "needs PyTorch: pip install 'locvlm_jax[pseudo]', and transformers' own"
   " checkpoint of a panoptic model in --model"
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What is segmented, and by what.
+
+  Attributes:
+    model: the directory of a panoptic model in transformers' format.
+    media: the folder of pictures, or of videos.
+    things: names of the categories that have instances, with commas between
+      them, or a COCO file that lists them; "": all.
+    min_score: the least score of a segment that is kept.
+    frames: of each video, spread evenly; 0: `media` holds pictures.
+  """
+
+  model: str
+  media: str
+  things: str = ""
+  min_score: float = 0.5
+  frames: int = 0
+
+  def recorded(self) -> dict:
+    """Returns what the segmentations depend on, as the folder says it."""
+    return {"mode": "segment", **dataclasses.asdict(self)}
+
+
+def write(settings: Settings, out: str) -> dict:
+  """Segments all pictures or videos, and returns the summary.
+
+  Args:
+    settings: what, and by what.
+    out: the folder to write; see `segment`.
+
+  Raises:
+    ValueError: no PyTorch, or no such model, category or folder.
+  """
+  claim(out, settings.recorded())
+  model = Segmenter.load(
+    settings.model, _things(settings.things), settings.min_score
+  )
+  counts = segment(model, settings.media, out, settings.frames)
+  return {"settings": settings.recorded(), **counts}
+
+
+def _things(named: str) -> list[str]:
+  """Returns the names of a list with commas, or of a COCO file."""
+  if not named.endswith(".json"):
+    return [n.strip() for n in named.split(",") if n.strip()]
+  rows = reading.section(reading.read_json(named), "categories", named)
+  return [reading.text(row, "name", named) for row in rows]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +169,7 @@ def _open(directory: str):
   except ImportError as e:
     raise ValueError(f"--mode=segment {_ADVICE} ({e}).") from None
   except (OSError, ValueError) as e:
-    raise ValueError(
+    raise errors.DataError(
       f"{directory}: no panoptic model of transformers ({e})."
     ) from None
   device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -165,14 +215,14 @@ def segment(
     The summary: pictures by what became of them.
 
   Raises:
-    ValueError: no picture or video in the folder.
+    DataError: no picture or video in the folder.
   """
   os.makedirs(out, exist_ok=True)
   counts, images, notes = collections.Counter(), [], []
   sources = sorted(_videos(media) if frames else _pictures(media))
   if not sources:
     kind = "video" if frames else "picture"
-    raise ValueError(f"{media}: no {kind} in this folder.")
+    raise errors.DataError(f"{media}: no {kind} in this folder.")
   counter = progress.Progress("segmented", len(sources), log)
   for name in sources:
     for image, note in _segmented(model, media, name, out, frames, counts):
@@ -197,7 +247,7 @@ def _videos(folder: str) -> list[str]:
 
 def _listed(folder: str) -> list[str]:
   if not os.path.isdir(folder):
-    raise ValueError(f"{folder}: no such folder.")
+    raise errors.DataError(f"{folder}: no such folder.")
   return os.listdir(folder)
 
 

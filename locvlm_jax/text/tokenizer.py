@@ -12,6 +12,7 @@ import numpy as np
 import tokenizers
 from jaxtyping import Integer
 
+from locvlm_jax import errors
 from locvlm_jax.text import formats
 
 ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
@@ -158,11 +159,11 @@ def open_files(
     (the library's tokenizer, {role: text of a special token}).
 
   Raises:
-    ValueError: a file is missing, malformed, or names no eos token.
+    DataError: a file is missing, malformed, or names no eos token.
   """
   directory = pathlib.Path(directory)
   if not exists(directory):
-    raise ValueError(
+    raise errors.DataError(
       f"{directory}: neither {_JSON} nor {_MODEL} is there; copy one from the"
       " model that the weights were trained from"
     )
@@ -172,7 +173,7 @@ def open_files(
   try:
     backend = tokenizers.Tokenizer.from_file(str(path))
   except Exception as e:  # the library raises bare Exception
-    raise ValueError(f"{path} is not a tokenizer: {e}") from None
+    raise errors.DataError(f"{path} is not a tokenizer: {e}") from None
   return backend, _read_specials(directory)
 
 
@@ -187,7 +188,9 @@ def _open_sentencepiece(directory: pathlib.Path):
   except ImportError as e:
     raise ValueError(f"{path}: {e}; pip install {e.name}") from None
   except Exception as e:  # whatever those libraries raise
-    raise ValueError(f"{path} is not a SentencePiece model: {e}") from None
+    raise errors.DataError(
+      f"{path} is not a SentencePiece model: {e}"
+    ) from None
   roles = {r: getattr(fast, r) for r in ROLES if getattr(fast, r)}
   return fast.backend_tokenizer, roles
 
@@ -235,11 +238,11 @@ def _read_specials(directory: pathlib.Path) -> dict[str, str]:
     try:
       content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as e:
-      raise ValueError(f"{path} is not JSON: {e}") from None
+      raise errors.DataError(f"{path} is not JSON: {e}") from None
     named = {r: content[r] for r in ROLES if content.get(r)}
     found |= {r: _token_text(v) for r, v in named.items()}
   if "eos_token" not in found:
-    raise ValueError(
+    raise errors.DataError(
       f"{directory}/tokenizer_config.json names no eos_token; add it"
     )
   return found

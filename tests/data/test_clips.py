@@ -11,6 +11,7 @@ from PIL import Image
 from row_specs import row_spec
 
 from configs import locvlm_vid_b, locvlm_vid_b_plus, micro
+from locvlm_jax.config import freeze
 from locvlm_jax.data import catalog, clips
 from locvlm_jax.data import rows as rows_lib
 from locvlm_jax.data import stream as stream_lib
@@ -130,7 +131,7 @@ def test_a_tiny_preset_trains_and_reads_each_video_once(
   c.data.tracks = f"{root}/annotations/videos_train.json"
   c.data.sort_window = 0  # one length of rows, one program
   c.video.cache = str(tmp_path / "cache")
-  loop.train(json.loads(c.to_json()), str(tmp_path))
+  loop.train(freeze(c), str(tmp_path))
   rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
   assert [json.loads(row)["step"] for row in rows] == [1, 2]
   assert json.loads((tmp_path / "data.json").read_text())["skipped"] == {}

@@ -7,6 +7,7 @@ import pathlib
 
 import ml_collections
 import pytest
+from changed import changed
 
 from locvlm_jax import errors
 from locvlm_jax.data import catalog, leakage
@@ -150,21 +151,24 @@ def test_files_of_the_evaluation_are_excluded_by_default(tmp_path):
   from configs import base
   from locvlm_jax import assemble
 
-  config = json.loads(base.get_config().to_json_best_effort())
   tested = tmp_path / "a.json"
   tested.write_text('[{"image_id": 7}]')
-  config["data"]["exclude"] = (str(tested),)
-  config["eval"] |= {"instances": "b.json", "conversations": str(tested)}
-  config["eval"]["hal_act"]["questions"] = "c.jsonl"
-  config["eval"]["hal_ade"]["questions"] = str(tmp_path)  # a folder
-  found = assemble.with_exclusions(config)["data"]["exclude"]
-  assert found == [str(tested), "b.json", "c.jsonl"]
-  config["data"]["exclude_eval"] = False
-  assert assemble.with_exclusions(config)["data"]["exclude"] == [str(tested)]
+  fields = {
+    "data.exclude": (str(tested),),
+    "eval.instances": "b.json",
+    "eval.conversations": str(tested),
+    "eval.hal_act.questions": "c.jsonl",
+    "eval.hal_ade.questions": str(tmp_path),  # a folder
+  }
+  config = changed(base.get_config(), **fields)
+  found = assemble.excluded_files(config)
+  assert found == (str(tested), "b.json", "c.jsonl")
+  config = changed(config, **{"data.exclude_eval": False})
+  assert assemble.excluded_files(config) == (str(tested),)
   tested.write_text('[{"image": "flickr_42.jpg"}]')
   leakage.image_ids.cache_clear()
   with pytest.raises(errors.DataError, match="a.json: it names no image by"):
-    assemble.with_exclusions(config)
+    assemble.training_sources(config)
 
 
 def test_a_table_of_overlaps(data):

@@ -6,6 +6,7 @@ import pytest
 from paths import ASSETS
 
 from configs import micro
+from locvlm_jax.config import Config, freeze
 from locvlm_jax.data import objectives
 from locvlm_jax.data.sources import coco, object_captions
 from locvlm_jax.inference import predictor
@@ -33,12 +34,12 @@ def asked(monkeypatch):
   return batches
 
 
-def _config(root, **pseudo) -> dict:
+def _config(root, **pseudo) -> Config:
   c = micro.get_config("stage1")
   c.root, c.tokenizer = root, str(BASE)
   c.eval.batch_size = 4
   c.pseudo.update(pseudo)
-  return json.loads(c.to_json())
+  return freeze(c)
 
 
 def _write(config, path):

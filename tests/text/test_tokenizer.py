@@ -20,6 +20,7 @@ from small_tokenizer import (
 )
 
 from locvlm_jax.text import formats
+from locvlm_jax.text.bpe import train_bpe, wordings
 from locvlm_jax.text.encoding import encode_conversation
 from locvlm_jax.text.formats import IMAGE_TOKEN
 from locvlm_jax.text.tokenizer import Tokenizer
@@ -259,3 +260,9 @@ def test_byte_level_tokenizers_encode_conversations_too(tmp_path, roles):
   assert text.decode(text.encode(forged)) == forged
   ids = [*text.encode(" No."), *text.ending(formats.FORMATS["v1"])]
   assert text.answer(ids, formats.FORMATS["v1"]) == "No."
+
+
+def test_the_wordings_of_the_objectives_become_whole_words():
+  trained = train_bpe(wordings(), 1024)
+  pieces = [trained.decode([i]) for i in trained.encode("Where is the ball?")]
+  assert pieces[1:3] == ["is", "the"]

@@ -108,8 +108,8 @@ class Instances(Source):
   """
 
   def __init__(self, path: str, images: str):
-    if packed := tfds_coco.parts(path):
-      images, content = packed[0], tfds_coco.content(*packed)
+    if prepared := tfds_coco.parse_split(path):
+      images, content = prepared[0], tfds_coco.read_annotations(*prepared)
     else:
       reading.check_directory(images)
       content = reading.read_json(path)
@@ -124,7 +124,7 @@ class Instances(Source):
       i: reading.size(row, f"{path}: image {i}")
       for i, row in reading.by_id(self._rows, "images", path).items()
     }
-    if not packed:
+    if not prepared:
       reading.check_file_names(self._rows, images, f"{path}: image")
     self._objects = self._group(
       reading.section(content, "annotations", path), names, sizes
