@@ -89,18 +89,51 @@ def build(
     ValueError: the tokenizer joins digits with separators.
   """
   kinds = _kinds(coords)
-  ends = [":" if kind == "anchor" else "," for kind in kinds[:-1]] + ["]"]
   numbers = {kind: _numbers(coords, kind) for kind in kinds}
   ids, pieces = _tokens(coords, [[*numbers[k]] for k in kinds], after, text)
-  nodes = [
+  nodes = _nodes(numbers)
+  index = {node: i for i, node in enumerate(nodes)}
+  assert index[kinds[0], ""] == 0  # where every location begins
+  following = [
+    [index.get((kind, prefix + piece), -1) for piece in pieces]
+    for kind, prefix in nodes
+  ]
+  whole = [numbers[kind].get(prefix) for kind, prefix in nodes]
+  return Grammar(
+    coords=coords,
+    ids=np.array(ids, np.int32),
+    next=np.array(following, np.int32),
+    enter=_enter(kinds, pieces, index),
+    whole=np.array([v or 0 for v in whole], np.int32),
+    is_whole=np.array([v is not None for v in whole]),
+    intervals=_padded(_intervals(following, whole)),
+    longest=sum(max(map(len, numbers[kind])) + 1 for kind in kinds),
+    **_bounds(coords, kinds, numbers),
+  )
+
+
+def _nodes(numbers: dict[str, dict[str, int]]) -> list[tuple[str, str]]:
+  """Lists the nodes of the tries: (kind of number, what is written of it)."""
+  return [
     (kind, prefix)
     for kind in numbers
     for prefix in dict.fromkeys(
-      w[:n] for w in numbers[kind] for n in range(len(w) + 1)
+      word[:n] for word in numbers[kind] for n in range(len(word) + 1)
     )
   ]
-  index = {node: i for i, node in enumerate(nodes)}
-  assert index[kinds[0], ""] == 0  # where every location begins
+
+
+def _enter(
+  kinds: list[str], pieces: list[str], index: dict[tuple[str, str], int]
+) -> Int[np.ndarray, "C A"]:
+  """Finds where a token leads that ends one number and begins the next.
+
+  Args:
+    kinds: of the C numbers.
+    pieces: the texts of the A tokens.
+    index: of each node.
+  """
+  ends = [":" if kind == "anchor" else "," for kind in kinds[:-1]] + ["]"]
 
   def entered(place: int, piece: str) -> int:
     if not piece.startswith(ends[place]):
@@ -108,29 +141,17 @@ def build(
     last = place == len(kinds) - 1
     return 0 if last else index.get((kinds[place + 1], piece[1:]), -1)
 
-  following = [
-    [index.get((kind, prefix + piece), -1) for piece in pieces]
-    for kind, prefix in nodes
-  ]
-  whole = [numbers[kind].get(prefix) for kind, prefix in nodes]
-  intervals = _intervals(following, whole)
-  most = max(map(len, intervals))
-  return Grammar(
-    coords=coords,
-    ids=np.array(ids, np.int32),
-    next=np.array(following, np.int32),
-    enter=np.array(
-      [[entered(c, piece) for piece in pieces] for c in range(len(kinds))],
-      np.int32,
-    ),
-    whole=np.array([v or 0 for v in whole], np.int32),
-    is_whole=np.array([v is not None for v in whole]),
-    intervals=np.array(
-      [[*runs, *[(1, 0)] * (most - len(runs))] for runs in intervals], np.int32
-    ),
-    longest=sum(max(map(len, numbers[kind])) + 1 for kind in kinds),
-    **_bounds(coords, kinds, numbers),
+  return np.array(
+    [[entered(c, piece) for piece in pieces] for c in range(len(kinds))],
+    np.int32,
   )
+
+
+def _padded(intervals: list[list[tuple[int, int]]]) -> Int[np.ndarray, "N I 2"]:
+  """Pads each node's intervals with empty ones, (1, 0), to equal numbers."""
+  most = max(map(len, intervals))
+  rows = [[*runs, *[(1, 0)] * (most - len(runs))] for runs in intervals]
+  return np.array(rows, np.int32)
 
 
 def _joined(coords: coords_lib.Coords, words: Sequence[str]) -> str:
