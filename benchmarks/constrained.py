@@ -36,14 +36,14 @@ def _config(root: str, num: int) -> Config:
 
 def _timed(answerer, part) -> tuple[list[str], float]:
   began = time.perf_counter()
-  answers = [answerer([example])[0] for example in part]
+  answers = [answerer([question])[0] for question in part]
   return answers, time.perf_counter() - began
 
 
 def measure(root: str, num: int) -> dict:
   """{way: metrics and boxes a second}, and the median of the parts' ratios."""
   config, task = _config(root, num), EVALS["locpred"]
-  examples = assemble.questions(
+  questions = assemble.questions(
     config, task, seed=config.eval.seed, samples=config.eval.samples
   )
   mesh = sharding.make_mesh(dict(config.mesh))
@@ -51,14 +51,14 @@ def measure(root: str, num: int) -> dict:
     free = predictor.Predictor.load(config, mesh, "", micro.REFERENCE)
     ways = {"free": free, "constrained": free.decoded(constrained=True)}
     for answerer in ways.values():
-      _timed(answerer, examples)  # compiles every length of prompts
+      _timed(answerer, questions)  # compiles every length of prompts
     said, seconds = {n: [] for n in ways}, {n: [] for n in ways}
-    for i in range(0, len(examples), PART):
+    for i in range(0, len(questions), PART):
       for name, answerer in ways.items():
-        answers, took = _timed(answerer, examples[i : i + PART])
+        answers, took = _timed(answerer, questions[i : i + PART])
         said[name] += answers
         seconds[name].append(took)
-  result = {name: task.score(examples, said[name]) for name in ways}
+  result = {name: task.score(questions, said[name]) for name in ways}
   for name, metrics in result.items():
     boxes = metrics["num"] * metrics["parse_rate"]
     metrics["boxes_per_s"] = boxes / sum(seconds[name])

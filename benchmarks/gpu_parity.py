@@ -106,8 +106,7 @@ def answers(device, rows: slice = slice(None)) -> np.ndarray:
     model,
     jax.tree.map(place, params),
     jax.tree.map(place, batch),
-    max_new_tokens=NEW,
-    stop=[-2],
+    decode.Sampling(max_new_tokens=NEW, stop=(-2,)),
   )
   return np.asarray(found)
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from locvlm_jax.config import Config
-from locvlm_jax.data import catalog, clips, leakage, objectives, rows
+from locvlm_jax.data import catalog, clips, leakage, objectives, rows, view
 from locvlm_jax.data.records import Source
 from locvlm_jax.models import clip_vit, layers, llama, locvlm, lora
 from locvlm_jax.models import video as video_lib
@@ -129,7 +129,7 @@ def row_spec(
     vocabulary=tuple(
       c for c in (named or [()])[0] if all(c in other for other in named)
     ),
-    captions=instances.deniable() if instances else None,
+    captions=instances.object_captions() if instances else None,
     boxes=config.data.conversation_boxes,
     clips=clips.Clips(frames, config.geometry, size) if frames else None,
   )
@@ -179,13 +179,12 @@ def questions(
     samples: questions at most; 0: all.
     files: what names the annotations; default: `config.eval`.
   """
-  source = catalog.open_source(task.source, files or config.eval)
-  return task.examples(
-    source,
-    coords.Coords(**config.coords),
-    config.geometry,
-    config.model.vision.image_size,
-    getattr(source, "categories", ()),
-    seed,
-    samples or None,
+  records = catalog.open_source(task.source, files or config.eval)
+  seen = view.View(
+    coords=coords.Coords(**config.coords),
+    geometry=config.geometry,
+    image_size=config.model.vision.image_size,
+    vocabulary=records.categories,
+    seed=seed,
   )
+  return task.questions(records, seen, samples or None)

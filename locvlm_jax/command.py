@@ -12,6 +12,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -53,8 +54,8 @@ def workdir() -> str:
   return os.path.abspath(flags.FLAGS.workdir)
 
 
-def config(**changes: object) -> "locvlm_jax.config.Config":
-  """Reads the config of the flags.
+def config(**changes: object) -> Any:
+  """Reads the config of the flags: a `locvlm_jax.config.Config`.
 
   Args:
     changes: fields that other flags set, as in `init={"llm": DIR}`.

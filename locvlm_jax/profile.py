@@ -18,7 +18,7 @@ def main(argv: list[str]) -> None:
 
   if len(argv) != 2:
     raise ValueError("name one directory: a run's workdir, or of a trace.")
-  print(trace_summary.report(*trace_summary.read(argv[1]), _TOP.value))
+  print(trace_summary.report(trace_summary.read(argv[1]), _TOP.value))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ goes on exactly where it stopped. The workdir receives
   metrics.jsonl     one line every `log_every` steps; also for TensorBoard
   incidents.jsonl   the examples of steps that were skipped, or a spike
   config.json       every field as resolved
+  parameters.txt    shape, dtype and sharding of each parameter
   profile/          traces of the steps that `config.profile` names
 
 With --replay STEP it computes that step again, exactly as it was, from the

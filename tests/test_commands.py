@@ -2,6 +2,7 @@
 
 import ast
 import json
+import pathlib
 import re
 import subprocess
 import sys
@@ -10,8 +11,6 @@ import time
 import pytest
 from paths import ROOT
 from zygote import run
-
-from locvlm_jax.microworld import dataset
 
 # Each command with what it has to be given before it looks at anything else.
 COMMANDS = {
@@ -193,17 +192,8 @@ def test_a_word_or_field_that_the_config_has_not_is_named(flag, message):
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-  path = tmp_path_factory.mktemp("world") / "w"
-  dataset.write(
-    str(path),
-    num_train=8,
-    num_val=4,
-    num_videos=0,
-    workers=0,
-    log=lambda line: None,
-  )
-  return path
+def world(microworld):
+  return pathlib.Path(microworld(num_train=8, num_val=4))
 
 
 MICRO = "--config=configs/micro.py:stage2,tiny"

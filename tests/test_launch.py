@@ -101,19 +101,10 @@ def test_what_is_missing_is_named(tmp_path, script, missing):
 
 
 @pytest.mark.acceptance
-def test_local_trains_evaluates_and_resumes(tmp_path):
+def test_local_trains_evaluates_and_resumes(tmp_path, microworld):
   """Two processes train, four go on and evaluate."""
-  from locvlm_jax.microworld import dataset
-
-  dataset.write(
-    str(tmp_path / "w"),
-    num_train=24,
-    num_val=8,
-    num_videos=0,
-    workers=0,
-    log=lambda line: None,
-  )
-  flags = f"--config.root={tmp_path / 'w'} --config.optim.name=adamw"
+  root = microworld(num_train=24, num_val=8)
+  flags = f"--config.root={root} --config.optim.name=adamw"
   env = {
     **os.environ,
     "CONFIG": "configs/micro.py:stage2,tiny",
@@ -137,7 +128,7 @@ def test_local_trains_evaluates_and_resumes(tmp_path):
   out = run(2, DEVICES="2", FLAGS=f"{flags} --config.checkpoint_keep=1")
   assert "[0] step 2/2" in out and "[1] step 2/2" not in out
   run(4, FLAGS=f"{flags} --tasks=locpred", COMMAND="evaluate")
-  result = json.loads((tmp_path / "run" / "eval.json").read_text())
+  result = json.loads((tmp_path / "run" / "results.json").read_text())
   assert result["metrics"]["locpred.num"] == 8
   lines = (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()
   assert len(lines) == 8

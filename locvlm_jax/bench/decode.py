@@ -25,6 +25,7 @@ _QUESTIONS = (
   "Where is the cup?", "What is in the picture?",
   "Is there a dog next to the tall red chair?", "Describe the picture.",
 )  # fmt: skip
+_NEVER = -2  # an id that no model generates
 # Text tokens of the rows' prompts where no tokenizer is there.
 _TEXT = (47, 52, 60, 49)
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -65,8 +66,7 @@ def measure(arguments) -> dict:
       model,
       params,
       batch,
-      stop=[-2],
-      max_new_tokens=arguments.new_tokens,
+      decode.Sampling(max_new_tokens=arguments.new_tokens, stop=(_NEVER,)),
     )
     result[f"batch {rows}"] = _compared(ours, peer, batch, arguments)
   return result

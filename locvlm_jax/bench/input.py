@@ -114,11 +114,10 @@ def _ours(files: list[str], arguments):
   )
   stream = stream_lib.train_iterator(
     {"images": _Images(files)},
-    {"images": 1.0},
     rows.RowMaker(spec),
-    batch_size=_BATCH,
-    seed=0,
-    threads=arguments.cores,
+    stream_lib.StreamSpec(
+      {"images": 1.0}, _BATCH, seed=0, threads=arguments.cores
+    ),
   )
   return (b["images"] for b in stream)
 

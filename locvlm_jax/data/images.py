@@ -24,14 +24,18 @@ def load_image(
   COCO's boxes refer to the stored pixel grid, so an EXIF rotation is not
   applied; a size that is not the annotation's means that the two disagree.
 
+  Args:
+    path: of the file.
+    size: width and height that the stored image has to have; zeros: any.
+
   Raises:
     BadImage: missing, truncated, not an image, or of another size.
   """
   if isinstance(path, Image.Image):
     return rgb(path)
   try:
-    packed = tfds_coco.is_image(path)
-    with Image.open(tfds_coco.read_image(path) if packed else path) as image:
+    prepared = tfds_coco.is_image(path)
+    with Image.open(tfds_coco.read_image(path) if prepared else path) as image:
       if all(size) and image.size != size:
         raise BadImage(f"is {image.size}, the annotation says {size}")
       # Pillow raises beyond twice as many, and only warns before that.

@@ -29,19 +29,20 @@ def main(argv: list[str]) -> None:
 
   config = command.config()
   checks.check(config)
-  data = config.data
   sources = assemble.training_sources(config)
   text = assemble.load_tokenizer(config)
   spec = assemble.row_spec(config, text, sources)
   make_row = rows_lib.RowMaker(spec)
   rows = stream.train_iterator(
     sources,
-    dict(data.mixture),
     make_row,
-    batch_size=1,
-    seed=config.seed,
-    threads=0,
-    mix_by=data.mix_by,
+    stream.StreamSpec(
+      dict(config.data.mixture),
+      batch_size=1,
+      seed=config.seed,
+      mix_by=config.data.mix_by,
+      threads=0,
+    ),
   )
   os.makedirs(_OUT.value, exist_ok=True)
   form = coords.Coords(**config.coords)

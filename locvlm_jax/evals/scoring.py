@@ -15,13 +15,17 @@ import sys
 from collections.abc import Sequence
 
 from locvlm_jax import errors
-from locvlm_jax.data import files
+from locvlm_jax.data import reading
 from locvlm_jax.data.sources import refer
 from locvlm_jax.data.sources.questions import read as read_questions
+from locvlm_jax.data.view import View
+from locvlm_jax.evals import predictions
 from locvlm_jax.evals.scorers import gqa_scores, judge, vqa_accuracy
-from locvlm_jax.evals.tasks import EVALS, benchmark, region
+from locvlm_jax.evals.tasks import EVALS
+from locvlm_jax.evals.tasks.benchmark import Benchmark, to_question
+from locvlm_jax.evals.tasks.region import Region
 from locvlm_jax.inference.question import Question
-from locvlm_jax.text import coords
+from locvlm_jax.text.coords import Coords
 
 _IDS = ("question_id", "questionId", "id")
 _TEXTS = ("text", "answer", "prediction", "pred")
@@ -80,9 +84,9 @@ def score(request: Request) -> dict:
 
 def _rows(path: str) -> list[dict]:
   try:
-    rows = files.read_json(path)
+    rows = reading.read_json(path)
   except errors.DataError:
-    rows = files.read_jsonl(path)
+    rows = reading.read_jsonl(path)
   rows = [rows] if isinstance(rows, dict) else rows  # a single line
   if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
     raise ValueError(f"{path}: neither json lines nor a list of rows.")
@@ -91,10 +95,9 @@ def _rows(path: str) -> list[dict]:
 
 def _references(task, path: str, answers: str) -> list[Question]:
   """Reads the questions of a benchmark, without their images."""
-  if isinstance(task, benchmark.Benchmark):
-    found = read_questions(task.name, path, answers)
-    return [benchmark.asked(q) for q in found]
-  if not isinstance(task, region.Region):
+  if isinstance(task, Benchmark):
+    return [to_question(q) for q in read_questions(task.name, path, answers)]
+  if not isinstance(task, Region):
     raise ValueError(
       f"{task.name} makes its own questions: score the predictions.jsonl of"
       " evaluate, without --references."
@@ -102,8 +105,8 @@ def _references(task, path: str, answers: str) -> list[Question]:
   split = task.source.partition("_")[2]
   records = refer.Regions(path, os.path.dirname(os.path.abspath(path)), split)
   # Only the references are needed: how the questions put boxes is no matter.
-  form = coords.Coords("ivb", 224, "box")
-  return task.examples(records, form, "square", 224, (), seed=0)
+  view = View(Coords("ivb", 224, "box"), "square", 224, (), seed=0)
+  return task.questions(records, view)
 
 
 def _in_order(questions, rows, path: str) -> list[str]:
@@ -141,17 +144,7 @@ def _of_evaluate(task, rows, path: str) -> tuple[list[Question], list[str]]:
       f"{path}: no answers of evaluate to {task.name}; give --references."
     )
   mine = [r for r in mine if r["seed"] == mine[0]["seed"]]
-  questions = [
-    Question(
-      r["id"],
-      None,
-      r["question"],
-      tuple(tuple(t) for t in r["history"]),
-      r["truth"],
-    )
-    for r in mine
-  ]
-  return questions, [r["answer"] for r in mine]
+  return [predictions.question(r) for r in mine], [r["answer"] for r in mine]
 
 
 def _write_upload(task, questions, answers, path: str) -> None:

@@ -94,14 +94,14 @@ class Model:
   ) -> str:
     """Answers a question about a picture, about several, or about none."""
     with jax.set_mesh(self.mesh):
-      return self.predictor([_question(picture, question)])[0]
+      return self.predictor([_opened(_question(picture, question))])[0]
 
   def stream(
     self, picture: Picture | Sequence[Picture] | None, question: str
   ) -> Iterator[str]:
     """Yields the answer as it grows; the last one is `answer`'s."""
     with jax.set_mesh(self.mesh):
-      yield from self.predictor.stream(_question(picture, question))
+      yield from self.predictor.stream(_opened(_question(picture, question)))
 
   def generate(
     self, questions: Sequence[Question | tuple[Picture | None, str]]
@@ -119,7 +119,7 @@ class Model:
     answers = {}
     with jax.set_mesh(self.mesh):
       for part, padded in batches(asked, _BATCH):
-        found = self.predictor(padded)
+        found = self.predictor(list(map(_opened, padded)))
         answers |= {q.id: a for q, a in zip(part, found, strict=False)}
     return [answers[q.id] for q in asked]
 
@@ -144,11 +144,11 @@ class Model:
       (the answer, the probability of its location among all of them).
     """
     with jax.set_mesh(self.mesh):
-      found = self.predictor.locate([_question(picture, question)])
+      found = self.predictor.locate([_opened(_question(picture, question))])
     (answer,), (probability,) = found
     return answer, probability
 
-  def describe(self, picture: Picture, box: Sequence[float]) -> str:
+  def describe(self, picture: Picture, box: Sequence[float | int]) -> str:
     """Says what is in a box of the picture.
 
     Args:
@@ -198,9 +198,8 @@ class Model:
       Both in [0, 1] of the model's square input.
     """
     with jax.set_mesh(self.mesh):
-      return self.predictor.expect(
-        _question(picture, question, id=str(seed)), num
-      )
+      asked = _question(picture, question, id=str(seed))
+      return self.predictor.expect(_opened(asked), num)
 
   def _transform(self, picture: Picture) -> geometry.Transform:
     spec = self.predictor.spec
@@ -243,6 +242,14 @@ def _question(
   several = picture if isinstance(picture, (list, tuple)) else [picture]
   pictures = tuple(_as_path(p) for p in several if p is not None)
   return Question(id, pictures or None, question)
+
+
+def _opened(question: Question) -> Question:
+  """The question with its pictures read; what can't be read is named."""
+  pictures = tuple(
+    p if video.is_video(p) else open_picture(p) for p in question.pictures
+  )
+  return dataclasses.replace(question, image=pictures or None)
 
 
 def _as_path(picture: Picture) -> Picture:

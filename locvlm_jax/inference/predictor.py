@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import logging
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -131,7 +131,7 @@ class Predictor:
 
   def with_features(
     self,
-    questions: Sequence[Question],
+    questions: Iterable[Question],
     cache: str,
     threads: int,
     enter: Callable[[int], None],
@@ -144,6 +144,7 @@ class Predictor:
       threads: that decode videos.
       enter: called before each batch of videos, with its number.
     """
+    questions = list(questions)
     if not cache or not self.spec.clips or any(x.mirrored for x in questions):
       return self
     spec = video_features.row_spec(
@@ -163,13 +164,16 @@ class Predictor:
     if self.decoding.constrained and examples[0].location:
       return self.locate(examples)[0]
     batch = self._batch(examples)
-    ids = decode.generate(self.model, self.params, batch, **self._options())
+    ids = decode.generate(
+      self.model, self.params, batch, self._sampling, rng=self._rng
+    )
     return [self._text(row) for row in sharding.fetch(ids)]
 
   def stream(self, example: Question) -> Iterator[str]:
     """The answer to one example, as it grows."""
+    batch = self._batch([example])
     for ids in decode.stream(
-      self.model, self.params, self._batch([example]), **self._options()
+      self.model, self.params, batch, self._sampling, rng=self._rng
     ):
       yield self._text(ids[0])
 
@@ -222,17 +226,17 @@ class Predictor:
   def _rng(self):
     return jax.random.key(self.decoding.seed)
 
-  def _options(self) -> dict:
+  @functools.cached_property
+  def _sampling(self) -> decode.Sampling:
     how, text = self.decoding, self.spec.tokenizer
-    return {
-      "max_new_tokens": how.max_new_tokens,
-      "temperature": how.temperature,
-      "top_k": how.top_k,
-      "top_p": how.top_p,
-      "rng": self._rng,
-      "stop": text.stop_ids(self.spec.format),
-      "pad_id": text.pad_id,
-    }
+    return decode.Sampling(
+      max_new_tokens=how.max_new_tokens,
+      stop=tuple(text.stop_ids(self.spec.format)),
+      temperature=how.temperature,
+      top_k=how.top_k,
+      top_p=how.top_p,
+      pad_id=text.pad_id,
+    )
 
   def _text(self, ids) -> str:
     answer = self.spec.tokenizer.answer(ids, self.spec.format)

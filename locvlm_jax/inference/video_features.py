@@ -101,7 +101,7 @@ def fill(
 
 def _encode(model, params, batch):
   return model.apply(
-    {"params": params}, video_lib.of_batch(batch), method="visual_features"
+    {"params": params}, video_lib.visual_input(batch), method="visual_features"
   ).astype("float16")
 
 
@@ -139,8 +139,8 @@ def _read(cache: clips_lib.Features, path: str) -> dict:
       return {"images": clip, "frames": num, "sizes": size}
   except images.BadImage as error:
     logging.warning("no features of %s: %s", path, error)
-    cache.bad[path] = str(error)
-  return {"images": cache.clips.nothing(), "frames": 0, "sizes": (0, 0)}
+    cache.failures[path] = str(error)
+  return {"images": cache.clips.black_frames(), "frames": 0, "sizes": (0, 0)}
 
 
 def _stacked(rows: Sequence[Mapping]) -> dict[str, np.ndarray]:

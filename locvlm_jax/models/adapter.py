@@ -1,4 +1,4 @@
-"""The adapter: visual features to the language model's width.
+"""The adapter: projects visual features to the language model's width.
 
 Letters: B rows, N visual tokens, D visual width, E language-model width.
 """
@@ -13,10 +13,14 @@ ADAPTERS = ("linear", "mlp")
 
 
 class Adapter(nn.Module):
-  """One linear layer (LocVLM-B), or two with an exact GELU between (-L).
+  """One linear layer (LocVLM-B), or two with an exact GELU between (LocVLM-L).
 
   The MLP is LLaVA-1.5's mlp2x_gelu
   (LLaVA:llava/model/multimodal_projector/builder.py).
+
+  Attributes:
+    kind: one of ADAPTERS.
+    width: E.
   """
 
   kind: str
@@ -24,6 +28,11 @@ class Adapter(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N E"]:
+    """Projects each visual token.
+
+    Raises:
+      ValueError: an unknown kind.
+    """
     if self.kind not in ADAPTERS:
       raise ValueError(f"adapter {self.kind!r} is not one of {ADAPTERS}")
     x = self._linear("linear_1", x)

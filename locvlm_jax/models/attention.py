@@ -1,4 +1,4 @@
-"""Attention: one function, which chooses the kernel of the machine.
+"""Attention, by the kernel that suits the machine and the shapes.
 
 Letters: B rows, T query positions, S key positions, H query heads, G key/value
 heads (H = G * R: R query heads share one key/value head), K head width.
@@ -6,6 +6,7 @@ heads (H = G * R: R query heads share one key/value head), K head width.
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange, repeat
 from jaxtyping import Array, Bool, Float, Int
 
 IMPLEMENTATIONS = ("auto", "xla", "cudnn")
@@ -21,9 +22,9 @@ def attend(
   segments: Int[Array, "B T"] | None = None,
   implementation: str = "auto",
 ) -> Float[Array, "B T H K"]:
-  """Softmax attention, scaled by 1/sqrt(K), with grouped key/value heads.
+  """Computes softmax attention, scaled by 1/sqrt(K), with grouped heads.
 
-  Two uses, both with rows that are right-padded to a common length:
+  There are two uses, both with rows that are right-padded to one length:
 
     causal=True (T = S): query t sees keys 0..t. Padding lies to the right of
       every real query, so causality alone keeps it out; outputs at padded
@@ -36,7 +37,7 @@ def attend(
       1 1 1 0
       1 1 1 1
 
-  With `segments`, causal alone: a query sees keys of its own number.
+  With `segments` (only if causal), a query sees keys of its own number:
 
       segments 1 1 2 2
       1 0 0 0
@@ -47,17 +48,17 @@ def attend(
   Args:
     q, k, v: queries, keys, values; positions already applied.
     causal: see above.
-    lengths: real keys in each row, or None when all are real.
+    lengths: real keys in each row; None: all are real.
     segments: number of the sequence that each position belongs to, where a row
       holds several; "xla" only.
-    implementation: "xla"; "cudnn", wherever it takes the shapes; "auto":
-      "cudnn" on GPUs, else "xla". Name it to compile for another machine.
+    implementation: "xla"; "cudnn", wherever it supports the shapes; "auto":
+      "cudnn" on GPUs, else "xla". Name one to compile for another machine.
 
   Returns:
-    The values' weighted means, in q's dtype.
+    The weighted means of the values, in the dtype of q.
 
   Raises:
-    ValueError: unknown implementation, or segments for "cudnn".
+    ValueError: an unknown implementation, or segments for "cudnn".
   """
   if implementation not in IMPLEMENTATIONS:
     raise ValueError(
@@ -76,43 +77,43 @@ def attend(
   return _attend_all(q, k, v, lengths)
 
 
-def attend_slots(
+def attend_cache(
   q: Float[Array, "B T H K"],
   k: Float[Array, "B G S K"],
   v: Float[Array, "B G S K"],
-  positions: Int[Array, " B"],
+  start: Int[Array, " B"],
 ) -> Float[Array, "B T H K"]:
-  """The next T positions of each row: query t sees slots 0..positions[b]+t.
+  """Computes attention over a cache: query t sees slots 0..start[b]+t.
 
-  Reading the keys and values is all its cost, so they come as they are stored.
+  Nearly all of its time goes into reading keys and values, so it takes them in
+  the layout of the cache.
 
   Args:
-    q: queries, positions already applied.
+    q: queries of the next T positions of each row, positions already applied.
     k, v: slots of keys and values, those of q included.
-    positions: slot of each row's first query.
+    start: slot of each row's first query.
   """
-  rows, groups, slots, width = k.shape
-  length = q.shape[1]
-  q = q.reshape(rows, length, groups, -1, width)
+  groups, slots, width = k.shape[1:]
+  q = rearrange(q, "b t (g r) k -> b t g r k", g=groups)
   scores = jnp.einsum(
     "btgrk,bgsk->bgrts", q, k, preferred_element_type=jnp.float32
   )
-  last = positions[:, None] + jnp.arange(length)
+  last = start[:, None] + jnp.arange(q.shape[1])
   seen = (jnp.arange(slots) <= last[..., None])[:, None, None]
   scores = jnp.where(seen, scores * width**-0.5, jnp.finfo(jnp.float32).min)
   weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
   out = jnp.einsum("bgrts,bgsk->btgrk", weights, v)
-  return out.reshape(rows, length, -1, width)
+  return rearrange(out, "b t g r k -> b t (g r) k")
 
 
 def _takes_cudnn(implementation: str, q: Array, k: Array) -> bool:
-  """Whether cuDNN is wanted here, and computes these shapes.
+  """Tells whether cuDNN is asked for and supports these shapes.
 
-  Not for single positions (nothing to fuse), nor for odd lengths, which its
-  backward pass refuses: the ViT's 257 and 577 tokens go to XLA.
+  Single positions have nothing to fuse, and cuDNN's backward pass refuses odd
+  lengths: the ViT's 257 and 577 tokens use XLA.
 
-  TPUs take the XLA path as well. Splash attention has to be wrapped in a
-  shard_map over the mesh, and is left out until it can be run on one.
+  TPUs use XLA as well. Splash attention would have to be wrapped in a shard_map
+  over the mesh; it is left out until it can be tested on a TPU.
   """
   if implementation == "auto":
     implementation = "cudnn" if jax.default_backend() == "gpu" else "xla"
@@ -126,8 +127,15 @@ def _takes_cudnn(implementation: str, q: Array, k: Array) -> bool:
   )
 
 
-def _attend_cudnn(q, k, v, causal, lengths) -> Array:
-  # Lengths, never a mask: a boolean mask becomes a materialised bias.
+def _attend_cudnn(
+  q: Float[Array, "B T H K"],
+  k: Float[Array, "B S G K"],
+  v: Float[Array, "B S G K"],
+  causal: bool,
+  lengths: Int[Array, " B"] | None,
+) -> Float[Array, "B T H K"]:
+  """Computes `attend` by cuDNN's fused kernel."""
+  # By lengths, since a boolean mask would become a bias in memory.
   queries = lengths if causal else None
   if lengths is not None and not causal:
     queries = jnp.full_like(lengths, q.shape[1])
@@ -148,17 +156,16 @@ def _attend_all(
   v: Float[Array, "B S G K"],
   lengths: Int[Array, " B"] | None,
 ) -> Float[Array, "B T H K"]:
-  """Every query sees all real keys: a single block."""
-  rows, length, heads, width = q.shape
-  groups, shared = k.shape[2], heads // k.shape[2]
-  q = (q * width**-0.5).reshape(rows, length, groups, shared, width)
-  q = q.transpose(0, 2, 3, 1, 4).reshape(rows, groups, shared * length, width)
+  """Computes attention of every query to all real keys, in one block."""
+  length, width = q.shape[1], q.shape[3]
+  q = q * width**-0.5
+  q = rearrange(q, "b t (g r) k -> b g (r t) k", g=k.shape[2])
+  k, v = (rearrange(x, "b s g k -> b g s k") for x in (k, v))
   mask = None
   if lengths is not None:
-    mask = (jnp.arange(k.shape[1]) < lengths[:, None])[:, None, None]
-  out = _block(q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask)
-  out = out.reshape(rows, groups, shared, length, width)
-  return out.transpose(0, 3, 1, 2, 4).reshape(rows, length, heads, width)
+    mask = (jnp.arange(k.shape[2]) < lengths[:, None])[:, None, None]
+  out = _block(q, k, v, mask)
+  return rearrange(out, "b g (r t) k -> b t (g r) k", t=length)
 
 
 def _attend_causal(
@@ -167,25 +174,23 @@ def _attend_causal(
   v: Float[Array, "B T G K"],
   segments: Int[Array, "B T"] | None,
 ) -> Float[Array, "B T H K"]:
-  """Causal attention, one block of queries after the other.
+  """Computes causal attention, one block of queries after the other.
 
-  A block only meets the keys up to its own end, so nearly half of the square
-  is never computed (n blocks; here n = 4):
+  A block uses only the keys up to its own end, so nearly half of the square is
+  never computed (n blocks; here n = 4):
 
-    block 0   x . . .      x: computed (masked inside a block's last part)
+    block 0   x . . .      x: computed (the last one of a block is masked)
     block 1   x x . .      .: skipped
     block 2   x x x .
     block 3   x x x x
   """
-  rows, length, heads, width = q.shape
-  groups = k.shape[2]
-  n = _num_blocks(length)
+  length, heads, width = q.shape[1:]
+  groups, n = k.shape[2], _num_blocks(length)
   size, shared = length // n, heads // groups
-  # To [n, B, G, R * size, K]: the R heads that share keys are one matrix.
-  q = (q * width**-0.5).reshape(rows, n, size, groups, shared, width)
-  q = q.transpose(1, 0, 3, 4, 2, 5)
-  q = q.reshape(n, rows, groups, shared * size, width)
-  k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+  q = q * width**-0.5
+  # The queries of the R heads that share keys are one matrix.
+  q = rearrange(q, "b (n t) (g r) k -> n b g (r t) k", n=n, g=groups)
+  k, v = (rearrange(x, "b s g k -> b g s k") for x in (k, v))
   blocks = []
   # Split, not indexed: the gradient is then one concatenation.
   for i, part in enumerate(jax.lax.split(q, [1] * n)):
@@ -194,10 +199,10 @@ def _attend_causal(
     if segments is not None:
       own = segments[:, end - size : end, None] == segments[:, None, :end]
       mask = mask & own
-    mask = jnp.tile(mask[:, None], (1, 1, shared, 1))
+    mask = repeat(mask, "b t s -> b 1 (r t) s", r=shared)
     blocks.append(_block(part[0], k[:, :, :end], v[:, :, :end], mask))
-  out = jnp.stack(blocks).reshape(n, rows, groups, shared, size, width)
-  return out.transpose(1, 0, 4, 2, 3, 5).reshape(rows, length, heads, width)
+  out = jnp.stack(blocks)
+  return rearrange(out, "n b g (r t) k -> b (n t) (g r) k", t=size)
 
 
 def _block(
@@ -206,7 +211,10 @@ def _block(
   v: Float[Array, "B G S K"],
   mask: Bool[Array, "#B 1 #M S"] | None,
 ) -> Float[Array, "B G M K"]:
-  """Attention of one block; divides last, where there is least to divide."""
+  """Computes attention of one block of M queries.
+
+  It divides by the sum of the weights last, where there is least to divide.
+  """
   scores = jnp.einsum(
     "bgmk,bgsk->bgms", q, k, preferred_element_type=jnp.float32
   )
@@ -226,5 +234,5 @@ def _block(
 
 
 def _num_blocks(length: int) -> int:
-  """At most 8 blocks, of at least 16 queries."""
+  """Returns the number of equal blocks: at most 8, of at least 16 queries."""
   return next(n for n in (8, 4, 2, 1) if length % (16 * n) == 0 or n == 1)

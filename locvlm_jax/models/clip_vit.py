@@ -1,7 +1,7 @@
-"""CLIP's vision transformer, as LLaVA uses it: patch features, no CLS.
+"""CLIP's vision transformer, as LLaVA uses it: patch features without CLS.
 
-SigLIP's is the same but for what comes before the layers: no CLS token, no
-normalisation, a bias on the patches, other pixel statistics.
+SigLIP's differs only before the layers: it has no CLS token and no
+normalization there, a bias on the patches, and other pixel statistics.
 
 Letters: B images, H and W pixels, P patch side, N patches, T tokens (N + 1, CLS
 first; SigLIP: N), D width, L layers.
@@ -12,13 +12,15 @@ import dataclasses
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from einops import rearrange, repeat
 from jaxtyping import Array, Float, UInt8
 
 from locvlm_jax.models import attention
 from locvlm_jax.models.layers import linear, stack
 from locvlm_jax.parallel.sharding import BATCH, constrain
 
-# Per channel, of RGB in [0, 1] (openai/CLIP:clip/clip.py; SigLIP: to [-1, 1]).
+# Mean and standard deviation of each channel, of RGB in [0, 1], by family
+# (openai/CLIP:clip/clip.py; SigLIP scales to [-1, 1]).
 MEAN = {"clip": (0.48145466, 0.4578275, 0.40821073), "siglip": (0.5, 0.5, 0.5)}
 STD = {"clip": (0.26862954, 0.26130258, 0.27577711), "siglip": (0.5, 0.5, 0.5)}
 FAMILIES = tuple(MEAN)
@@ -30,10 +32,13 @@ kernel_init = nn.initializers.lecun_normal
 class VisionConfig:
   """Shape of the vision tower; the defaults are CLIP ViT-L/14 at 224 px.
 
-  feature_layer counts as Hugging Face's hidden_states does: -1 is the last
-  layer's output, -2 the one before (LLaVA's choice). The layers above it are
-  held as parameters, so that a checkpoint survives a round trip, but they are
-  never computed (`vision/unused`).
+  Attributes:
+    image_size, patch_size: sides, in pixels.
+    feature_layer: the layer whose output is used, counted as in Hugging Face's
+      hidden_states: -1 is the last layer, -2 the one before (LLaVA's choice).
+      The layers above are kept as parameters (`vision/unused`), so that a
+      checkpoint can be converted back, but are never computed.
+    family: one of FAMILIES.
   """
 
   image_size: int = 224
@@ -75,52 +80,55 @@ class VisionConfig:
 
   @property
   def num_patches(self) -> int:
+    """N, the patches of an image."""
     return (self.image_size // self.patch_size) ** 2
 
   @property
   def num_used_layers(self) -> int:
+    """The layers up to the feature layer."""
     return self.num_layers + 1 + self.feature_layer
 
 
 def _init_positions(key: Array, cfg: VisionConfig) -> Float[Array, "T D"]:
-  """Sines and cosines of row and column; zeros for CLS.
+  """Builds sines and cosines of each patch's row and column; zeros for CLS.
 
   CLIP's learned table ends up smooth in two dimensions. A small model that is
-  trained from nothing on captions has no reason to get there, and the patches
-  then carry no trace of where they are once the tower is frozen; so it starts
-  there (as in MAE, facebookresearch/mae:util/pos_embed.py, with a shorter
+  trained from scratch on captions does not learn such a table, and once its
+  tower is frozen the patches carry no trace of their position. So it starts
+  from one (as in MAE, facebookresearch/mae:util/pos_embed.py, with a shorter
   longest wave).
   """
   del key
   grid, quarter = cfg.image_size // cfg.patch_size, cfg.width // 4
-  first = int(cfg.family == "clip")  # CLS
-  waves = (10.0 * grid) ** -(jnp.arange(quarter) / max(quarter - 1, 1))
-  angles = jnp.arange(grid)[:, None] * waves
-  line = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
-  column = jnp.tile(line[None], (grid, 1, 1))
-  row = jnp.tile(line[:, None], (1, grid, 1))
-  table = jnp.concatenate([column, row], axis=2).reshape(grid * grid, -1)
+  num_cls = int(cfg.family == "clip")
+  frequencies = (10.0 * grid) ** -(jnp.arange(quarter) / max(quarter - 1, 1))
+  angles = jnp.arange(grid)[:, None] * frequencies
+  waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
+  column = repeat(waves, "w d -> (h w) d", h=grid)
+  row = repeat(waves, "h d -> (h w) d", w=grid)
+  table = jnp.concatenate([column, row], axis=1)
   rest = cfg.width - table.shape[1]
-  return jnp.pad(table, ((first, 0), (0, rest)))
+  return jnp.pad(table, ((num_cls, 0), (0, rest)))
 
 
 def normalize(
   images: UInt8[Array, "B H W 3"], family: str = "clip"
 ) -> Float[Array, "B H W 3"]:
-  """The family's normalisation of uint8 RGB, in float32."""
+  """Normalizes uint8 RGB by the mean and deviation of a family, in float32."""
   mean, std = (jnp.array(x[family], jnp.float32) for x in (MEAN, STD))
   scale, shift = 1 / (255 * std), mean / std
   return images.astype(jnp.float32) * scale - shift
 
 
 def activate(x: Float[Array, "*S"], name: str) -> Float[Array, "*S"]:
+  """Applies one of ACTIVATIONS."""
   if name == "quick_gelu":
     return x * jax.nn.sigmoid(1.702 * x)
   return jax.nn.gelu(x, approximate=name == "gelu_pytorch_tanh")
 
 
 class LayerNorm(nn.Module):
-  """Layer normalisation in float32, returned in x's dtype."""
+  """Layer normalization in float32, returned in x's dtype."""
 
   eps: float
 
@@ -165,6 +173,8 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
+  """Two linear layers with an activation between them, with biases."""
+
   config: VisionConfig
 
   @nn.compact
@@ -180,7 +190,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-  """One pre-norm layer; a carry, so that it can be scanned."""
+  """One pre-norm layer; x is a carry, so that layers can be scanned."""
 
   config: VisionConfig
   implementation: str
@@ -201,10 +211,10 @@ class Block(nn.Module):
 
 
 class Unused(nn.Module):
-  """What Hugging Face's tower holds above the feature layer.
+  """The layers of Hugging Face's tower above the feature layer.
 
-  Called at initialisation only: it owns parameters and computes nothing that
-  is read.
+  It is called at initialization only, to own its parameters; nothing reads
+  what it computes.
   """
 
   config: VisionConfig
@@ -219,7 +229,7 @@ class Unused(nn.Module):
 
 
 class ClipVit(nn.Module):
-  """The tower: uint8 images to patch features of `feature_layer`."""
+  """The vision tower, from uint8 images to the patch features of one layer."""
 
   config: VisionConfig
   dtype: str = "float32"
@@ -229,7 +239,7 @@ class ClipVit(nn.Module):
 
   @nn.compact
   def __call__(self, images: UInt8[Array, "B H W 3"]) -> Float[Array, "B N D"]:
-    """Patch features, in raster order, before any post-layernorm.
+    """Computes patch features in raster order, before any post-layernorm.
 
     Raises:
       ValueError: the images are not of the configured size.
@@ -257,7 +267,7 @@ class ClipVit(nn.Module):
     return y[:, 1:] if cfg.family == "clip" else y
 
   def _embed(self, images: UInt8[Array, "B H W 3"]) -> Float[Array, "B T D"]:
-    """Patches through the patch kernel, CLS before them, positions."""
+    """Embeds patches, puts CLS before them and adds positions."""
     cfg = self.config
     side, grid = cfg.patch_size, cfg.image_size // cfg.patch_size
     rows = images.shape[0]
@@ -265,15 +275,15 @@ class ClipVit(nn.Module):
     patch = self.param("patch", init, (side, side, 3, cfg.width))
     pixels = images[:, : grid * side, : grid * side]
     pixels = normalize(pixels, cfg.family).astype(self.dtype)
-    pixels = pixels.reshape(rows, grid, side, grid, side, 3)
-    pixels = pixels.swapaxes(2, 3)
-    x = linear(pixels, patch, num_contracted=3)
-    x = x.reshape(rows, cfg.num_patches, cfg.width)
+    patches = rearrange(
+      pixels, "b (h p) (w q) c -> b (h w) p q c", p=side, q=side
+    )
+    x = linear(patches, patch, num_contracted=3)
     small, zeros = nn.initializers.normal(0.02), nn.initializers.zeros
     if cfg.family == "clip":
-      first = self.param("class_embedding", small, (cfg.width,))
-      first = jnp.broadcast_to(first.astype(x.dtype), (rows, 1, cfg.width))
-      x = jnp.concatenate([first, x], axis=1)
+      cls = self.param("class_embedding", small, (cfg.width,))
+      cls = jnp.broadcast_to(cls.astype(x.dtype), (rows, 1, cfg.width))
+      x = jnp.concatenate([cls, x], axis=1)
     else:
       x = x + self.param("patch_bias", zeros, (cfg.width,)).astype(x.dtype)
     positions = self.param("position_embedding", _init_positions, cfg)

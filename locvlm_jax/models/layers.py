@@ -1,4 +1,4 @@
-"""What both transformers share: the matrix product, and layers in a stack.
+"""Parts that both transformers share: matrix products and stacks of layers.
 
 Letters: D contracted dims, F result dims, L layers.
 """
@@ -14,20 +14,22 @@ from jaxtyping import Array, Float
 
 REMAT = ("none", "dots", "full")
 # Device kind -> remat where the language model trains, remat where it is frozen
-# (stage 1, with four times the rows), layers unrolled. They fit LocVLM-L's
-# batches on 8 GPUs or 16 chips, by locvlm_jax.plan (GiB, stage 2 / stage 1, in
-# benchmarks/results/plan.md): A100 46.6 / 67.5 of 78; v6e 16.4 / 18.0 of 31;
-# v5p 48.4 / 40.9 of 95; but stage 1 on v5e, 17.6 of 15.75, wants accumulate=2.
-# Unrolled, GPUs overlap layers; TPUs do so without, and compile for minutes.
+# (stage 1, with four times the rows), layers unrolled. With these, LocVLM-L's
+# batches fit on 8 GPUs or 16 chips, as locvlm_jax.plan computes (GiB, stage 2 /
+# stage 1, in benchmarks/results/plan.md): A100 46.6 / 67.5 of 78; v6e 16.4 /
+# 18.0 of 31; v5p 48.4 / 40.9 of 95. Only stage 1 on v5e, 17.6 of 15.75, needs
+# accumulate=2. GPUs overlap the work of unrolled layers; TPUs overlap that of a
+# loop too, and would compile unrolled layers for minutes.
 DEFAULTS = (
-  ("NVIDIA H200", ("dots", "dots", 1)),  # often alone, with all of the state
+  # Often a single one, which then holds the whole state.
+  ("NVIDIA H200", ("dots", "dots", 1)),
   ("NVIDIA", ("none", "dots", 32)),
   ("TPU v5 lite", ("full", "full", 1)),
   ("TPU v5", ("none", "dots", 1)),
   ("TPU", ("dots", "full", 1)),
   ("", ("none", "none", 1)),  # CPUs: small models
 )
-# The attention output's name for rematerialisation.
+# Names the attention output for rematerialization.
 CONTEXT = "context"
 
 
@@ -37,14 +39,21 @@ def linear(
   num_contracted: int = 1,
   dtype: jnp.dtype | type | None = None,
 ) -> Float[Array, "..."]:
-  """x [..., *D] times kernel [*D, *F] -> [..., *F], in `dtype` or x's.
+  """Multiplies x [..., *D] by a kernel [*D, *F], which gives [..., *F].
 
     x [B, T, D]     kernel [D, H, K]  -> [B, T, H, K]
     x [B, T, H, K]  kernel [H, K, D]  -> [B, T, D]      (num_contracted=2)
 
-  Both are flattened to matrices first. The numbers are einsum's, but the
-  kernel's gradient is then one plain product: with two token dims XLA's CPU
-  backend copies its operands transposed, which costs more than the product.
+  Both are flattened to matrices first. The numbers are those of an einsum, but
+  the kernel's gradient is then one plain product. With two token dims XLA's CPU
+  backend would copy the operands of that product transposed, which costs more
+  than the product itself.
+
+  Args:
+    x: any number of dims before D.
+    kernel: cast to the dtype of x.
+    num_contracted: the number of dims D.
+    dtype: of the result; None: that of x.
   """
   rows = x.shape[: x.ndim - num_contracted]
   dims, features = kernel.shape[:num_contracted], kernel.shape[num_contracted:]
@@ -59,10 +68,10 @@ def linear(
 def _product(
   x: Float[Array, "N D"], kernel: Float[Array, "D F"], dtype
 ) -> Float[Array, "N F"]:
-  """x @ kernel in `dtype`; the gradient is multiplied in the operands' own.
+  """Multiplies into `dtype`, but computes gradients in the operands' dtype.
 
-  Left to itself it is float32 times bfloat16, which XLA computes, and gathers,
-  as float32: sixteen times slower on an A100.
+  JAX's own gradient would multiply float32 by bfloat16, which XLA computes, and
+  gathers over devices, as float32: sixteen times slower on an A100.
   """
   return jnp.matmul(x, kernel, preferred_element_type=dtype)
 
@@ -81,7 +90,12 @@ _product.defvjp(_product_forward, _product_backward)
 
 
 def defaults(device_kind: str, frozen: bool) -> tuple[str, int]:
-  """(remat, unroll) where a config leaves them to the kind of device."""
+  """Returns (remat, unroll) for configs that leave them to the device.
+
+  Args:
+    device_kind: as jax names it.
+    frozen: whether the language model has no gradients of its own weights.
+  """
   found = next(v for k, v in DEFAULTS if device_kind.startswith(k))
   # Frozen layers have no weight gradients to overlap: they stay in a loop.
   return (found[1], 1) if frozen else (found[0], found[2])
@@ -95,19 +109,19 @@ def stack(
   remat: str = "none",
   unroll: int = 1,
 ) -> type[nn.Module]:
-  """`block` repeated; its parameters gain a leading axis of `length`.
+  """Repeats `block`; its parameters gain a leading axis of size `length`.
 
   Args:
     block: a module of (carry, *inputs) -> (carry, None).
     length: L.
-    in_axes: for each input, 0 (one slice a layer) or nn.broadcast.
-    remat: what the backward pass computes again. "none": nothing; "dots": all
-      but the matrix products and the attention output; "full": all but each
-      layer's carry.
-    unroll: layers in one step of the loop; L or more means no loop.
+    in_axes: for each input, 0 (each layer takes one slice) or nn.broadcast.
+    remat: what the backward pass computes again instead of keeping it. "none":
+      nothing; "dots": everything but matrix products and attention outputs;
+      "full": everything but the carry of each layer.
+    unroll: layers in one turn of the loop; L or more means no loop.
 
   Raises:
-    ValueError: unknown remat.
+    ValueError: an unknown remat.
   """
   unroll = min(unroll, length)
   return nn.scan(
@@ -134,6 +148,6 @@ def _rematerialize(
       policies.dots_with_no_batch_dims_saveable,
       policies.save_only_these_names(CONTEXT),
     )
-  # A loop is itself a barrier: only unrolled layers need one against XLA
-  # merging the second computation with the first.
+  # XLA may merge the second computation with the first, which would keep what
+  # remat is to free. A loop prevents that by itself; unrolled layers do not.
   return nn.remat(block, prevent_cse=prevent_cse, policy=policy)

@@ -1,5 +1,8 @@
 """LLaMA: RMSNorm, rotary positions, SwiGLU, grouped key/value heads.
 
+A decoder-only transformer (arXiv:2302.13971), as transformers' Llama and Qwen2
+compute it.
+
 Letters: B rows, T positions, D width, H query heads, G key/value heads, K
 head width, F hidden width of the MLP, V vocabulary, L layers, S cache slots.
 """
@@ -14,12 +17,11 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
-from locvlm_jax.models import attention
+from locvlm_jax.models import attention, kv_cache, rotary
+from locvlm_jax.models.kv_cache import Cache, Slots
 from locvlm_jax.models.layers import CONTEXT, linear, stack
-from locvlm_jax.models.lora import LoraConfig, adapted
+from locvlm_jax.models.lora import LoraConfig, lora_linear
 from locvlm_jax.parallel.sharding import BATCH, FSDP, TENSOR, constrain, gather
-
-ROPE_TYPES = ("default", "linear", "llama3")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +44,7 @@ class LlamaConfig:
   max_positions: int = 2048
   tie_embeddings: bool = False
   qkv_bias: bool = False
-  # How a model trained on few positions was stretched to more of them.
+  # How the model was stretched to more positions: see rotary.Rope.
   rope_type: str = "default"  # default | linear | llama3
   rope_factor: float = 1.0
   rope_low_freq_factor: float = 1.0
@@ -59,31 +61,29 @@ class LlamaConfig:
       raise ValueError(
         f"llm.head_dim {self.head_dim} is odd: rotary positions need pairs"
       )
-    if self.rope_type not in ROPE_TYPES:
+    if self.rope_type not in rotary.ROPE_TYPES:
       raise ValueError(
-        f"llm.rope_type {self.rope_type!r}: not one of {ROPE_TYPES}"
+        f"llm.rope_type {self.rope_type!r}: not one of {rotary.ROPE_TYPES}"
       )
 
-
-class Slots(NamedTuple):
-  """One layer's keys and values of earlier positions; slot i holds position i.
-
-  A head's slots lie side by side, as the product with one query wants them.
-  """
-
-  k: Float[Array, "B G S K"]
-  v: Float[Array, "B G S K"]
-
-
-# One of each layer. A decoding step reads them all, so they must not be slices
-# of one array, which would be copied first.
-Cache = tuple[Slots, ...]
+  @property
+  def rope(self) -> rotary.Rope:
+    """The rotary positions of its heads."""
+    return rotary.Rope(
+      head_dim=self.head_dim,
+      theta=self.theta,
+      type=self.rope_type,
+      factor=self.rope_factor,
+      low_freq_factor=self.rope_low_freq_factor,
+      high_freq_factor=self.rope_high_freq_factor,
+      original_positions=self.rope_original_positions,
+    )
 
 
 def empty_cache(
   config: LlamaConfig, rows: int, slots: int, dtype: str
 ) -> Cache:
-  """An all-zero cache for `rows` rows of up to `slots` positions."""
+  """Returns an all-zero cache for `rows` rows of up to `slots` positions."""
   shape = (rows, config.num_kv_heads, slots, config.head_dim)
   return tuple(
     Slots(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
@@ -92,10 +92,12 @@ def empty_cache(
 
 
 def unstack_layers(params: Mapping, num_layers: int) -> dict:
-  """Parameters for `stacked=False`, from those stacked over the layers.
+  """Splits parameters that are stacked over the layers, for `stacked=False`.
 
-  {"layers": {"mlp": {"up": [L, D, M]}}} -> {"layers_0": {"mlp": {"up": [D,
-  M]}}, "layers_1": ...}; those that are apart already come back as they are.
+    {"layers": {"mlp": {"up": [L, D, F]}}}
+    -> {"layers_0": {"mlp": {"up": [D, F]}}, "layers_1": ...}
+
+  Parameters that are split already are returned as they are.
   """
   if "layers" not in params:
     return dict(params)
@@ -107,70 +109,26 @@ def unstack_layers(params: Mapping, num_layers: int) -> dict:
   return rest | {f"layers_{i}": layer(i) for i in range(num_layers)}
 
 
-class Rotation(NamedTuple):
-  """Cosines and sines of the rotary angles."""
+class Positions(NamedTuple):
+  """Where the T positions of x stand in their rows; alike for all layers.
 
-  cos: Float[Array, "#B T 1 K2"]
-  sin: Float[Array, "#B T 1 K2"]
-
-
-def rotation(positions: Int[Array, "#B T"], config: LlamaConfig) -> Rotation:
-  """The angles position / theta^(2i/K), i < K/2, in float32."""
-  half = config.head_dim // 2
-  inverse = config.theta ** -(jnp.arange(half, dtype=jnp.float32) / half)
-  inverse = _stretched(inverse, config)
-  angles = positions[..., None, None].astype(jnp.float32) * inverse
-  return Rotation(jnp.cos(angles), jnp.sin(angles))
-
-
-def _stretched(
-  inverse: Float[Array, " K2"], config: LlamaConfig
-) -> Float[Array, " K2"]:
-  """The angles per position of a model stretched by `rope_factor`.
-
-  linear: all divided by it. llama3 (transformers' name): only those that turn
-  less than `rope_low_freq_factor` times in the original positions; those that
-  turn more than `rope_high_freq_factor` times stay; a line joins the two.
+  Attributes:
+    angles: their rotary angles.
+    lengths: real positions of each row; None: all of them.
+    segments: number of the conversation that each position belongs to, where
+      a row holds several; None: one.
+    start: the cache slot of each row's first position; None: slot 0, as for a
+      prompt.
   """
-  if config.rope_type == "default":
-    return inverse
-  slow = inverse / config.rope_factor
-  if config.rope_type == "linear":
-    return slow
-  low, high = config.rope_low_freq_factor, config.rope_high_freq_factor
-  turns = config.rope_original_positions * inverse / (2 * jnp.pi)
-  share = jnp.clip((turns - low) / (high - low), 0.0, 1.0)
-  return share * inverse + (1 - share) * slow
 
-
-def rotate(
-  x: Float[Array, "B T H K"], angles: Rotation
-) -> Float[Array, "B T H K"]:
-  """Rotates pairs (i, i + K/2), Hugging Face's layout, in float32.
-
-  Meta's own checkpoints pair (2i, 2i + 1); the conversion to Hugging Face's
-  layout permutes the query and key kernels.
-  """
-  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-  cos, sin = angles
-  out = (first * cos - second * sin, second * cos + first * sin)
-  return jnp.concatenate(out, axis=-1).astype(x.dtype)
-
-
-def positions_within(segments: Int[Array, "B T"]) -> Int[Array, "B T"]:
-  """Positions that begin anew with each segment.
-
-  segments   1 1 1 2 2 0 0
-  positions  0 1 2 0 1 0 1
-  """
-  index = jnp.arange(segments.shape[1])[None]
-  begins = segments != jnp.roll(segments, 1, axis=1)
-  start = jnp.where(begins & (index > 0), index, 0)
-  return index - jax.lax.cummax(start, axis=1)
+  angles: rotary.Rotation
+  lengths: Int[Array, " B"] | None = None
+  segments: Int[Array, "B T"] | None = None
+  start: Int[Array, " B"] | None = None
 
 
 class RMSNorm(nn.Module):
-  """Root-mean-square normalisation in float32, returned in x's dtype."""
+  """Root-mean-square normalization in float32, returned in x's dtype."""
 
   eps: float
 
@@ -183,13 +141,7 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-  """Causal self-attention.
-
-  Without a cache, over x alone. With one, x's keys and values are stored too:
-  a prompt fills slots 0..T-1. With `positions`, x goes on from there: it fills
-  slots positions[b]..positions[b]+T-1 and sees what lies before. With `only`,
-  a prompt is answered for one position of each row.
-  """
+  """Causal self-attention, over x alone or over a cache as well."""
 
   config: LlamaConfig
   implementation: str
@@ -199,38 +151,53 @@ class Attention(nn.Module):
   def __call__(
     self,
     x: Float[Array, "B T D"],
+    positions: Positions,
     slots: Slots | None,
-    angles: Rotation,
-    lengths: Int[Array, " B"] | None,
-    segments: Int[Array, "B T"] | None,
-    positions: Int[Array, " B"] | None,
-    only: Int[Array, " B"] | None,
+    query_at: Int[Array, " B"] | None,
   ) -> tuple[Float[Array, "B #T D"], Slots | None]:
+    """Attends from the positions of x, or from one of them in each row.
+
+    Args:
+      x: the layer's input, normalized.
+      positions: where x stands. With `positions.start`, x sees the slots
+        before it too; without, it sees itself alone.
+      slots: the cache, which x's keys and values are stored in; None: no
+        cache.
+      query_at: the one position of each row that has a query (T of the result
+        is 1); None: all of them. Needs slots.
+
+    Returns:
+      The attention's output, and the slots with x's keys and values.
+    """
     cfg = self.config
-    q = self._project("q", layer_params(x, only), cfg.num_heads)
-    q = rotate(q, Rotation(*(layer_params(a, only) for a in angles)))
-    k = rotate(self._project("k", x, cfg.num_kv_heads), angles)
+    query_angles = jax.tree.map(
+      lambda a: _take_position(a, query_at), positions.angles
+    )
+    q = self._project("q", _take_position(x, query_at), cfg.num_heads)
+    q = rotary.rotate(q, query_angles)
+    k = self._project("k", x, cfg.num_kv_heads)
+    k = rotary.rotate(k, positions.angles)
     v = self._project("v", x, cfg.num_kv_heads)
     if slots is not None:
-      slots = _write(slots, k, v, positions)
-    if positions is not None or only is not None:
-      first = positions if only is None else only
-      context = attention.attend_slots(q, slots.k, slots.v, first)
+      slots = kv_cache.store(slots, k, v, positions.start)
+    first_query = positions.start if query_at is None else query_at
+    if first_query is not None:
+      context = attention.attend_cache(q, slots.k, slots.v, first_query)
     else:
       context = attention.attend(
         q,
         k,
         v,
         causal=True,
-        lengths=lengths,
-        segments=segments,
+        lengths=positions.lengths,
+        segments=positions.segments,
         implementation=self.implementation,
       )
     context = checkpoint_name(context, CONTEXT)
     init = _residual_init(cfg, in_axis=(-3, -2))
     shape = (cfg.num_heads, cfg.head_dim, cfg.width)
     out = self.param("out", init, shape)
-    return adapted(self, "out", context, out, self.lora, 2), slots
+    return lora_linear(self, "out", context, out, self.lora, 2), slots
 
   def _project(
     self, name: str, x: Float[Array, "B T D"], heads: int
@@ -238,51 +205,31 @@ class Attention(nn.Module):
     cfg = self.config
     shape = (cfg.width, heads, cfg.head_dim)
     init = nn.initializers.lecun_normal(in_axis=-3, out_axis=(-2, -1))
-    y = adapted(self, name, x, self.param(name, init, shape), self.lora)
+    y = lora_linear(self, name, x, self.param(name, init, shape), self.lora)
     if cfg.qkv_bias:
       zeros = nn.initializers.zeros
       y = y + self.param(f"{name}_bias", zeros, shape[1:]).astype(x.dtype)
     return constrain(y, (BATCH, None, TENSOR, None))
 
 
-def layer_params(
-  x: Float[Array, "#B T *S"], only: Int[Array, " B"] | None
+def _take_position(
+  x: Float[Array, "#B T *S"], index: Int[Array, " B"] | None
 ) -> Float[Array, "#B #T *S"]:
-  """Position `only` of each row, T = 1; all of them if None."""
-  if only is None:
+  """Selects position index[b] of each row, T = 1; all of them if None."""
+  if index is None:
     return x
-  x = jnp.broadcast_to(x, (len(only), *x.shape[1:]))
-  return jnp.take_along_axis(x, only.reshape(-1, *[1] * (x.ndim - 1)), axis=1)
+  x = jnp.broadcast_to(x, (len(index), *x.shape[1:]))
+  return jnp.take_along_axis(x, index.reshape(-1, *[1] * (x.ndim - 1)), axis=1)
 
 
 def _residual_init(config: LlamaConfig, **axes) -> nn.initializers.Initializer:
-  """Smaller where a layer adds to the residual stream of 2L such terms."""
+  """Draws smaller values for kernels that add to the residual stream.
+
+  The stream is the sum of 2L such terms.
+  """
   return nn.initializers.variance_scaling(
     0.5 / config.num_layers, "fan_in", "truncated_normal", **axes
   )
-
-
-def _write(
-  slots: Slots,
-  k: Float[Array, "B T G K"],
-  v: Float[Array, "B T G K"],
-  positions: Int[Array, " B"] | None,
-) -> Slots:
-  """Stores one layer's keys and values, from slot positions[b] or 0 on.
-
-  A slot beyond a row's length holds padding until it is written over, and
-  nothing reads it before.
-  """
-
-  def store(old: Array, new: Array) -> Array:
-    new = new.astype(old.dtype).swapaxes(1, 2)
-    if positions is None:
-      return jax.lax.dynamic_update_slice(old, new, (0, 0, 0, 0))
-    rows, heads, steps = jnp.indices(new.shape[:3], sparse=True)
-    index = (rows, heads, positions[:, None, None] + steps)
-    return old.at[index].set(new, unique_indices=True)
-
-  return Slots(store(slots.k, k), store(slots.v, v))
 
 
 class Mlp(nn.Module):
@@ -298,14 +245,14 @@ class Mlp(nn.Module):
     gate = self.param("gate", init, (cfg.width, cfg.mlp_width))
     up = self.param("up", init, (cfg.width, cfg.mlp_width))
     down = self.param("down", _residual_init(cfg), (cfg.mlp_width, cfg.width))
-    y = jax.nn.silu(adapted(self, "gate", x, gate, self.lora))
-    y = y * adapted(self, "up", x, up, self.lora)
+    y = jax.nn.silu(lora_linear(self, "gate", x, gate, self.lora))
+    y = y * lora_linear(self, "up", x, up, self.lora)
     y = constrain(y, (BATCH, None, TENSOR))
-    return adapted(self, "down", y, down, self.lora)
+    return lora_linear(self, "down", y, down, self.lora)
 
 
 class Block(nn.Module):
-  """One pre-norm layer, of (x, slots, ...) -> (x, slots)."""
+  """One pre-norm layer; x is a carry, so that layers can be scanned."""
 
   config: LlamaConfig
   implementation: str
@@ -315,19 +262,18 @@ class Block(nn.Module):
   def __call__(
     self,
     x: Float[Array, "B T D"],
-    slots: Slots | None,
-    angles: Rotation,
-    lengths: Int[Array, " B"] | None,
-    segments: Int[Array, "B T"] | None,
-    positions: Int[Array, " B"] | None,
-    only: Int[Array, " B"] | None = None,
+    positions: Positions,
+    slots: Slots | None = None,
+    query_at: Int[Array, " B"] | None = None,
   ) -> tuple[Float[Array, "B #T D"], Slots | None]:
+    """Computes one layer; see `Attention` for the arguments."""
     cfg = self.config
     with jax.named_scope("attention"):
       y = RMSNorm(cfg.eps, name="attention_norm")(x)
       attn = Attention(cfg, self.implementation, self.lora, name="attention")
-      y, slots = attn(y, slots, angles, lengths, segments, positions, only)
-      x = constrain(layer_params(x, only) + y, (BATCH, None, None))
+      y, slots = attn(y, positions, slots, query_at)
+      x = _take_position(x, query_at) + y
+      x = constrain(x, (BATCH, None, None))
     with jax.named_scope("mlp"):
       y = RMSNorm(cfg.eps, name="mlp_norm")(x)
       x = x + Mlp(cfg, self.lora, name="mlp")(y)
@@ -337,11 +283,11 @@ class Block(nn.Module):
 class Llama(nn.Module):
   """The language model, from embeddings to hidden states to logits.
 
-  Stacked, its layers are one loop over parameters [L, ...], compiled once, as
-  training wants it. Not stacked, they stand one after the other, parameters
-  apart (`unstack_layers`), and may have a cache, as decoding wants it: a step
-  has hardly more to do than to read parameters and cache, and a loop would copy
-  its part of them first.
+  With `stacked`, the layers are one loop over parameters [L, ...] that is
+  compiled once: this is for training. Without, each layer has parameters of
+  its own (see `unstack_layers`) and may have a cache: this is for decoding. A
+  decoding step does little but read parameters and cache, and a loop would
+  first copy each layer's part of them.
   """
 
   config: LlamaConfig
@@ -361,7 +307,7 @@ class Llama(nn.Module):
       layers = stack(
         Block,
         cfg.num_layers,
-        in_axes=(nn.broadcast,) * 5,
+        in_axes=(nn.broadcast,),
         remat=self.remat,
         unroll=self.unroll,
       )
@@ -373,7 +319,7 @@ class Llama(nn.Module):
       self.head = self.param("head", init, (cfg.width, cfg.vocab_size))
 
   def embed(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-    """Token embeddings in the compute dtype; ids must be >= 0."""
+    """Looks up token embeddings, in the compute dtype; ids must be >= 0."""
     # Gathers the table over fsdp, rather than resharding every activation.
     table = constrain(self.embedding.astype(self.dtype), (TENSOR, None))
     return table[tokens]
@@ -384,50 +330,60 @@ class Llama(nn.Module):
     lengths: Int[Array, " B"] | None = None,
     segments: Int[Array, "B T"] | None = None,
   ) -> Float[Array, "B T D"]:
-    """Hidden states of right-padded rows, after the final norm.
+    """Computes hidden states of right-padded rows, after the final norm.
 
     With `segments`, a position sees and counts only those of its own number.
     """
-    positions = jnp.arange(x.shape[1])[None]
+    index = jnp.arange(x.shape[1])[None]
     if segments is not None:
-      positions = positions_within(segments)
-    angles = rotation(positions, self.config)
+      index = rotary.positions_within(segments)
+    angles = rotary.rotation(index, self.config.rope)
+    positions = Positions(angles, lengths=lengths, segments=segments)
     if self.stacked:
-      x, _ = self.layers(x, None, angles, lengths, segments, None)
+      x, _ = self.layers(x, positions)
     else:
       for layer in self.layers:
-        x, _ = layer(x, None, angles, lengths, segments, None)
+        x, _ = layer(x, positions)
     return self.final_norm(x)
 
   def prefill(
     self, x: Float[Array, "B T D"], lengths: Int[Array, " B"], cache: Cache
   ) -> tuple[Float[Array, "B 1 D"], Cache]:
-    """Each row's last real position, and the filled cache.
+    """Fills the cache with prompts.
 
-    The last layer needs no more than that position's query.
+    Returns:
+      The hidden state of each row's last real position, for which alone the
+      last layer is computed, and the filled cache.
     """
-    angles = rotation(jnp.arange(x.shape[1])[None], self.config)
+    index = jnp.arange(x.shape[1])[None]
+    angles = rotary.rotation(index, self.config.rope)
+    positions = Positions(angles, lengths=lengths)
     filled = []
     for layer, slots in zip(self.layers, cache, strict=True):
-      only = lengths - 1 if layer is self.layers[-1] else None
-      x, slots = layer(x, slots, angles, lengths, None, None, only)
+      query_at = lengths - 1 if layer is self.layers[-1] else None
+      x, slots = layer(x, positions, slots, query_at)
       filled.append(slots)
     return self.final_norm(x), tuple(filled)
 
   def step(
-    self, x: Float[Array, "B T D"], cache: Cache, positions: Int[Array, " B"]
+    self, x: Float[Array, "B T D"], cache: Cache, start: Int[Array, " B"]
   ) -> tuple[Float[Array, "B T D"], Cache]:
-    """More positions of each row, from `positions` (0-based) on."""
-    new = positions[:, None] + jnp.arange(x.shape[1])
-    angles = rotation(new, self.config)
+    """Computes T more positions of each row, the first at start[b] (0-based).
+
+    Returns:
+      Their hidden states, and the cache with them.
+    """
+    index = start[:, None] + jnp.arange(x.shape[1])
+    angles = rotary.rotation(index, self.config.rope)
+    positions = Positions(angles, start=start)
     filled = []
     for layer, slots in zip(self.layers, cache, strict=True):
-      x, slots = layer(x, slots, angles, None, None, positions)
+      x, slots = layer(x, positions, slots)
       filled.append(slots)
     return self.final_norm(x), tuple(filled)
 
   def logits(self, hidden: Float[Array, "*S D"]) -> Float[Array, "*S V"]:
-    """Scores of the next token, float32."""
+    """Computes the scores of the next token, in float32."""
     tied = self.config.tie_embeddings
     with jax.named_scope("head"):
       kernel = self.embedding.T if tied else self.head

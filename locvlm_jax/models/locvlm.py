@@ -1,8 +1,9 @@
 """LocVLM: CLIP ViT -> adapter -> splice into the text -> LLaMA.
 
 Letters: B rows, K images or videos in a row, N visual tokens of each, S
-positions of a row (text and visual), D the language model's width, V
-vocabulary. A video has F frames (see models/video.py).
+positions of a row (text and visual), T new positions, M visual tokens of a
+row, C the vision tower's width, D the language model's width, V vocabulary. A
+video has F frames (see models/video.py).
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jaxtyping import Array, Float, Int, UInt8
 
 from locvlm_jax.models import adapter as adapter_lib
@@ -23,9 +25,12 @@ from locvlm_jax.text import formats
 
 DTYPES = ("bfloat16", "float32")
 
-# Images, videos, or what `visual_features` made of either.
+# Images, videos, features that `visual_features` made of either, or nothing.
 Images = (
-  UInt8[Array, "B K H W 3"] | video_lib.Clips | Float[Array, "B K N C"] | None
+  UInt8[Array, "B K H W 3"]
+  | video_lib.VideoBatch
+  | Float[Array, "B K N C"]
+  | None
 )
 
 
@@ -33,9 +38,12 @@ Images = (
 class LocVLMConfig:
   """The whole model; the defaults are LocVLM-B.
 
-  dtype is the compute dtype; parameters keep the one they come in. remat and
-  unroll: see layers.stack and jax.lax.scan. attention: see
-  attention.attend. stacked: see llama.Llama; `unstack_layers` sets it.
+  Attributes:
+    adapter: one of adapter.ADAPTERS.
+    dtype: of computation; parameters keep the dtype that they come in.
+    remat, unroll: see layers.stack.
+    attention: the implementation; see attention.attend.
+    stacked: see llama.Llama; `unstack_layers` sets it.
   """
 
   vision: clip_vit.VisionConfig = clip_vit.VisionConfig()
@@ -51,7 +59,7 @@ class LocVLMConfig:
 
   @property
   def num_visual(self) -> int:
-    """N, visual tokens of an image, or of a video if it takes videos."""
+    """N, visual tokens of an image, or of a video if the model takes videos."""
     return self.video.num_visual(self.vision.num_patches)
 
   def __post_init__(self) -> None:
@@ -69,12 +77,12 @@ class LocVLMConfig:
 
 
 def locvlm_b() -> LocVLMConfig:
-  """LocVLM-B: CLIP-L/14 at 224 px, one linear layer, LLaMA-7B (Sec. 4)."""
+  """LocVLM-B: CLIP-L/14 at 224 px, one linear layer, LLaMA-7B (Section 4)."""
   return LocVLMConfig()
 
 
 def locvlm_l() -> LocVLMConfig:
-  """LocVLM-L: CLIP-L/14 at 336 px, MLP, LLaMA-2-7B (Sec. 4)."""
+  """LocVLM-L: CLIP-L/14 at 336 px, an MLP, LLaMA-2-7B (Section 4)."""
   return LocVLMConfig(
     vision=clip_vit.VisionConfig(image_size=336),
     adapter="mlp",
@@ -87,13 +95,18 @@ def splice(
   visual: Float[Array, "B M D"],
   tokens: Int[Array, "B S"],
 ) -> Float[Array, "B S D"]:
-  """Puts visual tokens, in order, where tokens is IMAGE_TOKEN.
+  """Replaces each IMAGE_TOKEN by the row's next visual token.
 
     tokens   1 -1 -1  7  9       visual  a b
     result   t  a  b  t  t       t: the text's own embedding
 
-  A row without IMAGE_TOKEN takes none; a row must not hold more of them than
-  there are visual tokens (the last would repeat).
+  A row without IMAGE_TOKEN takes no visual token. A row must not hold more of
+  them than there are visual tokens (the last one would repeat).
+
+  Args:
+    text: embeddings; those of IMAGE_TOKEN may be anything.
+    visual: the M visual tokens of each row.
+    tokens: ids.
   """
   is_image = tokens == formats.IMAGE_TOKEN
   index = jnp.clip(jnp.cumsum(is_image, axis=1) - 1, 0, visual.shape[1] - 1)
@@ -127,7 +140,7 @@ class LocVLM(nn.Module):
     lengths: Int[Array, " B"],
     segments: Int[Array, "B S"] | None = None,
   ) -> Float[Array, "B S D"]:
-    """Hidden states of right-padded rows, after the final norm.
+    """Computes hidden states of right-padded rows, after the final norm.
 
     Args:
       tokens: ids; IMAGE_TOKEN where a visual token goes.
@@ -136,37 +149,33 @@ class LocVLM(nn.Module):
       segments: number of the conversation that each position belongs to, where
         a row holds several; None: one.
     """
-    x = self._embed(tokens, images)
-    return self.llm(x, lengths, segments)
+    return self.llm(self._embed(tokens, images), lengths, segments)
 
   def encode_images(self, images: Images) -> Float[Array, "B M D"]:
-    """The M = K * N visual tokens of each row."""
+    """Computes the M = K * N visual tokens of each row."""
     features = self.visual_features(images)
-    rows, num = features.shape[:2]
     with jax.named_scope("adapter"):
-      flat = features.reshape(rows * num, *features.shape[2:])
+      flat = rearrange(features, "b k n c -> (b k) n c")
       x = self.adapter(flat.astype(self.config.dtype))
-    return x.reshape(rows, num * x.shape[1], x.shape[2])
+    return rearrange(x, "(b k) n d -> b (k n) d", b=len(features))
 
   def visual_features(self, images: Images) -> Float[Array, "B K N C"]:
-    """What the adapter takes of each image or video."""
-    if isinstance(images, video_lib.Clips):
-      shape = images.frames.shape
+    """Computes the adapter's input for each image or video."""
+    if isinstance(images, video_lib.VideoBatch):
+      rows = len(images.num_frames)
       with jax.named_scope("vision"):
-        x = video_lib.encode(
-          self, lambda m: m.vision, images, self.config.video
-        )
+        x = video_lib.encode(self, images)
     elif jnp.issubdtype(images.dtype, jnp.floating):
       return images
     else:
-      shape = images.shape[:2]
+      rows = len(images)
       with jax.named_scope("vision"):
-        flat = images.reshape(-1, *images.shape[2:])
+        flat = rearrange(images, "b k h w c -> (b k) h w c")
         x = self.vision(constrain(flat, (BATCH, None, None, None)))
-    return x.reshape(*shape, *x.shape[1:])
+    return rearrange(x, "(b k) n c -> b k n c", b=rows)
 
   def logits(self, hidden: Float[Array, "*S D"]) -> Float[Array, "*S V"]:
-    """Scores of the next token, float32."""
+    """Computes the scores of the next token, in float32."""
     return self.llm.logits(hidden)
 
   def prefill(
@@ -176,28 +185,34 @@ class LocVLM(nn.Module):
     lengths: Int[Array, " B"],
     cache: llama.Cache,
   ) -> tuple[Float[Array, "B D"], llama.Cache]:
-    """The hidden state of each row's last real position, and the cache."""
+    """Fills the cache with prompts.
+
+    Returns:
+      The hidden state of each row's last real position, and the filled cache.
+    """
     x, cache = self.llm.prefill(self._embed(tokens, images), lengths, cache)
     return x[:, 0], cache
 
   def decode_step(
-    self,
-    tokens: Int[Array, "B T"],
-    cache: llama.Cache,
-    positions: Int[Array, " B"],
+    self, tokens: Int[Array, "B T"], cache: llama.Cache, start: Int[Array, " B"]
   ) -> tuple[Float[Array, "B T D"], llama.Cache]:
-    """The next tokens of each row, from the row's position (0-based) on."""
-    return self.llm.step(self.llm.embed(tokens), cache, positions)
+    """Computes T more tokens of each row, the first at position start[b].
+
+    Returns:
+      Their hidden states, and the cache with them.
+    """
+    return self.llm.step(self.llm.embed(tokens), cache, start)
 
   def initialize(self, tokens, images, lengths) -> Array:
-    """Touches every parameter; `init_params` calls it."""
+    """Uses every parameter, so that `init_params` initializes all of them."""
     return self.logits(self(tokens, images, lengths))
 
   def _embed(
     self, tokens: Int[Array, "B S"], images: Images
   ) -> Float[Array, "B S D"]:
+    """Embeds text and visual tokens."""
     x = self.llm.embed(jnp.maximum(tokens, 0))
-    if images is None or not _num(images):
+    if images is None or not _num_images(images):
       return constrain(x, (BATCH, None, None))
     visual = self.encode_images(images)
     with jax.named_scope("splice"):
@@ -205,16 +220,20 @@ class LocVLM(nn.Module):
     return constrain(x, (BATCH, None, None))
 
 
-def _num(images) -> int:
-  """K."""
-  of = images.frames if isinstance(images, video_lib.Clips) else images
-  return of.shape[1]
+def _num_images(images: Images) -> int:
+  """Returns K, the images or videos of each row."""
+  if isinstance(images, video_lib.VideoBatch):
+    return images.num_frames.shape[1]
+  return images.shape[1]
 
 
 def unstack_layers(model: LocVLM, params: Mapping) -> tuple[LocVLM, dict]:
-  """The model and its parameters with the LLM's layers apart, as for decoding.
+  """Gives each LLM layer parameters of its own, as decoding needs them.
 
-  A copy of the LLM's parameters, unless they are apart already.
+  Copies the LLM's parameters, unless they are unstacked already.
+
+  Returns:
+    The model that takes them, and the parameters.
   """
   config = dataclasses.replace(model.config, stacked=False)
   llm = llama.unstack_layers(params["llm"], config.llm.num_layers)
@@ -222,9 +241,13 @@ def unstack_layers(model: LocVLM, params: Mapping) -> tuple[LocVLM, dict]:
 
 
 def init_params(model: LocVLM, rng: Array) -> dict:
-  """Fresh float32 parameters, a nested dict.
+  """Draws float32 parameters, a nested dict.
 
   Wrap it in jax.jit with out_shardings, or in jax.eval_shape for shapes.
+
+  Args:
+    model: a LocVLM.
+    rng: a typed key.
   """
   size = model.config.vision.image_size
   rows = num_batch_shards()

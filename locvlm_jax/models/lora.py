@@ -1,6 +1,6 @@
 """LoRA: low-rank updates of frozen kernels (arXiv:2106.09685).
 
-  y = x W + (alpha / rank) (x A) B     A random, B zero: no change at first
+  y = x W + (alpha / rank) (x A) B     A is random and B zero at first
 
 Letters: D contracted dims, F result dims, R rank.
 """
@@ -20,7 +20,10 @@ TARGETS = ("q", "k", "v", "out", "gate", "up", "down")
 class LoraConfig:
   """Which kernels of the language model have an update, and how large.
 
-  rank 0: none of them.
+  Attributes:
+    rank: R; 0: no kernel has an update.
+    alpha: the updates are multiplied by alpha / rank.
+    targets: names of the kernels that have one.
   """
 
   rank: int = 0
@@ -39,10 +42,11 @@ class LoraConfig:
 
   @property
   def scale(self) -> float:
+    """The factor of every update."""
     return self.alpha / self.rank
 
 
-def adapted(
+def lora_linear(
   module: nn.Module,
   name: str,
   x: Float[Array, "..."],
@@ -50,10 +54,19 @@ def adapted(
   lora: LoraConfig,
   num_contracted: int = 1,
 ) -> Float[Array, "..."]:
-  """`linear`, with the update of the kernel `name` where it has one.
+  """Multiplies x by a kernel and adds the kernel's update, if it has one.
 
-  Its parameters are the module's, `{name}_lora_a` [*D, R] and
-  `{name}_lora_b` [R, *F].
+  Args:
+    module: the module that the kernel belongs to; it also gets the update's
+      parameters, `{name}_lora_a` [*D, R] and `{name}_lora_b` [R, *F].
+    name: the kernel's, one of TARGETS.
+    x: [..., *D].
+    kernel: [*D, *F].
+    lora: which kernels have an update.
+    num_contracted: the number of dims D.
+
+  Returns:
+    [..., *F], in x's dtype.
   """
   y = linear(x, kernel, num_contracted)
   if not lora.rank or name not in lora.targets:

@@ -1,4 +1,4 @@
-"""Parameter trees: nested and flat, shapes, which of them train."""
+"""Parameter trees: nested or flat, their shapes, which parameters train."""
 
 import functools
 import re
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import traverse_util
 
 from locvlm_jax.models import locvlm
@@ -14,23 +15,28 @@ Flat = dict[str, Any]  # {path: array or shape}
 
 
 def flatten(params: Mapping) -> Flat:
-  """{"a": {"b": x}} -> {"a/b": x}."""
+  """Flattens a tree: {"a": {"b": x}} -> {"a/b": x}."""
   return traverse_util.flatten_dict(params, sep="/")
 
 
 def unflatten(flat: Flat) -> dict:
-  """{"a/b": x} -> {"a": {"b": x}}."""
+  """Nests a flat tree: {"a/b": x} -> {"a": {"b": x}}."""
   return traverse_util.unflatten_dict(flat, sep="/")
 
 
 def param_shapes(model: locvlm.LocVLM) -> Flat:
-  """{path: jax.ShapeDtypeStruct} of all parameters, float32."""
+  """Returns {path: jax.ShapeDtypeStruct} of all parameters, in float32."""
   init = functools.partial(locvlm.init_params, model)
   return flatten(jax.eval_shape(init, jax.random.key(0)))
 
 
 def split(flat: Flat, trainable: Sequence[str]) -> tuple[Flat, Flat]:
-  """(trainable, frozen): a path trains if a pattern matches its beginning.
+  """Splits parameters into (trainable, frozen).
+
+  Args:
+    flat: {path: anything}.
+    trainable: patterns (regular expressions); a parameter trains if one of
+      them matches the beginning of its path.
 
   Raises:
     ValueError: a pattern matches no parameter.
@@ -47,3 +53,24 @@ def split(flat: Flat, trainable: Sequence[str]) -> tuple[Flat, Flat]:
     {p: v for p, v in flat.items() if p in chosen},
     {p: v for p, v in flat.items() if p not in chosen},
   )
+
+
+def kept_dtypes(
+  flat: Mapping, trainable: Sequence[str], dtype: str
+) -> dict[str, jnp.dtype]:
+  """Says in which dtype each parameter is kept.
+
+  What trains has float32 masters; what is frozen is kept as it is computed
+  with.
+
+  Args:
+    flat: {path: parameter}.
+    trainable: patterns for the beginning of a path; see `split`.
+    dtype: of the computation.
+
+  Returns:
+    {path: dtype}.
+  """
+  masters, _ = split(flat, trainable)
+  kept = {True: jnp.dtype(jnp.float32), False: jnp.dtype(dtype)}
+  return {path: kept[path in masters] for path in flat}

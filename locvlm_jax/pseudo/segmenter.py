@@ -3,7 +3,7 @@
 Any model that `AutoModelForUniversalSegmentation` loads and whose image
 processor has `post_process_panoptic_segmentation`: Mask2Former, MaskFormer,
 OneFormer. The paper used SEEM, which has no such class; what it writes in
-COCO's panoptic format is read the same way (`data/panoptic.py`).
+COCO's panoptic format is read the same way (`pseudo/segmentations.py`).
 
 Frames of a video become pictures VIDEO/00012.png, so that the result can stand
 for annotations of the video.
@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from locvlm_jax import errors
-from locvlm_jax.data import files, video
+from locvlm_jax import errors, files, progress
 from locvlm_jax.data import images as images_lib
+from locvlm_jax.data import reading, video
 from locvlm_jax.pseudo import segmentations
 
 _ADVICE = (
@@ -75,8 +75,8 @@ def _things(named: str) -> list[str]:
   """Returns the names of a list with commas, or of a COCO file."""
   if not named.endswith(".json"):
     return [n.strip() for n in named.split(",") if n.strip()]
-  rows = files.section(files.read_json(named), "categories", named)
-  return [files.words(row, "name", named) for row in rows]
+  rows = reading.section(reading.read_json(named), "categories", named)
+  return [reading.text(row, "name", named) for row in rows]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +91,10 @@ class Segmenter:
   _run: Callable[[Image.Image], tuple[np.ndarray, list[dict]]]
 
   @classmethod
-  def load(cls, directory: str, things: Sequence[str], threshold: float):
-    """From the user's disk; nothing is fetched.
+  def load(
+    cls, directory: str, things: Sequence[str], threshold: float
+  ) -> "Segmenter":
+    """Loads a model from the user's disk; nothing is fetched.
 
     Args:
       directory: config.json, weights and preprocessor_config.json.
@@ -131,7 +133,11 @@ class Segmenter:
     return cls(rows, run)
 
   def __call__(self, picture: Image.Image) -> tuple[np.ndarray, list[dict]]:
-    """(ids [H, W], rows of segments_info); 0 where there is no segment."""
+    """Segments a picture.
+
+    Returns:
+      (ids [H, W], 0 where there is no segment; rows of "segments_info").
+    """
     labels, found = self._run(picture)
     ids = np.zeros(labels.shape, np.uint32)
     rows = []
@@ -149,7 +155,7 @@ class Segmenter:
 
 
 def _open(directory: str):
-  """(model on the fastest device, processor, torch)."""
+  """Opens (model on the fastest device, processor, torch)."""
   try:
     import torch
     import transformers
@@ -171,10 +177,10 @@ def _open(directory: str):
 
 
 def claim(out: str, settings: Mapping) -> None:
-  """That what a folder holds already was made with the same settings.
+  """Notes the settings in a folder that is empty, or that has the same ones.
 
   Raises:
-    ValueError: it was not.
+    ValueError: what the folder holds was made with other settings.
   """
   os.makedirs(out, exist_ok=True)
   path = os.path.join(out, "settings.json")
@@ -217,13 +223,13 @@ def segment(
   if not sources:
     kind = "video" if frames else "picture"
     raise errors.DataError(f"{media}: no {kind} in this folder.")
-  for number, name in enumerate(sources, 1):
+  counter = progress.Progress("segmented", len(sources), log)
+  for name in sources:
     for image, note in _segmented(model, media, name, out, frames, counts):
       image["id"] = note["image_id"] = len(images) + 1
       images.append(image)
       notes.append(note)
-    if number % 20 == 0 or number == len(sources):
-      log(f"{number} of {len(sources)} segmented")
+    counter.add(1)
   _write_json(
     os.path.join(out, "panoptic.json"),
     {"images": images, "annotations": notes, "categories": model.categories},
@@ -248,9 +254,9 @@ def _listed(folder: str) -> list[str]:
 def _segmented(
   model, media, name, out, frames, counts
 ) -> Iterator[tuple[dict, dict]]:
-  """(image, annotation) of a picture, or of each frame of a video.
+  """Yields (image, annotation) of a picture, or of each frame of a video.
 
-  A damaged one is told and left out as a whole.
+  A damaged one is named, and left out as a whole.
   """
   path = os.path.join(media, name)
   try:
@@ -266,7 +272,7 @@ def _segmented(
 
 
 def _one(model, read, name, out, counts) -> tuple[dict, dict]:
-  """Segments a picture, unless that is done; both files appear whole."""
+  """Segments a picture, unless that is done already."""
   mask = name if name.endswith(".png") else name + ".png"
   path = os.path.join(out, mask)
   if os.path.exists(path + ".json"):
@@ -276,9 +282,8 @@ def _one(model, read, name, out, counts) -> tuple[dict, dict]:
   picture = read()
   ids, segments = model(picture)
   os.makedirs(os.path.dirname(path), exist_ok=True)
-  pixels = Image.fromarray(segmentations.segment_pixels(ids))
-  pixels.save(path + ".partial", "PNG")
-  os.replace(path + ".partial", path)
+  with files.replacing(path, "wb") as f:
+    Image.fromarray(segmentations.segment_pixels(ids)).save(f, "PNG")
   found = {"size": picture.size, "segments": segments}
   _write_json(path + ".json", found)
   counts["segmented"] += 1
@@ -294,6 +299,5 @@ def _rows(name: str, mask: str, found: Mapping) -> tuple[dict, dict]:
 
 
 def _write_json(path: str, content: object) -> None:
-  with open(path + ".partial", "w", encoding="utf-8") as f:
+  with files.replacing(path) as f:
     json.dump(content, f, ensure_ascii=False)
-  os.replace(path + ".partial", path)

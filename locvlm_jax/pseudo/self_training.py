@@ -16,16 +16,17 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+from locvlm_jax import files
 from locvlm_jax.config import Config, plain
 from locvlm_jax.data import objectives
-from locvlm_jax.data.records import Object, Record, Source
+from locvlm_jax.data.records import Object, Record, Records
+from locvlm_jax.data.view import View
 from locvlm_jax.evals import session
 from locvlm_jax.evals.scorers.metrics import Unit, Units
 from locvlm_jax.evals.selection import shuffled, take, transform_of
 from locvlm_jax.inference import predictor
 from locvlm_jax.inference.question import Question
 from locvlm_jax.parallel import hosts
-from locvlm_jax.text import coords as coords_lib
 from locvlm_jax.text import prompts
 
 KINDS = ("plain", "relational")
@@ -47,44 +48,35 @@ class Captioning:
   source: str = "instances"
   units: ClassVar[Units] = dict.fromkeys((*FILTERS, "kept"), Unit.COUNT)
 
-  def examples(
-    self,
-    records: Source,
-    coords: coords_lib.Coords,
-    geometry: str,
-    image_size: int,
-    vocabulary: Sequence[str],
-    seed: int,
-    limit: int | None = None,
+  def questions(
+    self, records: Records, view: View, limit: int | None = None
   ) -> list[Question]:
-    """Each object that a question can mean, in the wordings that are set."""
-    del coords, vocabulary
+    """Asks about each object that a question can mean, in all wordings."""
+    return take(self._groups(records, view), limit)
+
+  def _groups(self, records: Records, view: View) -> Iterator[list[Question]]:
     kinds = [k for k in KINDS if self.settings[k]]
+    for record, _ in shuffled(records, view.seed):
+      shown = transform_of(record, view.geometry, view.image_size)
+      for thing, _ in objectives.visible(record.objects, shown):
+        if thing.id:  # without one, its captions could not be found again
+          yield [self._question(record, thing, kind) for kind in kinds]
 
-    def groups():
-      for record, _ in shuffled(records, seed):
-        shown = transform_of(record, geometry, image_size)
-        for thing, _ in objectives.visible(record.objects, shown):
-          if thing.id:  # without one, its captions could not be found again
-            yield [self._example(record, thing, kind) for kind in kinds]
-
-    return take(groups(), limit)
-
-  def _example(self, record: Record, thing: Object, kind: str) -> Question:
-    question = prompts.fill(self.settings[kind][0], obj=thing.category)
+  def _question(self, record: Record, thing: Object, kind: str) -> Question:
+    asked = prompts.fill(self.settings[kind][0], obj=thing.category)
     truth = {
       "annotation_id": thing.id,
       "image_id": int(record.id),
       "category": thing.category,
       "kind": kind,
     }
-    return Question(f"{thing.id} {kind}", record.image, question, truth=truth)
+    return Question(f"{thing.id} {kind}", record.image, asked, truth=truth)
 
-  def judge(self, example: Question, answer: str) -> dict[str, Any]:
-    """The caption, and the filter that leaves it out, or ""."""
-    name = example.truth["category"]
+  def judge(self, question: Question, answer: str) -> dict[str, Any]:
+    """Returns the caption, and the filter that leaves it out, or ""."""
+    name = question.truth["category"]
     said = phrase(answer)
-    form = self.settings[example.truth["kind"]][1]
+    form = self.settings[question.truth["kind"]][1]
     caption = " ".join(
       form.replace("{answer}", said).replace("{obj}", name).split()
     )
@@ -93,11 +85,11 @@ class Captioning:
     return {"caption": caption, "left_out": found[0] if found else ""}
 
   def score(
-    self, examples: Sequence[Question], answers: Sequence[str]
+    self, questions: Sequence[Question], answers: Sequence[str]
   ) -> dict[str, float]:
-    """How many answers were kept and left out, by reason."""
-    told = map(self.judge, examples, answers)
-    found = collections.Counter(x["left_out"] or "kept" for x in told)
+    """Counts the answers that were kept and left out, by reason."""
+    judged = map(self.judge, questions, answers)
+    found = collections.Counter(x["left_out"] or "kept" for x in judged)
     return {reason: float(found[reason]) for reason in sorted(found)}
 
 
@@ -160,7 +152,9 @@ def write(config: Config, workdir: str, out: str, llava: str = "") -> dict:
     _mark_ambiguous(rows)
   rows.sort(key=lambda row: (row["truth"]["annotation_id"], row["id"]))
   kept = [_line(row, info) for row in rows if not row["result"]["left_out"]]
-  _write(out, kept)
+  files.write_lines(
+    out, (json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
+  )
   counts = collections.Counter(r["result"]["left_out"] or "kept" for r in rows)
   return {**info, "asked": len(rows), **dict(sorted(counts.items()))}
 
@@ -223,11 +217,3 @@ def _line(row: Mapping, info: Mapping) -> dict:
     "seed": row["seed"],
     "checkpoint": info["origin"]["sha256"],
   }
-
-
-def _write(path: str, rows: Sequence[Mapping]) -> None:
-  """The file, whole or not at all."""
-  partial = path + ".partial"
-  with open(partial, "w", encoding="utf-8") as f:
-    f.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-  os.replace(partial, path)

@@ -81,7 +81,7 @@ def _splitter() -> pre_tokenizers.PreTokenizer:
 
 
 def _llama_like(vocab: dict[str, int], merges: list) -> tokenizer_lib.Tokenizer:
-  """A tokenizer in which the bytes, unlike the specials, are plain tokens."""
+  """Makes a tokenizer whose bytes, unlike its specials, are plain tokens."""
   model = models.BPE(
     vocab=vocab,
     merges=[tuple(m) for m in merges],

@@ -200,6 +200,21 @@ def _step_of(line: str) -> float:
     return math.inf  # a line cut off by the kill
 
 
+def write_overview(workdir: str, state) -> None:
+  """Writes shape, dtype and sharding of each parameter to parameters.txt."""
+  try:
+    from clu import parameter_overview  # not on every GPU image
+  except ImportError:
+    return
+  parts = {"trained": state.trainable, "frozen": state.frozen}
+  tables = [
+    parameter_overview.get_parameter_overview(flat, include_stats="sharding")
+    for flat in parts.values()
+  ]
+  lines = [f"{n}\n{t}\n" for n, t in zip(parts, tables, strict=True)]
+  files.write_lines(os.path.join(workdir, "parameters.txt"), lines)
+
+
 def summary(config: Config, state, sources: Mapping, mesh) -> str:
   """Describes in a few lines what is about to run."""
 
@@ -210,7 +225,7 @@ def summary(config: Config, state, sources: Mapping, mesh) -> str:
   return (
     f"stage {config.stage}: {config.steps} steps of {config.batch_size} rows\n"
     f"  parameters: {millions(state.trainable):.2f} M trained, "
-    f"{millions(state.frozen):.2f} M frozen\n"
+    f"{millions(state.frozen):.2f} M frozen (parameters.txt)\n"
     f"  mesh: {dict(mesh.shape)} on {jax.devices()[0].device_kind}\n"
     f"  data: {data}"
   )

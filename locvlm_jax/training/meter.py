@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import jax
 
+from locvlm_jax import progress
 from locvlm_jax.config import Config
 from locvlm_jax.perf import flops
 
@@ -65,7 +66,7 @@ class Meter:
 
   def line(self, step: int, scalars: Mapping[str, float]) -> str:
     """One line of progress."""
-    left = time.strftime("%H:%M:%S", time.gmtime(scalars["seconds_left"]))
+    left = progress.duration(scalars["seconds_left"])
     return (
       f"step {step}/{self._steps}  loss {scalars['loss']:.4f}  "
       f"acc {scalars['accuracy']:.3f}  "

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping
 
 import jax
-import jax.numpy as jnp
 
 from locvlm_jax import assemble, checks
 from locvlm_jax.config import Config
@@ -141,14 +140,9 @@ def _parameters(config, model, mesh) -> tuple[dict, dict]:
   """(trainable, frozen) shapes, as `initial.initial_params` places them."""
   shapes = params.param_shapes(model)
   where = sharding.param_shardings(shapes, mesh)
-  masters, _ = params.split(shapes, config.trainable)
-  frozen_dtype = jnp.dtype(config.model.dtype)
+  kept = params.kept_dtypes(shapes, config.trainable, config.model.dtype)
   placed = {
-    path: jax.ShapeDtypeStruct(
-      x.shape,
-      x.dtype if path in masters else frozen_dtype,
-      sharding=where[path],
-    )
+    path: jax.ShapeDtypeStruct(x.shape, kept[path], sharding=where[path])
     for path, x in shapes.items()
   }
   return params.split(placed, config.trainable)

@@ -59,28 +59,23 @@ class Data:
 
   def batches(self, start: int) -> Iterator[Batch]:
     """Streams batches of this host's rows, from step `start` on."""
-    config, data = self.config, self.config.data
     return stream_lib.train_iterator(
       self.sources,
-      dict(data.mixture),
       self.make_row,
-      batch_size=config.batch_size,
-      seed=config.seed,
+      self._spec,
       host=jax.process_index(),
       num_hosts=jax.process_count(),
       start=start,
-      threads=data.threads,
-      window=data.sort_window,
-      mix_by=data.mix_by,
-      pack=data.pack,
     )
 
   def name_records(self, examples: Sequence[int]) -> list[str]:
     """Names the record behind each example of the stream."""
-    data = self.config.data
-    return stream_lib.record_ids(
-      self.sources, dict(data.mixture), data.mix_by, self.config.seed, examples
-    )
+    return stream_lib.record_ids(self.sources, self._spec, examples)
+
+  @property
+  def _spec(self) -> stream_lib.StreamSpec:
+    config = self.config
+    return stream_lib.StreamSpec.of(config.data, config.batch_size, config.seed)
 
   def check_bad_share(self) -> None:
     """Stops the run where too many records can't be used.
@@ -199,6 +194,8 @@ def open_run(
   )
   traced, journal = train_step, None
   if not replay:
+    if hosts.is_first():
+      journal_lib.write_overview(workdir, state)
     directory = os.path.join(workdir, "profile")
     traced = tracing.traced(train_step, config.profile, directory, start)
     rates = meter.of_run(config, model, data.make_row.spec, state.trainable)

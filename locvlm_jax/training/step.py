@@ -11,6 +11,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from einops import rearrange
 from jaxtyping import Array, Bool, Float, Int
 
 from locvlm_jax.models import params as params_lib
@@ -126,7 +127,7 @@ def loss_sums(model, params, batch) -> tuple[Float[Array, ""], dict]:
   hidden = model.apply(
     {"params": params},
     batch["tokens"],
-    video.of_batch(batch),
+    video.visual_input(batch),
     batch["lengths"],
     batch.get("segments"),
   )
@@ -145,8 +146,7 @@ def loss_sums(model, params, batch) -> tuple[Float[Array, ""], dict]:
 def _microbatches(batch: dict, num: int) -> dict:
   """[B, ...] -> [num, B / num, ...]; a device's rows stay on the device."""
   return {
-    k: v.reshape(v.shape[0] // num, num, *v.shape[1:]).swapaxes(0, 1)
-    for k, v in batch.items()
+    k: rearrange(v, "(b m) ... -> m b ...", m=num) for k, v in batch.items()
   }
 
 

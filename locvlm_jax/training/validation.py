@@ -59,11 +59,10 @@ class Validation:
     found = {}
     if self.config.validation.rows:
       found["val.loss"] = self._mean_loss(params)
-    answering = dataclasses.replace(self._predictor, params=params)
-    for name, examples in self._questions.items():
-      scores = session.ask_task(
-        EVALS[name], examples, answering, batch_size=self.config.eval.batch_size
-      )
+    model = dataclasses.replace(self._predictor, params=params)
+    size = self.config.eval.batch_size
+    for name, questions in self._questions.items():
+      scores = session.ask_task(EVALS[name], questions, model, batch_size=size)
       found |= {f"val.{name}.{k}": v for k, v in scores.items()}
     return found
 
@@ -88,10 +87,8 @@ class Validation:
     size = config.batch_size
     stream = stream_lib.train_iterator(
       sources,
-      dict(config.data.mixture),
       make_row,
-      batch_size=size,
-      seed=config.eval.seed,
+      stream_lib.StreamSpec(dict(config.data.mixture), size, config.eval.seed),
       host=jax.process_index(),
       num_hosts=jax.process_count(),
     )

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-from locvlm_jax.models import clip_vit, llama, locvlm
+from locvlm_jax.models import clip_vit, llama, locvlm, rotary
 
 # Fields of LlamaConfig -> those of rope_parameters (rope_scaling, earlier).
 _ROPE = {
@@ -56,7 +56,7 @@ def llama_config(raw: Mapping, where: str) -> llama.LlamaConfig:
   wanted = (
     ("model_type", kind, ("llama", "qwen2")),
     ("hidden_act", raw.get("hidden_act", "silu"), ("silu",)),
-    ("rope_type", rope_type, llama.ROPE_TYPES),
+    ("rope_type", rope_type, rotary.ROPE_TYPES),
     ("attention_bias", raw.get("attention_bias", False), (False,)),
     ("mlp_bias", raw.get("mlp_bias", False), (False,)),
     ("use_sliding_window", raw.get("use_sliding_window", False), (False,)),

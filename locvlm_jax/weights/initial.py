@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from locvlm_jax.config import Config
 from locvlm_jax.models import locvlm
@@ -16,23 +15,27 @@ from locvlm_jax.weights import stored as stored_lib
 
 
 def initial_params(
-  config: Config, m: locvlm.LocVLM, mesh: jax.sharding.Mesh
+  config: Config, model: locvlm.LocVLM, mesh: jax.sharding.Mesh
 ) -> params_lib.Flat:
-  """Parameters on the mesh: random where `config.init` names no weights.
+  """Makes the parameters on the mesh: random where no weights are named.
 
-  Trainable ones are float32, frozen ones bfloat16 unless the model computes
-  in float32.
+  `params.kept_dtypes` says in which dtype each of them is.
+
+  Raises:
+    ValueError: weights of another model, or frozen parameters that none of
+      the named directories has.
   """
-  trainable, _ = params_lib.split(params_lib.param_shapes(m), config.trainable)
-  frozen_dtype = jnp.dtype(config.model.dtype)
+  shapes = params_lib.param_shapes(model)
+  trainable, _ = params_lib.split(shapes, config.trainable)
+  kept = params_lib.kept_dtypes(shapes, config.trainable, config.model.dtype)
 
   def init(key):
-    flat = params_lib.flatten(locvlm.init_params(m, key))
-    return {p: _cast(v, p in trainable, frozen_dtype) for p, v in flat.items()}
+    flat = params_lib.flatten(locvlm.init_params(model, key))
+    return {path: value.astype(kept[path]) for path, value in flat.items()}
 
-  shardings = sharding.param_shardings(params_lib.param_shapes(m), mesh)
+  shardings = sharding.param_shardings(shapes, mesh)
   key = jax.random.key(config.seed)
-  stored = stored_params(config.init, m.config)
+  stored = stored_params(config.init, model.config)
   _check_frozen(stored, trainable, shardings)
   params = jax.jit(init, out_shardings=shardings)(key)
   for path, value in stored.items():
@@ -50,10 +53,6 @@ def _check_frozen(stored: Mapping, trainable: Mapping, paths: Mapping) -> None:
       f"init: {len(random)} parameters, as {random[0]}, are frozen and in none"
       " of the directories that config.init names: name theirs too."
     )
-
-
-def _cast(value, trains: bool, frozen_dtype):
-  return value.astype(jnp.float32 if trains else frozen_dtype)
 
 
 def check_shape(path: str, value, params: Mapping) -> None:

@@ -111,18 +111,19 @@ def data(tmp_path):
   coco_file, llava_file = (
     str(tmp_path / f"{n}.json") for n in ("coco", "llava")
   )
-  fields = {
-    "instances": coco_file,
-    "captions": coco_file,
-    "conversations": llava_file,
-    "images": str(tmp_path),
-    "conversation_images": str(tmp_path),
-    "mixture": {"instances": 1.0, "captions": 1.0, "conversations": 1.0},
-    "per_object": True,
-    "object_captions": "",
-    "exclude": [str(tmp_path / "pope.json")],
-  }
-  return ml_collections.ConfigDict(fields)
+  return ml_collections.ConfigDict(
+    {
+      "instances": coco_file,
+      "captions": coco_file,
+      "conversations": llava_file,
+      "images": str(tmp_path),
+      "conversation_images": str(tmp_path),
+      "mixture": {"instances": 1.0, "captions": 1.0, "conversations": 1.0},
+      "per_object": True,
+      "object_captions": "",
+      "exclude": (str(tmp_path / "pope.json"),),
+    }
+  )
 
 
 def test_images_of_evaluation_sets_are_left_out(data):
@@ -171,7 +172,7 @@ def test_files_of_the_evaluation_are_excluded_by_default(tmp_path):
 
 
 def test_a_table_of_overlaps(data):
-  table = leakage.table([data["instances"], *data["exclude"]])
+  table = leakage.table([data.instances, *data.exclude])
   first, second = (line.split() for line in table.splitlines()[1:])
   assert first == ["[0]", "6", "2", "coco.json"]
   assert second == ["[1]", "2", "2", "pope.json"]

@@ -30,9 +30,10 @@ def take(batch, index):
   return {k: v[index] for k, v in batch.items()}
 
 
-def generate(params, batch, **changes):
-  options = {"max_new_tokens": 6, "stop": [NEVER]} | changes
-  return np.asarray(decode.generate(MODEL, params, batch, **options))
+def generate(params, batch, rng=None, **changes):
+  options = {"max_new_tokens": 6, "stop": (NEVER,)} | changes
+  sampling = decode.Sampling(**options)
+  return np.asarray(decode.generate(MODEL, params, batch, sampling, rng=rng))
 
 
 @jax.jit
@@ -136,7 +137,7 @@ def test_rows_end_at_eos_and_are_padded(params):
   batch = batch_of(LENGTHS)
   free = generate(params, batch)
   eos = int(free[1, 2])
-  ended = generate(params, batch, stop=[eos], pad_id=0)
+  ended = generate(params, batch, stop=(eos,), pad_id=0)
   for before, after in zip(free, ended, strict=True):
     at = np.flatnonzero(before == eos)
     end = at[0] + 1 if at.size else len(before)
@@ -166,7 +167,7 @@ def test_text_only_prompts(params):
 def test_the_same_shapes_are_compiled_once(params):
   generate(params, batch_of([9, 20]))
   before = decode._generate._cache_size()
-  generate(params, batch_of([30, 12]), stop=[5])
+  generate(params, batch_of([30, 12]), stop=(5,))
   assert decode._generate._cache_size() == before
 
 
@@ -178,6 +179,7 @@ def test_the_same_shapes_are_compiled_once(params):
     ({"max_new_tokens": 0}, "max_new_tokens 0"),
     ({"top_p": 0.0}, "top_p 0.0"),
     ({"top_k": -1}, "top_k -1"),
+    ({"stop": ()}, "stop is empty"),
   ],
 )
 def test_bad_options_are_named(params, options, message):
@@ -214,11 +216,8 @@ def test_samples_come_from_the_likeliest_tokens(params, options, kept):
 def test_a_stream_grows_into_what_generate_returns(params, every):
   batch = batch_of(LENGTHS)
   whole = generate(params, batch, max_new_tokens=9)
-  parts = list(
-    decode.stream(
-      MODEL, params, batch, max_new_tokens=9, stop=[NEVER], every=every
-    )
-  )
+  sampling = decode.Sampling(max_new_tokens=9, stop=(NEVER,))
+  parts = list(decode.stream(MODEL, params, batch, sampling, every=every))
   assert len(parts) == -(-9 // every)
   np.testing.assert_array_equal(parts[-1], whole)
   for i, part in enumerate(parts, 1):
@@ -228,9 +227,8 @@ def test_a_stream_grows_into_what_generate_returns(params, every):
 def test_a_stream_ends_with_its_rows(params):
   batch = batch_of([20])
   first = int(generate(params, batch)[0, 0])
-  parts = list(
-    decode.stream(MODEL, params, batch, max_new_tokens=9, stop=[first], every=1)
-  )
+  sampling = decode.Sampling(max_new_tokens=9, stop=(first,))
+  parts = list(decode.stream(MODEL, params, batch, sampling, every=1))
   assert len(parts) == 1
 
 

@@ -18,7 +18,7 @@ def model():
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
   """(path of a picture, its things)."""
-  made = scene_lib.make_scene(7, "val", 3)
+  made = scene_lib.make_scene(7, "val", 7)
   pixels = scene_lib.paint(made, np.random.default_rng(0))
   path = tmp_path_factory.mktemp("scene") / "x.png"
   Image.fromarray(pixels).save(path)
@@ -44,7 +44,7 @@ def test_most_objects_are_located_in_pixels_with_a_confidence(model, scene):
 
 def test_a_box_is_described_by_what_is_in_it(model, scene):
   path, things = scene
-  said = [model.describe(path, t.box) for t in alone(things)]
+  said = [model.describe(path, tuple(map(float, t.box))) for t in alone(things)]
   named = [t.category in s for t, s in zip(alone(things), said, strict=True)]
   assert np.mean(named) > 0.5
   with pytest.raises(ValueError, match=r"box \(5, 5, 5, 9\): it is empty"):

@@ -75,7 +75,7 @@ def test_an_entry_is_what_the_tower_makes(tmp_path, params, films):
     assert got["images"].shape == cache.blank()["images"].shape
     assert got["images"].dtype == np.float16 and size == (20, 10)
     clip, num, _ = CLIPS.read(path)
-    given = video_lib.Clips(clip[None, None], np.array([[num]], np.int32))
+    given = video_lib.VideoBatch(clip[None, None], np.array([[num]], np.int32))
     run = jax.jit(functools.partial(MODEL.apply, method="visual_features"))
     wanted = run({"params": params}, given)
     np.testing.assert_allclose(got["images"], wanted[0], rtol=1e-3, atol=1e-3)

@@ -21,7 +21,7 @@ from toy_models import (
 )
 
 from locvlm_jax.inference import decode
-from locvlm_jax.models import attention, clip_vit, llama, locvlm
+from locvlm_jax.models import attention, clip_vit, llama, locvlm, rotary
 from locvlm_jax.weights import huggingface
 
 
@@ -91,9 +91,8 @@ def test_greedy_answers_match_transformers(name, tmp_path):
     "images": g["images"],
     "lengths": np.full(2, g["tokens"].shape[1], np.int32),
   }
-  ours = decode.generate(
-    locvlm.LocVLM(config), params, batch, max_new_tokens=64, stop=[-2]
-  )
+  sampling = decode.Sampling(max_new_tokens=64, stop=(-2,))
+  ours = decode.generate(locvlm.LocVLM(config), params, batch, sampling)
   np.testing.assert_array_equal(ours, g["greedy"])
 
 
@@ -156,7 +155,7 @@ def test_attention_stays_within_segments(length):
 def test_positions_begin_anew_in_each_segment():
   segments = jnp.array([[1, 1, 1, 2, 2, 0, 0], [1, 2, 2, 2, 2, 3, 3]])
   np.testing.assert_array_equal(
-    llama.positions_within(segments),
+    rotary.positions_within(segments),
     [[0, 1, 2, 0, 1, 0, 1], [0, 0, 1, 2, 3, 0, 1]],
   )
 
@@ -284,7 +283,7 @@ def test_stretched_rotary_positions():
 
   def angles(**changes):
     config = dataclasses.replace(CONFIG.llm, theta=1e4, **changes)
-    rotation = llama.rotation(jnp.ones((1, 1), jnp.int32), config)
+    rotation = rotary.rotation(jnp.ones((1, 1), jnp.int32), config.rope)
     return np.arctan2(rotation.sin, rotation.cos).ravel()
 
   plain = angles()  # 1, 0.1, 0.01, 0.001 for a head of 8

@@ -70,12 +70,12 @@ def test_bad_fields_are_named(fields, message):
     video.VideoConfig(**fields)
 
 
-def clips(frames, seed=0) -> video.Clips:
+def clips(frames, seed=0) -> video.VideoBatch:
   """One row a list, one video a number; what is not real is noise too."""
   frames = np.array(frames, np.int32)
   shape = (*frames.shape, VIDEO.frames, 16, 16, 3)
   pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-  return video.Clips(pixels, frames)
+  return video.VideoBatch(pixels, frames)
 
 
 def features(model, params, images):
@@ -95,7 +95,7 @@ def test_frames_go_through_the_tower_in_chunks(chunk, params):
   alone = features(model, params, images).reshape(2, 2, 5, N, -1)
   for row in range(2):
     for k in range(2):
-      frames = alone[row, k, : given.frames[row, k]]
+      frames = alone[row, k, : given.num_frames[row, k]]
       wanted = pooled(frames, 6)
       np.testing.assert_allclose(got[row, k], wanted, atol=1e-6, rtol=1e-6)
 
@@ -109,7 +109,7 @@ def test_no_more_than_a_chunk_of_features_is_held(params):
     given = jax.ShapeDtypeStruct((1, 1, frames, 16, 16, 3), jnp.uint8)
     run = jax.jit(functools.partial(model.apply, method="visual_features"))
     number = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    lowered = run.lower({"params": params}, video.Clips(given, number))
+    lowered = run.lower({"params": params}, video.VideoBatch(given, number))
     used = lowered.compile().memory_analysis().temp_size_in_bytes
     return used - 2 * 3 * 16 * 16 * frames  # copies of the pixels
 
@@ -128,8 +128,12 @@ def rows(lengths, seed=0, total=64) -> dict:
     "tokens": tokens,
     "lengths": np.array(lengths, np.int32),
     "images": given.pixels,
-    "frames": given.frames,
+    "frames": given.num_frames,
   }
+
+
+def inputs_of(batch):
+  return batch["tokens"], video.visual_input(batch), batch["lengths"]
 
 
 def test_the_padding_is_the_bias_of_the_adapter(params):
@@ -149,7 +153,7 @@ def test_frames_that_are_not_real_have_no_influence(params):
   for row, (num,) in zip(other["images"], batch["frames"], strict=True):
     row[:, num:] = 255 - row[:, num:]
   got, again, changed = (
-    hidden(MODEL.config, params, (b["tokens"], video.of_batch(b), b["lengths"]))
+    hidden(MODEL.config, params, inputs_of(b))
     for b in (batch, other, {**batch, "images": 255 - batch["images"]})
   )
   np.testing.assert_array_equal(got, again)
@@ -158,7 +162,7 @@ def test_frames_that_are_not_real_have_no_influence(params):
 
 def test_features_in_place_of_frames(params):
   batch = rows([30, 40])
-  given = video.of_batch(batch)
+  given = video.visual_input(batch)
   cached = features(MODEL, params, given)
   run = functools.partial(hidden, MODEL.config, params)
   wanted = run((batch["tokens"], given, batch["lengths"]))
@@ -168,9 +172,8 @@ def test_features_in_place_of_frames(params):
 
 def test_answers_to_videos_are_alike_alone_and_in_a_batch(params):
   batch, never = rows([20, 33, 28]), LLM.vocab_size
-  run = functools.partial(
-    decode.generate, MODEL, params, max_new_tokens=5, stop=[never]
-  )
+  sampling = decode.Sampling(max_new_tokens=5, stop=(never,))
+  run = functools.partial(decode.generate, MODEL, params, sampling=sampling)
   together = np.asarray(run(batch))
   for i in range(3):
     alone = run({k: v[i : i + 1] for k, v in batch.items()})
@@ -181,13 +184,11 @@ def test_answers_to_videos_are_alike_alone_and_in_a_batch(params):
 
 def test_a_mesh_changes_nothing(params):
   batch = rows([30, 40, 25, 50])
-  inputs = batch["tokens"], video.of_batch(batch), batch["lengths"]
-  wanted = hidden(MODEL.config, params, inputs)
+  wanted = hidden(MODEL.config, params, inputs_of(batch))
   mesh = sharding.make_mesh({"data": 2, "fsdp": 2})
   with jax.set_mesh(mesh):
     placed = sharding.put_batch(batch, mesh, 4)
-    inputs = placed["tokens"], video.of_batch(placed), placed["lengths"]
-    got = hidden(MODEL.config, params, inputs)
+    got = hidden(MODEL.config, params, inputs_of(placed))
   np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 

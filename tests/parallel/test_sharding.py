@@ -49,9 +49,8 @@ def step(params, batch):
 
 
 def answers(params, batch):
-  return np.asarray(
-    decode.generate(MODEL, params, batch, max_new_tokens=4, stop=[99])
-  )
+  sampling = decode.Sampling(max_new_tokens=4, stop=(99,))
+  return np.asarray(decode.generate(MODEL, params, batch, sampling))
 
 
 @pytest.mark.parametrize("sizes", MESHES)

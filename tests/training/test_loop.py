@@ -15,11 +15,10 @@ from paths import GOLDEN
 from configs import micro
 from locvlm_jax import assemble, checks, errors
 from locvlm_jax.config import Config, freeze
-from locvlm_jax.data import catalog, packing
+from locvlm_jax.data import packing
 from locvlm_jax.data import rows as rows_lib
 from locvlm_jax.data import stream as stream_lib
 from locvlm_jax.evals import session
-from locvlm_jax.microworld import dataset
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
 from locvlm_jax.training import loop, optimizer, setup
@@ -28,18 +27,9 @@ from locvlm_jax.weights import checkpoints
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def root(microworld):
   """A micro-world of 24 training and 8 validation images."""
-  path = tmp_path_factory.mktemp("world") / "w"
-  dataset.write(
-    str(path),
-    num_train=24,
-    num_val=8,
-    num_videos=0,
-    workers=0,
-    log=lambda line: None,
-  )
-  return str(path)
+  return microworld(num_train=24, num_val=8)
 
 
 def _config(root, argument="base,tiny", **change) -> Config:
@@ -318,11 +308,13 @@ def parts(root):
     },
   )
   text = assemble.load_tokenizer(config)
-  sources = catalog.open_sources(config.data)
+  sources = assemble.training_sources(config)
   make_row = rows_lib.RowMaker(assemble.row_spec(config, text, sources))
   batch = next(
     stream_lib.train_iterator(
-      sources, config.data.mixture, make_row, batch_size=8, seed=0, threads=0
+      sources,
+      make_row,
+      stream_lib.StreamSpec(dict(config.data.mixture), 8, seed=0, threads=0),
     )
   )
   model = assemble.model(config)

@@ -114,9 +114,8 @@ def test_the_documented_story():
     "tokens": np.full((1, 8), BOS, np.int32),
     "lengths": np.array([1], np.int32),
   }
-  ids = decode.generate(
-    locvlm.LocVLM(config), whole, batch, max_new_tokens=256, stop=[BOS]
-  )
+  sampling = decode.Sampling(max_new_tokens=256, stop=(BOS,))
+  ids = decode.generate(locvlm.LocVLM(config), whole, batch, sampling)
   text = _text(np.asarray(ids)[0], _pieces(FOLDER / "tok512.bin"))
   documented = (FOLDER / "stories260K.md").read_text()
   wanted = documented.split("-t 0.0\n")[1].split("\n```")[0]

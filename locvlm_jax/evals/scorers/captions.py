@@ -19,7 +19,7 @@ _ADVICE = (
 
 
 def missing() -> str:
-  """What METEOR lacks here; empty where it can be computed."""
+  """Says what METEOR lacks here; empty where it can be computed."""
   if not shutil.which("java"):
     return f"{_ADVICE}: there is no program java on the PATH."
   try:
@@ -32,7 +32,7 @@ def missing() -> str:
 def scores(
   said: Sequence[str], references: Sequence[Sequence[str]]
 ) -> dict[str, float]:
-  """`meteor` and `cider` of one caption for each list of references.
+  """Computes `meteor` and `cider` of one caption for each list of references.
 
   In percent. METEOR is that of the whole set, from its added counts, and not
   the mean over captions.
@@ -58,7 +58,7 @@ def scores(
 
 
 def _tokenized(texts: Sequence[Sequence[str]]) -> dict[int, list[str]]:
-  """As both programs take them; a text without a word stays an empty one."""
+  """Tokenizes texts for both programs; one without a word becomes empty."""
   from pycocoevalcap.tokenizer import ptbtokenizer
 
   rows = {

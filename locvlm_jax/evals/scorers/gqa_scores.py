@@ -22,7 +22,7 @@ Questions = Mapping[str, Mapping[str, Any]]
 
 
 def from_text(text: str) -> str:
-  """A model's free answer as a prediction, as LLaVA makes it.
+  """Makes a prediction of a model's free answer, as LLaVA does.
 
   Lower case, and without full stops at the end
   (`haotian-liu/LLaVA:scripts/convert_gqa_for_eval.py`).
@@ -38,7 +38,7 @@ def scores(
   predictions: Mapping[str, str],
   choices: Mapping[str, Mapping[str, list[str]]] | None = None,
 ) -> dict[str, float]:
-  """The metrics; those that nothing speaks for are left out.
+  """Computes the metrics; those that nothing speaks for are left out.
 
   In percent: `accuracy`; `binary` and `open` (a question of the structure
   "query" is open); `consistency` where every entailed question is among the
@@ -87,7 +87,7 @@ def _by_kind(asked: Questions, right) -> dict[str, list[bool]]:
 
 
 def _consistency(questions, predictions, right) -> float | None:
-  """How often what a right answer entails is answered right as well."""
+  """Computes how often what a right answer entails is answered right, too."""
   shares = []
   for k in right:
     entailed = [e for e in questions[k].get("entailed", ()) if e != k]
@@ -100,7 +100,7 @@ def _consistency(questions, predictions, right) -> float | None:
 
 
 def _among(which: str, asked, predictions, choices) -> float | None:
-  """The share of predictions among a question's choices.
+  """Computes the share of predictions among a question's choices.
 
   Where two things are said to have something in common, the choices are what
   they can have in common.
@@ -118,7 +118,7 @@ def _among(which: str, asked, predictions, choices) -> float | None:
 
 
 def _distribution(asked, predictions) -> float | None:
-  """Chi-square of predicted against true answers, by group of questions.
+  """Computes the chi-square of predicted against true answers by group.
 
   The mean over questions, in hundredths, as the official script prints it.
   """

@@ -11,7 +11,9 @@ UNITS = dict.fromkeys(
 
 
 def scores(said: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
-  """`accuracy`, `precision`, `recall`, `f1`, `yes_ratio` of free answers.
+  """Computes the five numbers of free answers, as shares.
+
+  These are `accuracy`, `precision`, `recall`, `f1` and `yes_ratio`.
 
   An answer is a "no" by `wording.says_no` and a "yes" otherwise; "yes" is the
   positive class, and a label other than "no" is a "yes". In POPE's arithmetic

@@ -7,15 +7,15 @@ image; categories with a crowd are not asked for.
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-from locvlm_jax.data.records import Source
+from locvlm_jax.data.records import Records
+from locvlm_jax.data.view import View
 from locvlm_jax.evals.scorers import wording
 from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
 from locvlm_jax.evals.selection import shuffled, take
 from locvlm_jax.inference.question import Question
-from locvlm_jax.text import coords as coords_lib
 from locvlm_jax.text import english, prompts
 
 _WORDS = {
@@ -44,54 +44,24 @@ class Counting:
     "num": Unit.COUNT,
   }
 
-  def examples(
-    self,
-    records: Source,
-    coords: coords_lib.Coords,
-    geometry: str,
-    image_size: int,
-    vocabulary: Sequence[str],
-    seed: int,
-    limit: int | None = None,
+  def questions(
+    self, records: Records, view: View, limit: int | None = None
   ) -> list[Question]:
-    """At most `limit` questions."""
-    del coords, image_size
-    allowed = frozenset(vocabulary)
+    """Makes at most `limit` questions."""
+    return take(_groups(records, view), limit)
 
-    def groups():
-      for record, _ in shuffled(records, seed):
-        crowds = {o.category for o in record.objects if o.crowd}
-        counts = Counter(o.category for o in record.objects)
-        for category in sorted(allowed & counts.keys() - crowds):
-          question = (
-            prompts.fill(prompts.COUNT, obj=english.plural(category))
-            + prompts.SHORT_ANSWER
-          )
-          truth = {
-            "category": category,
-            "count": counts[category],
-            "geometry": geometry,
-          }
-          yield [
-            Question(
-              f"{record.id}/{category}", record.image, question, truth=truth
-            )
-          ]
-
-    return take(groups(), limit)
-
-  def judge(self, example: Question, answer: str) -> dict[str, Any]:
-    """`correct`, `count`: the number that was said, or None."""
+  def judge(self, question: Question, answer: str) -> dict[str, Any]:
+    """Returns `correct`, and `count`: the number that was said, or None."""
     said = number(answer)
-    return {"correct": said == example.truth["count"], "count": said}
+    return {"correct": said == question.truth["count"], "count": said}
 
   def score(
-    self, examples: Sequence[Question], answers: Sequence[str]
+    self, questions: Sequence[Question], answers: Sequence[str]
   ) -> dict[str, float]:
-    """The metrics named in the class's docstring."""
+    """Computes the metrics named in the class's docstring."""
     rows = [
-      (e.truth["count"], self.judge(e, a))
-      for e, a in zip(examples, answers, strict=True)
+      (q.truth["count"], self.judge(q, a))
+      for q, a in zip(questions, answers, strict=True)
     ]
     said = [(c, r["count"]) for c, r in rows if r["count"] is not None]
     return known(
@@ -105,10 +75,26 @@ class Counting:
     )
 
 
-def number(answer: str) -> int | None:
-  """The first number of an answer, in digits or as a word; None: no number.
+def _groups(records: Records, view: View) -> Iterator[list[Question]]:
+  for record, _ in shuffled(records, view.seed):
+    crowds = {o.category for o in record.objects if o.crowd}
+    counts = Counter(o.category for o in record.objects)
+    for category in sorted(counts.keys() & set(view.vocabulary) - crowds):
+      yield [_question(record, category, counts[category], view)]
 
-  A number of more than four digits is none that anyone counted.
+
+def _question(record, category: str, count: int, view: View) -> Question:
+  asked = prompts.fill(prompts.COUNT, obj=english.plural(category))
+  truth = {"category": category, "count": count, "geometry": view.geometry}
+  name = f"{record.id}/{category}"
+  return Question(name, record.image, asked + prompts.SHORT_ANSWER, truth=truth)
+
+
+def number(answer: str) -> int | None:
+  """Finds the first number of an answer, in digits or as a word.
+
+  A number of more than four digits is none that anyone counted. None where the
+  answer has no number.
 
   >>> number("There are two cups.")
   2
