@@ -168,7 +168,8 @@ def _explain(error: Exception) -> str:
       return f"{line}: {type(cause).__name__}: {cause}"
   if unknown := [c for c in causes if isinstance(c, KeyError)]:
     return f"--config has no such field: {unknown[-1].args[0]}"
-  if isinstance(error, OSError):  # its last line has the path and the reason
+  if isinstance(error, OSError | AttributeError):
+    # The last line has the path and the reason.
     return f"--config: {errors.describe(causes[0]).strip().splitlines()[-1]}"
   return str(error)
 

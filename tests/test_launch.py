@@ -128,7 +128,7 @@ def test_local_trains_evaluates_and_resumes(tmp_path, microworld):
   out = run(2, DEVICES="2", FLAGS=f"{flags} --config.checkpoint_keep=1")
   assert "[0] step 2/2" in out and "[1] step 2/2" not in out
   run(4, FLAGS=f"{flags} --tasks=locpred", COMMAND="evaluate")
-  result = json.loads((tmp_path / "run" / "eval.json").read_text())
+  result = json.loads((tmp_path / "run" / "results.json").read_text())
   assert result["metrics"]["locpred.num"] == 8
   lines = (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()
   assert len(lines) == 8

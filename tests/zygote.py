@@ -1,11 +1,12 @@
-"""Commands of the package as forks of one process that has imported the rest.
+"""Runs commands of the package in forks of one process that imported the rest.
 
 Python, jax and orbax take four seconds to start, and a test of one line on
-standard error has little else to do. What a fork runs is the command's module
-as `python -m` does: it is imported, flags and all, in the fork alone.
+standard error has little else to do. A fork runs the command's module as
+`python -m` does: the module is imported, flags and all, in the fork alone.
 """
 
 import functools
+import gc
 import json
 import os
 import pathlib
@@ -22,7 +23,7 @@ _SECONDS = 120  # that a command may take
 
 
 def run(command: str, *arguments: str) -> subprocess.CompletedProcess:
-  """`python -m locvlm_jax.COMMAND ARGUMENTS` in the repository, on the CPU."""
+  """Runs `python -m locvlm_jax.COMMAND ARGUMENTS` in the repository, on CPU."""
   with tempfile.TemporaryDirectory() as folder:
     files = [os.path.join(folder, name) for name in ("out", "err")]
     job = {
@@ -42,7 +43,7 @@ def run(command: str, *arguments: str) -> subprocess.CompletedProcess:
 
 @functools.cache
 def _started() -> subprocess.Popen:
-  """It ends with this process, which is when its input does."""
+  """Starts the process that forks; it ends when this process does."""
   return subprocess.Popen(
     [sys.executable, __file__],
     stdin=subprocess.PIPE,
@@ -54,7 +55,7 @@ def _started() -> subprocess.Popen:
 
 
 def _serve() -> None:
-  """A fork for each line, one after the other; answers with its exit code."""
+  """Forks for each line, one after the other; answers with its exit code."""
   for line in sys.stdin:
     with warnings.catch_warnings(action="ignore"):  # of threads: none runs yet
       child = os.fork()
@@ -90,4 +91,6 @@ if __name__ == "__main__":
   from locvlm_jax.data import stream  # noqa: F401
   from locvlm_jax.weights import checkpoints  # noqa: F401
 
+  # Or else each fork looks through all that is imported when it ends.
+  gc.freeze()
   _serve()

@@ -255,7 +255,8 @@ def ask_task(
     number += len(batch)
     given = list(model(filled))
     assert len(given) == batch_size, (len(given), batch_size)
-    answers |= {q.id: a for q, a in zip(batch, given, strict=False)}
+    given = given[: len(batch)]  # the rest are copies of the last question
+    answers |= {q.id: a for q, a in zip(batch, given, strict=True)}
     if out is not None:
       predictions.write(out, task, seed, batch, given)
     if log is not None:

@@ -57,7 +57,7 @@ def test_the_command_prints_a_table(tmp_path):
     f"--workdir={tmp_path}",
   ]
   done = subprocess.run(run, capture_output=True, text=True)
-  assert done.returncode == 78 and "results.json: no such file" in done.stderr
+  assert done.returncode == 70 and "results.json: no such file" in done.stderr
   metrics = {"spatial_paper.icl.left_right.all": 0.765}
   (tmp_path / "results.json").write_text(json.dumps({"metrics": metrics}))
   done = subprocess.run(run, capture_output=True, text=True)

@@ -183,7 +183,7 @@ def test_nothing_is_written_of_bad_input(spoil, named, llm, words, tmp_path):
   assert not os.path.exists(os.path.join(llm, "executed"))
 
 
-def test_mistakes_are_one_line(tmp_path):
+def test_a_directory_that_is_no_model_is_told_in_one_line(tmp_path):
   done = run("convert", f"--input={tmp_path}", f"--output={tmp_path}/out")
-  assert done.returncode == 78
+  assert done.returncode == 70
   assert done.stderr.count("\n") == 1 and "config.json" in done.stderr
