@@ -106,7 +106,7 @@ def test_captions_of_each_object_that_a_question_can_mean(
   assert first["prompt"] == f"What color is the {name}?"
   assert len(first["checkpoint"]) == 64 and first["seed"] == 0
   found = object_captions.captioned(source, str(tmp_path / "captions.jsonl"))
-  assert found.captions == {"used": len(rows)}
+  assert found.caption_counts == {"used": len(rows)}
 
 
 def test_a_killed_run_goes_on(root, tmp_path, asked, monkeypatch):
