@@ -79,10 +79,11 @@ _THREADS = flags.DEFINE_integer(
 def main(argv: list[str]) -> None:
   """Makes what --mode says, prints the summary and writes it."""
   del argv
+  # Each imports what it needs: PyTorch, which segments, wants the device alone.
   modes = {
-    "self_training": self_training,
-    "segment": segment,
-    "panoptic": panoptic,
+    "self_training": _write_captions,
+    "segment": _write_segmentations,
+    "panoptic": _write_boxes,
   }
   if summary := modes[_MODE.value]():
     text = json.dumps(summary, indent=2)
@@ -91,7 +92,7 @@ def main(argv: list[str]) -> None:
     print(text)
 
 
-def self_training() -> dict:
+def _write_captions() -> dict:
   """Writes pseudo-captions; returns the summary, in the first process alone."""
   from locvlm_jax.parallel import hosts
   from locvlm_jax.pseudo import self_training
@@ -102,7 +103,7 @@ def self_training() -> dict:
   return summary if hosts.is_first() else {}
 
 
-def segment() -> dict:
+def _write_segmentations() -> dict:
   """Writes panoptic segmentations, and returns the summary."""
   from locvlm_jax.pseudo import segmenter
 
@@ -117,7 +118,7 @@ def segment() -> dict:
   return segmenter.write(settings, _OUT.value)
 
 
-def panoptic() -> dict:
+def _write_boxes() -> dict:
   """Writes pseudo-boxes, and returns the summary."""
   from locvlm_jax.pseudo import box_files, pseudo_boxes
 

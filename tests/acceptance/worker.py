@@ -1,10 +1,10 @@
-"""A command of `locvlm_jax` as one process of a test, with a fault.
+"""Runs a command of `locvlm_jax` as one process of a test, with a fault.
 
   python tests/acceptance/worker.py train|evaluate|pseudo_label FLAGS
 
-LOCVLM_FAULT is json: what to do when process `process` begins `phase` of
-`step`: {"process": 1, "phase": "data", "step": 5, "action": "kill"}. The ids of
-every batch go to `ids-PROCESS.jsonl` in LOCVLM_TEST_FOLDER.
+LOCVLM_FAULT is json and says what to do when process `process` begins `phase`
+of `step`: {"process": 1, "phase": "data", "step": 5, "action": "kill"}. The ids
+of every batch go to `ids-PROCESS.jsonl` in LOCVLM_TEST_FOLDER.
 """
 
 import importlib
@@ -81,7 +81,7 @@ def _inject_at_phase(watch) -> None:
 
 
 def _ends_early(stream) -> None:
-  """One process has fewer batches than the others."""
+  """Gives one process fewer batches than the others."""
   original = stream.train_iterator
 
   def train_iterator(*args, **kwargs):
@@ -102,7 +102,7 @@ def _another_program(step_lib) -> None:
 
 
 def _poisoned(step_lib) -> None:
-  """Loss, or one leaf of the gradient, is not finite at some steps.
+  """Makes the loss, or one leaf of the gradient, not finite at some steps.
 
   One row alone is bad: the others, on other hosts, have to skip too.
   """
