@@ -3,19 +3,20 @@
   python -m benchmarks.gpu_parity
 
 Compares jax's first device with the CPU; needs no package but those of a bare
-GPU image (jax, flax, optax, orbax, transformers). Prints each difference with
-its bound, and ends with exit status 1 where one is beyond it.
+GPU image (jax, flax, optax, orbax, einops, transformers). Prints each
+difference with its bound, and ends with exit status 1 if one is beyond it.
 """
 
 import functools
 import os
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from locvlm_jax.bench import train
+from locvlm_jax.bench import workload
 from locvlm_jax.inference import decode
 from locvlm_jax.models import attention, locvlm
 from locvlm_jax.models import params as params_lib
@@ -28,9 +29,17 @@ REFERENCE = os.path.join(
   os.path.dirname(__file__), "../locvlm_jax/assets/micro_reference"
 )
 ROWS, TEXT, NEW = 4, 48, 24
-ADAM = {"name": "adamw", "lr": 1e-3, "warmup_ratio": 0.0, "b1": 0.9,
-        "b2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "clip_norm": 1.0,
-        "mu_dtype": "float32"}  # fmt: skip
+ADAM = types.SimpleNamespace(
+  name="adamw",
+  lr=1e-3,
+  warmup_ratio=0.0,
+  b1=0.9,
+  b2=0.999,
+  eps=1e-8,
+  weight_decay=0.0,
+  clip_norm=1.0,
+  mu_dtype="float32",
+)
 
 
 def _apart(a, b) -> float:
@@ -84,7 +93,9 @@ def step(device) -> dict[str, float]:
     state, where = step_lib.init_state(
       *params_lib.split(flat, ("adapter", "llm")), tx, mesh
     )
-    rows = sharding.put_batch(train.batch(model.config, ROWS, TEXT), mesh, ROWS)
+    rows = sharding.put_batch(
+      workload.random_batch(model.config, ROWS, TEXT), mesh, ROWS
+    )
     run = step_lib.jit_train_step(
       model, tx, where, sharding.batch_sharding(mesh), 1
     )
@@ -96,7 +107,7 @@ def step(device) -> dict[str, float]:
 def answers(device, rows: slice = slice(None)) -> np.ndarray:
   """Greedy tokens of prompts of different lengths."""
   model, params = _model()
-  batch = train.batch(model.config, ROWS, TEXT)
+  batch = workload.random_batch(model.config, ROWS, TEXT)
   batch = {k: v[rows] for k, v in batch.items() if k != "loss_mask"}
   batch["lengths"] = (batch["lengths"] - np.arange(ROWS)[rows] * 9).astype(
     np.int32

@@ -240,6 +240,37 @@ def unstack_layers(model: LocVLM, params: Mapping) -> tuple[LocVLM, dict]:
   return LocVLM(config), {**params, "llm": llm}
 
 
+def batch_shapes(
+  config: LocVLMConfig, rows: int, length: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns the shapes of a training batch with one image or video a row.
+
+  Args:
+    config: of the model; it takes videos if it has `video.frames`.
+    rows: B.
+    length: S, visual and text positions together.
+
+  Returns:
+    images [B, 1, H, W, 3], tokens [B, S], loss_mask [B, S] and lengths [B];
+    with videos images [B, 1, F, H, W, 3] and frames [B, 1].
+  """
+  size, num_frames = config.vision.image_size, config.video.frames
+
+  def shape(dtype: str, *dims: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((rows, *dims), dtype)
+
+  shapes = {
+    "images": shape("uint8", 1, size, size, 3),
+    "tokens": shape("int32", length),
+    "loss_mask": shape("bool", length),
+    "lengths": shape("int32"),
+  }
+  if num_frames:
+    shapes["images"] = shape("uint8", 1, num_frames, size, size, 3)
+    shapes["frames"] = shape("int32", 1)
+  return shapes
+
+
 def init_params(model: LocVLM, rng: Array) -> dict:
   """Draws float32 parameters, a nested dict.
 

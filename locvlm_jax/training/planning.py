@@ -126,7 +126,7 @@ def _compile(config: Config, target: machines.Machine, layout: Layout, mesh):
     rows,
     layout.accumulate,
   )
-  batch = _batch(config, rows)
+  batch = _batch(config, model, rows)
   # No autotuning without the device: its own choice of Triton's tiles has no
   # answer for some odd shapes, and cuBLAS is what most products end up with.
   options = (
@@ -148,20 +148,13 @@ def _parameters(config, model, mesh) -> tuple[dict, dict]:
   return params.split(placed, config.trainable)
 
 
-def _batch(config, rows) -> dict:
-  """The longest batch, as shapes."""
-  batch, length = config.batch_size, row_length(config)
-  size, frames = (config.model.vision.image_size, config.video.frames)
-  clip = (1, frames) if frames else (1,)
-
-  def shape(dtype, *dims):
-    return jax.ShapeDtypeStruct((batch, *dims), dtype, sharding=rows)
-
-  return ({"frames": shape("int32", 1)} if frames else {}) | {
-    "images": shape("uint8", *clip, size, size, 3),
-    "tokens": shape("int32", length),
-    "loss_mask": shape("bool", length),
-    "lengths": shape("int32"),
+def _batch(config, model: locvlm.LocVLM, rows) -> dict:
+  """Returns the shapes of the longest batch, with sharding `rows`."""
+  length = row_length(config)
+  shapes = locvlm.batch_shapes(model.config, config.batch_size, length)
+  return {
+    k: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows)
+    for k, x in shapes.items()
   }
 
 

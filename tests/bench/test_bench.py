@@ -1,10 +1,10 @@
 """The measurements run and say what they measured."""
 
+import argparse
 import json
 import os
 import subprocess
 import sys
-import types
 
 import numpy as np
 import pytest
@@ -12,7 +12,8 @@ from paths import ROOT
 from PIL import Image
 
 from locvlm_jax.bench import __main__ as bench
-from locvlm_jax.bench import peers, timing, train
+from locvlm_jax.bench import timing, train, workload
+from locvlm_jax.models import locvlm
 
 
 def run(monkeypatch, capsys, *arguments) -> dict:
@@ -71,11 +72,29 @@ def test_input_names_an_empty_folder(tmp_path, monkeypatch, capsys):
   assert str(tmp_path) in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("arguments", [["tune"], ["train", "--rows=3"], []])
+def test_a_wrong_command_line_ends_with_the_code_of_a_wrong_config(
+  arguments, monkeypatch, capsys
+):
+  with pytest.raises(SystemExit) as stopped:
+    run(monkeypatch, capsys, *arguments)
+  assert stopped.value.code == 78
+  assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_peer_without_its_packages_is_refused(monkeypatch, capsys):
+  monkeypatch.setitem(sys.modules, "torch", None)
+  with pytest.raises(SystemExit) as stopped:
+    run(monkeypatch, capsys, "decode", "--peer")
+  assert stopped.value.code == 78
+  assert "pip install torch" in capsys.readouterr().err
+
+
 def _square(x):
   return x * x
 
 
-def test_alone_returns_what_another_process_found():
+def test_a_subprocess_returns_its_result_or_names_what_failed():
   assert timing.in_subprocess(_square, 3) == 9
   with pytest.raises(ValueError, match="_square failed"):
     timing.in_subprocess(_square, None)
@@ -84,16 +103,17 @@ def test_alone_returns_what_another_process_found():
 def test_train_needs_neither_grain_nor_clu_nor_tensorflow():
   """As on a bare GPU image; stage 1 is the shorter compilation."""
   code = """
-import sys
-for name in ("grain", "clu", "tensorflow", "ml_collections", "torch"):
-  sys.modules[name] = None
+import importlib.abc, sys
+class Absent(importlib.abc.MetaPathFinder):
+  def find_spec(self, name, path=None, target=None):
+    if name in ("grain", "clu", "tensorflow", "ml_collections", "torch"):
+      raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
 from locvlm_jax.bench import __main__, train
-import argparse, json
-parser = argparse.ArgumentParser()
-train.add_arguments(parser)
-arguments = parser.parse_args(["--stage=1", "--batch=2", "--text=16",
-                               "--steps=1", "--rounds=2", "--warmup=1"])
-print(json.dumps(train._ours(arguments)))
+import json
+arguments = __main__._parse(["train", "--stage=1", "--batch=2", "--text=16",
+                             "--steps=1", "--rounds=2", "--warmup=1"])
+print(json.dumps(train.train_step(arguments)))
 """
   done = subprocess.run(
     [sys.executable, "-c", code],
@@ -115,7 +135,7 @@ def test_train_divides_by_the_samples_flops():
     {"seconds": [2.0, 1.0], "sample_flops": 10.0, "peak_flops": 100.0},
     {"seconds": [4.0], "sample_flops": 10.0, "peak_flops": 100.0},
   ]
-  got = train._rates(parts, types.SimpleNamespace(batch=8, text=64))
+  got = train._rates(parts, argparse.Namespace(batch=8, text=64))
   assert got["step_ms"]["median"] == 2000
   assert got["samples_per_s"] == {"median": 4.0, "lowest": 2.0, "highest": 8.0}
   assert got["mfu"]["median"] == pytest.approx(4 * 10 / 100)
@@ -124,17 +144,41 @@ def test_train_divides_by_the_samples_flops():
 
 @pytest.mark.parametrize("name, length", [("b", 384), ("l", 704)])
 def test_train_has_the_paper_sizes(name, length):
-  shape = train.config(name)
-  rows = train.batch(shape, 2, 128)
+  config = workload.model_config(name)
+  rows = workload.random_batch(config, 2, 128)
   assert rows["tokens"].shape == (2, length)
   assert (rows["loss_mask"].sum(1) == 127).all()
-  assert (rows["tokens"] == -1).sum() == 2 * shape.vision.num_patches
+  assert (rows["tokens"] == -1).sum() == 2 * config.vision.num_patches
+
+
+def test_a_batch_has_the_shapes_that_a_step_is_compiled_for():
+  config = workload.model_config("micro")
+  rows = workload.random_batch(config, 2, 16)
+  shapes = locvlm.batch_shapes(config, 2, rows["tokens"].shape[1])
+  assert {k: (v.shape, v.dtype) for k, v in rows.items()} == {
+    k: (v.shape, v.dtype) for k, v in shapes.items()
+  }
+
+
+def test_decode_counts_tokens(monkeypatch, capsys):
+  got = run(
+    monkeypatch,
+    capsys,
+    "decode",
+    "--model=micro",
+    "--batch_sizes=2",
+    "--new_tokens=3",
+    "--rounds=1",
+  )
+  assert got["batch 2"]["tokens_per_s"]["ours"]["median"] > 0
 
 
 @pytest.mark.parity
 def test_the_peer_is_transformers_llava():
   pytest.importorskip("torch")
-  arguments = types.SimpleNamespace(
+  from locvlm_jax.bench import peers_train
+
+  arguments = argparse.Namespace(
     model="micro",
     stage=2,
     batch=2,
@@ -145,5 +189,5 @@ def test_the_peer_is_transformers_llava():
     steps=1,
     rounds=1,
   )
-  got = peers.train_step(arguments, tuned=False)
+  got = peers_train.train_step(arguments, tuned=False)
   assert got["row"] == 80 and 5 < got["loss"] < 10

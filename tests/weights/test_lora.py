@@ -12,7 +12,7 @@ from toy_models import CONFIG, hidden, logits, params_of, rows, shapes_of
 
 from configs import base, locvlm_l
 from locvlm_jax import assemble
-from locvlm_jax.bench import train
+from locvlm_jax.bench import workload
 from locvlm_jax.config import freeze
 from locvlm_jax.config import plain as plain_config
 from locvlm_jax.models import lora as lora_lib
@@ -87,7 +87,8 @@ def test_only_updates_and_adapter_train():
     step = step_lib.jit_train_step(
       model, tx, where, sharding.batch_sharding(mesh)
     )
-    batch = sharding.put_batch(train.batch(model.config, 4, 16), mesh, 4)
+    batch = workload.random_batch(model.config, 4, 16)
+    batch = sharding.put_batch(batch, mesh, 4)
     kept = {p: np.asarray(x) for p, x in frozen.items()}
     for _ in range(2):  # A has no gradient while B is zero
       state, scalars = step(state, batch)
@@ -129,7 +130,7 @@ def test_merged_on_export_it_computes_the_same(words, tmp_path):
   plain = dataclasses.replace(
     found, dtype="float32", vision=shape.vision, lora=lora_lib.LoraConfig()
   )
-  batch = train.batch(shape, 2, 16)
+  batch = workload.random_batch(shape, 2, 16)
   batch = (batch["tokens"], batch["images"], batch["lengths"])
   want = logits(shape, params, hidden(shape, params, batch))
   got = logits(plain, merged, hidden(plain, merged, batch))
