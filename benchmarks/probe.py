@@ -19,8 +19,8 @@ from absl import app, flags
 from jaxtyping import Array, Float, Int
 
 from locvlm_jax.data import geometry
-from locvlm_jax.data import images as images_lib
 from locvlm_jax.data.boxes import iou
+from locvlm_jax.data.media import images as images_lib
 from locvlm_jax.data.sources import coco
 from locvlm_jax.models import clip_vit
 from locvlm_jax.weights import huggingface

@@ -7,7 +7,8 @@ from typing import Any
 import jax
 
 from locvlm_jax.config import Config
-from locvlm_jax.data import catalog, clips, leakage, objectives, rows, view
+from locvlm_jax.data import catalog, leakage, objectives, rows, view
+from locvlm_jax.data.media import clips
 from locvlm_jax.data.records import Source
 from locvlm_jax.models import clip_vit, layers, llama, locvlm, lora
 from locvlm_jax.models import video as video_lib

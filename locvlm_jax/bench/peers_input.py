@@ -10,7 +10,8 @@ from PIL import Image
 from transformers.models.clip import image_processing_pil_clip
 
 from locvlm_jax.bench import input as input_bench
-from locvlm_jax.data import geometry, images
+from locvlm_jax.data import geometry
+from locvlm_jax.data.media import images
 from locvlm_jax.models import clip_vit
 
 

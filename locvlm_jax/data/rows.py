@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from locvlm_jax.data import clips as clips_lib
-from locvlm_jax.data import conversation_boxes, images, objectives
+from locvlm_jax.data import conversation_boxes, objectives
 from locvlm_jax.data import geometry as geometry_lib
+from locvlm_jax.data.media import clips as clips_lib
+from locvlm_jax.data.media import images
 from locvlm_jax.data.records import Record, Turn
 from locvlm_jax.text import coords as coords_lib
 from locvlm_jax.text import encoding, formats

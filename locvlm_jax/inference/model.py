@@ -19,12 +19,13 @@ from PIL import Image, ImageDraw
 
 from locvlm_jax import ASSETS, errors
 from locvlm_jax.config import Config
-from locvlm_jax.data import geometry, images, video
+from locvlm_jax.data import geometry
+from locvlm_jax.data.media import images, video
 from locvlm_jax.inference.predictor import Decoding, Predictor
 from locvlm_jax.inference.question import Picture, Question, batches
 from locvlm_jax.parallel import sharding
 from locvlm_jax.text import prompts
-from locvlm_jax.weights import checkpoints, origin
+from locvlm_jax.weights import runs
 
 _BATCH = 8  # questions at a time: each size is a program of its own
 
@@ -74,8 +75,8 @@ class Model:
         are not of that model.
     """
     directory = os.fspath(directory) or str(ASSETS / "micro_reference")
-    config = config or origin.stored_config(directory)
-    is_run = os.path.isdir(checkpoints.checkpoint_dir(directory))
+    config = config or runs.stored_config(directory)
+    is_run = os.path.isdir(runs.checkpoint_dir(directory))
     own = os.path.exists(os.path.join(directory, "tokenizer.json"))
     mesh = sharding.make_mesh({"data": 1, "fsdp": 1, "tensor": -1})
     with jax.set_mesh(mesh):

@@ -14,16 +14,18 @@ from PIL import ImageOps
 
 from locvlm_jax import assemble
 from locvlm_jax.config import Config
-from locvlm_jax.data import clips as clips_lib
-from locvlm_jax.data import geometry, images, video
+from locvlm_jax.data import geometry
 from locvlm_jax.data import rows as rows_lib
-from locvlm_jax.inference import constrained, decode, video_features
+from locvlm_jax.data.media import clips as clips_lib
+from locvlm_jax.data.media import images, video
+from locvlm_jax.inference import constrained as constrained_lib
+from locvlm_jax.inference import decode, video_features
 from locvlm_jax.inference.question import Picture, Question
 from locvlm_jax.models import locvlm
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
 from locvlm_jax.text import encoding, grammar, prompts
-from locvlm_jax.weights import checkpoints, checksums, huggingface, initial
+from locvlm_jax.weights import checksums, huggingface, initial, runs
 
 # The answer whose location the grammar fills in.
 _LOCATED = prompts.LOC_PRED_ANSWERS[0]
@@ -48,7 +50,7 @@ class Decoding:
   top_k: int = 0
   top_p: float = 1.0
   stop: tuple[str, ...] = ()
-  constrained: bool = False
+  constrained_lib: bool = False
   seed: int = 0
 
   @classmethod
@@ -107,7 +109,7 @@ class Predictor:
     if llava:
       flat, origin = huggingface.open_llava(llava)[0], {"llava": llava}
     else:
-      flat, info = checkpoints.open_params(workdir)
+      flat, info = runs.open_params(workdir)
       origin = {"workdir": workdir, "step": info["next_step"]}
     model, text = (
       assemble.model(config),
@@ -181,7 +183,7 @@ class Predictor:
     self, examples: Sequence[Question]
   ) -> tuple[list[str], list[float]]:
     """(answers that hold a legal location each, its probabilities)."""
-    found = constrained.locate(
+    found = constrained_lib.locate(
       self.model,
       self.params,
       self._batch(examples, self._opening),

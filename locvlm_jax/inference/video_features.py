@@ -1,7 +1,7 @@
 """What a frozen vision tower makes of videos, kept on disk.
 
 Training reads each video many times, and questions come ten to a video; the
-tower sees it once. `data/video.Features` says where an entry lies and what it
+tower sees it once. `data/media/clips.Features` says where an entry lies and what it
 is known by.
 """
 
@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import jax
 import numpy as np
 
-from locvlm_jax.data import clips as clips_lib
-from locvlm_jax.data import images
 from locvlm_jax.data import rows as rows_lib
+from locvlm_jax.data.media import clips as clips_lib
+from locvlm_jax.data.media import images
 from locvlm_jax.models import locvlm
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.models import video as video_lib

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from locvlm_jax import errors
-from locvlm_jax.data import images as images_lib
 from locvlm_jax.data import reading
+from locvlm_jax.data.media import images as images_lib
 
 _READ_AHEAD = 64  # masks that wait to be used, at most
 

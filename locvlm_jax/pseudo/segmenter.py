@@ -19,8 +19,9 @@ import numpy as np
 from PIL import Image
 
 from locvlm_jax import errors, files, progress
-from locvlm_jax.data import images as images_lib
-from locvlm_jax.data import reading, video
+from locvlm_jax.data import reading
+from locvlm_jax.data.media import images as images_lib
+from locvlm_jax.data.media import video
 from locvlm_jax.pseudo import segmentations
 
 _ADVICE = (

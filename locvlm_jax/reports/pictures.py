@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from locvlm_jax.data import geometry, images, video
+from locvlm_jax.data import geometry
+from locvlm_jax.data.media import images, video
 from locvlm_jax.reports import answers
 
 TRUE_COLOR = (34, 160, 74)  # green: what is annotated

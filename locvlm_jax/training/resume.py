@@ -4,12 +4,12 @@ from collections.abc import Mapping
 
 from locvlm_jax import assemble, errors
 from locvlm_jax.config import Config, completed, flat, plain
-from locvlm_jax.weights import checkpoints
+from locvlm_jax.weights import retention as retention_lib
 
 
-def retention(config: Config) -> checkpoints.Retention:
+def retention(config: Config) -> retention_lib.Retention:
   """Says which checkpoints stay."""
-  return checkpoints.Retention(
+  return retention_lib.Retention(
     config.checkpoint_keep,
     config.checkpoint_best,
     config.checkpoint_metric,

@@ -16,17 +16,12 @@ from locvlm_jax.models import locvlm
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import hosts, sharding
 from locvlm_jax.training import journal as journal_lib
-from locvlm_jax.training import (
-  meter,
-  optimizer,
-  program,
-  resume,
-  tracing,
-  validation,
-)
+from locvlm_jax.training import meter, optimizer, resume, tracing
+from locvlm_jax.training import program as program_lib
 from locvlm_jax.training import step as step_lib
+from locvlm_jax.training import validation as validation_lib
 from locvlm_jax.weights import checkpoints as checkpoints_lib
-from locvlm_jax.weights import initial
+from locvlm_jax.weights import initial, runs
 
 
 @dataclasses.dataclass
@@ -125,9 +120,9 @@ class Run:
   start: int
   watch: hosts.Watch
   data: Data
-  program: program.Program
+  program_lib: program_lib.Program
   journal: journal_lib.Journal | None
-  validation: validation.Validation
+  validation_lib: validation_lib.Validation
   checkpoints: checkpoints_lib.Checkpoints
 
   def info(self, step: int) -> dict:
@@ -177,7 +172,7 @@ def open_run(
   watch.enter(0, "restore")
   model = assemble.model(config)
   # What it can't measure shows now, before anything is read or compiled.
-  measured = validation.Validation(config, model, mesh)
+  measured = validation_lib.Validation(config, model, mesh)
   params = initial.initial_params(config, model, mesh)
   tx = optimizer.make(config.optim, config.steps)
   state, where = step_lib.init_state(
@@ -209,7 +204,7 @@ def open_run(
     start=start,
     watch=watch,
     data=data,
-    program=program.Program(train_step, traced, mesh, rows_a_batch, watch),
+    program=program_lib.Program(train_step, traced, mesh, rows_a_batch, watch),
     journal=journal,
     validation=measured,
     checkpoints=checkpoints,
@@ -221,7 +216,7 @@ def _open_checkpoints(
   config: Config, workdir: str, read_only: bool
 ) -> checkpoints_lib.Checkpoints:
   return checkpoints_lib.Checkpoints(
-    checkpoints_lib.checkpoint_dir(workdir),
+    runs.checkpoint_dir(workdir),
     every=config.checkpoint_every,
     keep=resume.retention(config),
     read_only=read_only,

@@ -11,7 +11,6 @@ save cut short never counts as a checkpoint. Orbax does not notice a flipped
 bit; the checksums do, on whatever mesh an array is restored.
 """
 
-import dataclasses
 import json
 import math
 import os
@@ -24,76 +23,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
-from orbax.checkpoint import checkpoint_managers as policies
 from orbax.checkpoint import options as ocp_options
 
 from locvlm_jax import errors
 from locvlm_jax.weights import checksums as checksums_lib
 from locvlm_jax.weights import stored
-
-
-def open_params(workdir: str) -> tuple[dict[str, stored.StoredArray], dict]:
-  """({path: parameter, on disk}, info) of the newest checkpoint of a run.
-
-  Raises:
-    DataError: the directory holds no checkpoint.
-  """
-  directory = checkpoint_dir(workdir)
-  if not os.path.isdir(directory):
-    raise errors.DataError(f"{workdir}: no checkpoint there. Train first.")
-  saved = Checkpoints(directory, read_only=True)
-  step = saved.latest
-  if step is None:
-    raise errors.DataError(f"{workdir}: no finished checkpoint. Train first.")
-  params, info = saved.open(step, "params"), saved.info(step)
-  saved.close()
-  return params, info
-
-
-def checkpoint_dir(workdir: str) -> str:
-  """Where a run keeps its checkpoints."""
-  return os.path.join(os.path.abspath(workdir), "checkpoints")
-
+from locvlm_jax.weights.retention import Retention
 
 _COMMITTED = "commit_success.txt"  # of Orbax
 _ITEMS = ("params", "optimizer", "info")
-
-
-@dataclasses.dataclass(frozen=True)
-class Retention:
-  """Which checkpoints stay; what no rule keeps is deleted.
-
-  Attributes:
-    latest: how many of the newest.
-    best: how many of the best by `metric`.
-    metric: a scalar that `save` is given; less is better, or more if its
-      name begins with "-", as in "-accuracy".
-    pinned: steps that are never deleted.
-  """
-
-  latest: int = 2
-  best: int = 0
-  metric: str = "loss"
-  pinned: tuple[int, ...] = ()
-
-  def policy(self) -> policies.AnyPreservationPolicy:
-    """The same, for Orbax."""
-    rules = [policies.LatestN(self.latest), policies.CustomSteps(self.pinned)]
-    if self.best:
-      rules.append(
-        policies.BestN(
-          get_metric_fn=self._goodness,
-          n=self.best,
-          keep_checkpoints_without_metrics=False,
-        )
-      )
-    return policies.AnyPreservationPolicy(rules)
-
-  def _goodness(self, metrics: Mapping[str, float]) -> float:
-    name = self.metric.removeprefix("-")
-    if name.startswith("val.") and name not in metrics:
-      return -math.inf  # saved before the first validation
-    return metrics[name] if self.metric.startswith("-") else -metrics[name]
 
 
 class _Always:
@@ -102,6 +40,9 @@ class _Always:
   def should_save(self, step, previous_steps, *, context) -> bool:
     del step, previous_steps, context
     return True
+
+
+_NEWEST = Retention()
 
 
 class Checkpoints:
@@ -119,7 +60,7 @@ class Checkpoints:
     directory: str,
     *,
     every: int = 1,
-    keep: Retention = Retention(),
+    keep: Retention = _NEWEST,
     read_only: bool = False,
   ):
     self.directory = directory
@@ -138,7 +79,7 @@ class Checkpoints:
       options=ocp.CheckpointManagerOptions(
         preservation_policy=keep.policy(),
         save_decision_policy=_Always(),
-        best_fn=keep._goodness if keep.best else None,
+        best_fn=keep.goodness if keep.best else None,
         create=not read_only,
         atomicity_options=atomicity,
       ),

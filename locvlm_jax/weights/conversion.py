@@ -34,6 +34,7 @@ from locvlm_jax.weights import (
   initial,
   lora_merge,
   original,
+  runs,
   tensor_files,
 )
 
@@ -79,7 +80,7 @@ def kind(directory: str) -> str:
   Raises:
     DataError: nothing that can be told.
   """
-  if os.path.isdir(checkpoints.checkpoint_dir(directory)):
+  if os.path.isdir(runs.checkpoint_dir(directory)):
     return "run"
   raw = tensor_files.read_json(directory, "config.json")
   if str(raw.get("model_type")).startswith(("clip", "siglip")):
@@ -125,7 +126,7 @@ def open_model(
 
 def _open_run(workdir: str, build, versions: Mapping[str, str]) -> Opened:
   """Opens the newest checkpoint of a run; adds a LoRA to what it adapts."""
-  params, info = checkpoints.open_params(workdir)
+  params, info = runs.open_params(workdir)
   config = freeze(completed(info["config"]))
   origin = {
     "stage": config.stage,
@@ -213,7 +214,7 @@ def write_checkpoint(
     raise ValueError("--input is missing, and config.init names no weights.")
   params = initial.initial_params(config, model, mesh)
   trainable, frozen = params_lib.split(params, config.trainable)
-  saved = checkpoints.Checkpoints(checkpoints.checkpoint_dir(workdir))
+  saved = checkpoints.Checkpoints(runs.checkpoint_dir(workdir))
   items = {"params": {"trainable": trainable, "frozen": frozen}}
   saved.save(0, items, {"next_step": 0, "config": plain(config)}, last=True)
   saved.close()

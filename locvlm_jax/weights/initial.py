@@ -10,7 +10,7 @@ from locvlm_jax.config import Config
 from locvlm_jax.models import locvlm
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
-from locvlm_jax.weights import checkpoints, huggingface, original, placement
+from locvlm_jax.weights import huggingface, original, placement, runs
 from locvlm_jax.weights import stored as stored_lib
 
 
@@ -73,7 +73,7 @@ def stored_params(
     ValueError: it is of another model than `wanted`.
   """
   if init.checkpoint:
-    return checkpoints.open_params(init.checkpoint)[0]
+    return runs.open_params(init.checkpoint)[0]
   flat = {}
   if init.llava:
     flat, found = _open_llava(init)

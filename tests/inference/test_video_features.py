@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from toy_models import CONFIG, params_of
 
-from locvlm_jax.data import clips as clips_lib
-from locvlm_jax.data import images
+from locvlm_jax.data.media import clips as clips_lib
+from locvlm_jax.data.media import images
 from locvlm_jax.inference import video_features
 from locvlm_jax.models import locvlm
 from locvlm_jax.models import params as params_lib

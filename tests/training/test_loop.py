@@ -23,7 +23,7 @@ from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
 from locvlm_jax.training import loop, optimizer, setup
 from locvlm_jax.training import step as step_lib
-from locvlm_jax.weights import checkpoints
+from locvlm_jax.weights import checkpoints, runs
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def _curve(workdir) -> list[tuple[int, float, float]]:
 
 
 def _params(workdir) -> dict[str, np.ndarray]:
-  flat = checkpoints.open_params(str(workdir))[0]
+  flat = runs.open_params(str(workdir))[0]
   return {path: v.read() for path, v in flat.items()}
 
 
@@ -126,7 +126,7 @@ def test_steps_that_are_not_finite_are_skipped_then_stop(
   assert told[0]["examples"] == list(range(8, 16))
   assert all(told[0]["records"])
   saved = checkpoints.Checkpoints(
-    checkpoints.checkpoint_dir(str(tmp_path)), read_only=True
+    runs.checkpoint_dir(str(tmp_path)), read_only=True
   )
   assert saved.steps == [1, 2, 3, 4, 5]  # each refused if it were not finite
   params = {s: saved.info(s)["leaves"]["params"] for s in saved.steps}
@@ -197,7 +197,7 @@ def test_validation_measures_held_out_data_and_the_best_is_kept(
   assert 0 < found[4]["val.loss"] != found[2]["val.loss"]
   best = min(found, key=lambda step: found[step]["val.loss"])
   saved = checkpoints.Checkpoints(
-    checkpoints.checkpoint_dir(str(tmp_path)), read_only=True
+    runs.checkpoint_dir(str(tmp_path)), read_only=True
   )
   assert {best, 4} <= set(saved.steps) and len(saved.steps) <= 3
 

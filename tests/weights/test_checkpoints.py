@@ -11,7 +11,7 @@ import pytest
 
 from locvlm_jax import errors
 from locvlm_jax.parallel import sharding
-from locvlm_jax.weights import checkpoints, checksums
+from locvlm_jax.weights import checkpoints, checksums, retention
 
 # What Orbax leaves behind when a read fails.
 pytestmark = pytest.mark.filterwarnings(
@@ -223,7 +223,7 @@ def test_not_finite_is_never_saved(tmp_path):
 
 
 def test_what_stays(tmp_path):
-  keep = checkpoints.Retention(latest=2, best=1, metric="loss", pinned=(3, 5))
+  keep = retention.Retention(latest=2, best=1, metric="loss", pinned=(3, 5))
   saved = _checkpoints(tmp_path / "c", every=2, keep=keep)
   losses = {2: 9.0, 3: 8.0, 4: 1.0, 5: 5.0, 6: 6.0, 8: 7.0, 10: 8.0}
   for step in range(1, 11):
@@ -235,7 +235,7 @@ def test_what_stays(tmp_path):
 
 
 def test_more_is_better(tmp_path):
-  keep = checkpoints.Retention(latest=1, best=1, metric="-accuracy")
+  keep = retention.Retention(latest=1, best=1, metric="-accuracy")
   saved = _checkpoints(tmp_path / "c", keep=keep)
   for step, accuracy in ((1, 0.5), (2, 0.9), (3, 0.1)):
     saved.save(step, _items(step), {}, metrics={"accuracy": accuracy})

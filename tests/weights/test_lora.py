@@ -21,7 +21,7 @@ from locvlm_jax.parallel import sharding
 from locvlm_jax.perf import flops
 from locvlm_jax.training import optimizer
 from locvlm_jax.training import step as step_lib
-from locvlm_jax.weights import checkpoints, huggingface, initial
+from locvlm_jax.weights import checkpoints, huggingface, initial, runs
 
 LORA = dataclasses.replace(CONFIG, lora=lora_lib.LoraConfig(rank=2, alpha=6.0))
 
@@ -114,9 +114,7 @@ def test_merged_on_export_it_computes_the_same(words, tmp_path):
   trainable, frozen = params_lib.split(
     params_lib.flatten(params), ["adapter", "llm"]
   )
-  saved = checkpoints.Checkpoints(
-    checkpoints.checkpoint_dir(str(tmp_path / "run"))
-  )
+  saved = checkpoints.Checkpoints(runs.checkpoint_dir(str(tmp_path / "run")))
   items = {"params": {"trainable": trainable, "frozen": frozen}}
   saved.save(
     0, items, {"next_step": 0, "config": plain_config(config)}, last=True

@@ -12,7 +12,8 @@ import os
 import re
 
 from locvlm_jax import errors
-from locvlm_jax.data import leakage, reading, video
+from locvlm_jax.data import leakage, reading
+from locvlm_jax.data.media import video
 from locvlm_jax.data.records import ImageId, Record, Source, Turn
 
 _PLACEHOLDER = re.compile("<(image|video)>")

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from locvlm_jax.data import images
+from locvlm_jax.data.media import images
 
 PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp")  # of a folder
 FILMS = (

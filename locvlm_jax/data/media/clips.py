@@ -11,7 +11,8 @@ from jaxtyping import Float16, UInt8
 from PIL import Image
 
 from locvlm_jax import files
-from locvlm_jax.data import geometry, video
+from locvlm_jax.data import geometry
+from locvlm_jax.data.media import video
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from locvlm_jax.data import clips as clips_lib
-from locvlm_jax.data import images, video
+from locvlm_jax.data.media import clips as clips_lib
+from locvlm_jax.data.media import images, video
 
 DATA = os.environ.get("LOCVLM_TEST_DATA", "")
 real = pytest.mark.skipif(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from locvlm_jax.data import images
+from locvlm_jax.data.media import images
 
 
 def _gray(mode):

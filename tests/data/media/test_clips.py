@@ -12,9 +12,10 @@ from row_specs import row_spec
 
 from configs import locvlm_vid_b, locvlm_vid_b_plus, micro
 from locvlm_jax.config import freeze
-from locvlm_jax.data import catalog, clips
+from locvlm_jax.data import catalog
 from locvlm_jax.data import rows as rows_lib
 from locvlm_jax.data import stream as stream_lib
+from locvlm_jax.data.media import clips
 from locvlm_jax.data.sources import conversations, tracks
 from locvlm_jax.text import tokenizer
 from locvlm_jax.training import loop
