@@ -12,13 +12,12 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import config_flags
 
 from locvlm_jax import errors
-from locvlm_jax.config import Config, freeze
 
 # A flag that is defined here belongs to the command that asks for it.
 flags.disclaim_key_flags()
@@ -33,6 +32,9 @@ def define_config(
   " --config.FIELD=VALUE, changes one of its fields.",
 ) -> flags.FlagHolder:
   """Defines --config, which `config` reads; `what` is its help text."""
+  # Late, since bench runs where ml_collections is not installed.
+  from ml_collections import config_flags
+
   return config_flags.DEFINE_config_file("config", None, what, lock_config=True)
 
 
@@ -52,8 +54,8 @@ def workdir() -> str:
   return os.path.abspath(flags.FLAGS.workdir)
 
 
-def config(**changes: object) -> Config:
-  """Reads the config of the flags.
+def config(**changes: object) -> Any:
+  """Reads the config of the flags: a `locvlm_jax.config.Config`.
 
   Args:
     changes: fields that other flags set, as in `init={"llm": DIR}`.
@@ -61,6 +63,8 @@ def config(**changes: object) -> Config:
   Raises:
     ValueError: no --config, or a field that the command line has to set.
   """
+  from locvlm_jax.config import freeze  # late: it imports ml_collections
+
   if flags.FLAGS.config is None:
     raise ValueError("--config is missing, for example configs/micro.py:tiny.")
   fields = flags.FLAGS.config.copy_and_resolve_references()
