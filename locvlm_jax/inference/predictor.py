@@ -50,7 +50,7 @@ class Decoding:
   top_k: int = 0
   top_p: float = 1.0
   stop: tuple[str, ...] = ()
-  constrained_lib: bool = False
+  constrained: bool = False
   seed: int = 0
 
   @classmethod

@@ -1,8 +1,8 @@
 """What a frozen vision tower makes of videos, kept on disk.
 
 Training reads each video many times, and questions come ten to a video; the
-tower sees it once. `data/media/clips.Features` says where an entry lies and what it
-is known by.
+tower sees it once. `clips.Features` says where an entry lies and what it is
+known by.
 """
 
 import concurrent.futures

@@ -120,9 +120,9 @@ class Run:
   start: int
   watch: hosts.Watch
   data: Data
-  program_lib: program_lib.Program
+  program: program_lib.Program
   journal: journal_lib.Journal | None
-  validation_lib: validation_lib.Validation
+  validation: validation_lib.Validation
   checkpoints: checkpoints_lib.Checkpoints
 
   def info(self, step: int) -> dict:
