@@ -11,7 +11,6 @@ locations that can be read, per second of answering.
 """
 
 import argparse
-import dataclasses
 import json
 import statistics
 import time
@@ -20,6 +19,7 @@ import jax
 
 from configs import micro
 from locvlm_jax import assemble
+from locvlm_jax.config import Config, freeze
 from locvlm_jax.evals.tasks import EVALS
 from locvlm_jax.inference import predictor
 from locvlm_jax.parallel import sharding
@@ -27,40 +27,38 @@ from locvlm_jax.parallel import sharding
 PART = 100
 
 
-def _config(root: str, num: int) -> dict:
+def _config(root: str, num: int) -> Config:
   config = micro.get_config("stage2")
   config.root = root
   config.eval.update(samples=num, batch_size=1)
-  return json.loads(config.to_json())
+  return freeze(config)
 
 
 def _timed(answerer, part) -> tuple[list[str], float]:
   began = time.perf_counter()
-  answers = [answerer([example])[0] for example in part]
+  answers = [answerer([question])[0] for question in part]
   return answers, time.perf_counter() - began
 
 
 def measure(root: str, num: int) -> dict:
   """{way: metrics and boxes a second}, and the median of the parts' ratios."""
   config, task = _config(root, num), EVALS["locpred"]
-  examples = assemble.questions(config, task)
-  mesh = sharding.make_mesh(config["mesh"])
+  questions = assemble.questions(
+    config, task, seed=config.eval.seed, samples=config.eval.samples
+  )
+  mesh = sharding.make_mesh(dict(config.mesh))
   with jax.set_mesh(mesh):
     free = predictor.Predictor.load(config, mesh, "", micro.REFERENCE)
-    legal = {**config, "eval": {**config["eval"], "constrained": True}}
-    ways = {
-      "free": free,
-      "constrained": dataclasses.replace(free, config=legal),
-    }
+    ways = {"free": free, "constrained": free.decoded(constrained=True)}
     for answerer in ways.values():
-      _timed(answerer, examples)  # compiles every length of prompts
+      _timed(answerer, questions)  # compiles every length of prompts
     said, seconds = {n: [] for n in ways}, {n: [] for n in ways}
-    for i in range(0, len(examples), PART):
+    for i in range(0, len(questions), PART):
       for name, answerer in ways.items():
-        answers, took = _timed(answerer, examples[i : i + PART])
+        answers, took = _timed(answerer, questions[i : i + PART])
         said[name] += answers
         seconds[name].append(took)
-  result = {name: task.score(examples, said[name]) for name in ways}
+  result = {name: task.score(questions, said[name]) for name in ways}
   for name, metrics in result.items():
     boxes = metrics["num"] * metrics["parse_rate"]
     metrics["boxes_per_s"] = boxes / sum(seconds[name])

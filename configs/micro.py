@@ -177,7 +177,7 @@ def benchmarks(e, folder, images, videos):
 def portraits(c):
   """The ViT, by captioning pictures of a single object.
 
-  A shape of any colour on any background is learned late; from single objects
+  A shape of any color on any background is learned late; from single objects
   sooner than from many, and by Muon sooner than by AdamW.
   """
   scenes(c)
@@ -226,7 +226,7 @@ def lookups(c):
   c.data.conversations = c.get_ref("root") + "/annotations/lookups_train.json"
   c.data.text_length = 36
   # Without weight decay: under 0.5 the adapter forgot where its patches are,
-  # since colours do not depend on it, and stage 2 had to learn that again.
+  # since colors do not depend on it, and stage 2 had to learn that again.
   c.optim.name = "muon"
   c.optim.lr = 1.5e-3
   c.steps = 600

@@ -2,162 +2,189 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 
-from locvlm_jax.data import catalog, clips, leakage, objectives, rows
+from locvlm_jax.config import Config
+from locvlm_jax.data import catalog, clips, leakage, objectives, rows, view
+from locvlm_jax.data.records import Source
 from locvlm_jax.models import clip_vit, layers, llama, locvlm, lora
 from locvlm_jax.models import video as video_lib
 from locvlm_jax.text import coords, formats, tokenizer
 
 
-def model(config: Mapping, device_kind: str = "") -> locvlm.LocVLM:
-  """The model that `config.model` describes.
+def model(
+  config: Config, device_kind: str = "", remat: str = ""
+) -> locvlm.LocVLM:
+  """Builds the model that `config.model` describes.
 
   Args:
     config: all of it.
-    device_kind: it is to run on; "": that of the devices here.
+    device_kind: of the devices that it is to run on; "": of those here.
+    remat: what the backward pass computes again, in place of
+      `config.model.remat`.
   """
-  m = dict(config["model"])
+  m = config.model
   kind = device_kind or jax.devices()[0].device_kind
-  frozen = not any(re.match(t, "llm/layers") for t in config["trainable"])
-  remat, unroll = layers.defaults(kind, frozen)
-  m["remat"] = remat if m["remat"] == "auto" else m["remat"]
+  frozen = not any(re.match(t, "llm/layers") for t in config.trainable)
+  usual, unroll = layers.defaults(kind, frozen)
+  remat = remat or m.remat
+  remat = usual if remat == "auto" else remat
   # Unrolled layers share their gathered kernels with the backward pass, which
-  # costs the memory that rematerialisation is there to save.
-  unroll = unroll if m["remat"] == "none" else 1
-  m["unroll"] = m["unroll"] or unroll
-  vision = clip_vit.VisionConfig(**m.pop("vision"))
-  m["video"] = video_config(config)
-  llm = llama.LlamaConfig(**m.pop("llm"))
-  m["lora"] = lora.LoraConfig(
-    **{**config["lora"], "targets": tuple(config["lora"]["targets"])}
+  # costs the memory that rematerialization is there to save.
+  unroll = unroll if remat == "none" else 1
+  return locvlm.LocVLM(
+    locvlm.LocVLMConfig(
+      vision=clip_vit.VisionConfig(**m.vision),
+      adapter=m.adapter,
+      llm=llama.LlamaConfig(**m.llm),
+      video=video_config(config),
+      lora=lora.LoraConfig(**config.lora),
+      dtype=m.dtype,
+      remat=remat,
+      unroll=m.unroll or unroll,
+    )
   )
-  return locvlm.LocVLM(locvlm.LocVLMConfig(vision=vision, llm=llm, **m))
 
 
-def video_config(config: Mapping) -> video_lib.VideoConfig:
-  """How the model takes videos; `cache` is no part of it."""
-  v = config["video"]
-  return video_lib.VideoConfig(v["frames"], v["temporal"], v["chunk"])
+def video_config(config: Config) -> video_lib.VideoConfig:
+  """Says how the model takes videos; `config.video.cache` is no part of it."""
+  v = config.video
+  return video_lib.VideoConfig(v.frames, v.temporal, v.chunk)
 
 
-def with_exclusions(config: Mapping) -> dict:
-  """`config` with the files of `eval` among those of `data.exclude`."""
-  data, e = config["data"], config["eval"]
-  files = list(data["exclude"])
-  leakage.check_named(files)
-  if data["exclude_eval"]:
+def excluded_files(config: Config) -> tuple[str, ...]:
+  """Names the files whose images are not trained on.
+
+  They are those of `data.exclude` and, with `data.exclude_eval`, the
+  annotations and questions that `eval` names.
+  """
+  data, e = config.data, config.eval
+  files = list(data.exclude)
+  if data.exclude_eval:
     named = ("instances", "novel", "conversations", "video_conversations")
     files += [e[n] for n in named if e[n]]
     files += catalog.benchmark_files(e)
-  return {**config, "data": {**data, "exclude": sorted(set(files))}}
+  return tuple(sorted(set(files)))
 
 
-def with_validation_data(config: Mapping) -> dict:
-  """`config` with the files of `eval` as its data, where it has them.
+def training_sources(config: Config) -> dict[str, Source]:
+  """Opens what `config.data` trains on, without the excluded images.
+
+  Raises:
+    DataError: a file is missing or malformed, or excludes nothing.
+  """
+  leakage.check_named(config.data.exclude)
+  return catalog.open_sources(config.data, exclude=excluded_files(config))
+
+
+def validation_sources(config: Config) -> dict[str, Source]:
+  """Opens the files of `config.eval` of the kinds that are trained on.
 
   Raises:
     ValueError: `eval` has no file of any source that is trained on.
   """
-  data, e = config["data"], config["eval"]
-  names = [n for n, w in data["mixture"].items() if w > 0 and e.get(n)]
+  names = [n for n in catalog.used(config.data) if config.eval.get(n)]
   if not names:
     raise ValueError(
       "validation.every: eval names no file of a source that is trained on;"
       " set --config.eval.instances, or validation.rows=0."
     )
-  folders = ("images", "conversation_images", "videos")
-  changed = {n: e[n] for n in (*names, *folders)}
-  mixture = {n: data["mixture"][n] for n in names}
-  changed |= {"mixture": mixture, "exclude": ()}
-  return {**config, "data": {**data, **changed}}
+  return catalog.open_sources(config.data, files=config.eval, names=names)
 
 
 def row_spec(
-  config: Mapping, text: tokenizer.Tokenizer, sources: Mapping[str, object]
+  config: Config,
+  text: tokenizer.Tokenizer,
+  sources: Mapping[str, Source],
+  prompt_format: str = "",
 ) -> rows.RowSpec:
-  """What a row holds; objectives name the categories that are annotated."""
+  """Says what a row holds; objectives name the categories that are annotated.
+
+  Args:
+    config: all of it.
+    text: text to ids.
+    sources: those that are trained on; empty where questions are asked.
+    prompt_format: in place of `config.prompt_format`.
+  """
   instances = sources.get("instances")
   named = [
     sources[n].categories for n in ("instances", "tracks") if n in sources
   ]
-  vision, frames = config["model"]["vision"], config["video"]["frames"]
-  size = vision["image_size"]
-  patches = (size // vision["patch_size"]) ** 2
-  weights = config["data"]["objectives"]
+  size, frames = config.model.vision.image_size, config.video.frames
+  patches = (size // config.model.vision.patch_size) ** 2
+  weights = config.data.objectives
   return rows.RowSpec(
     tokenizer=text,
-    format=formats.FORMATS[config["prompt_format"]],
-    coords=coords.Coords(**config["coords"]),
-    geometry=config["geometry"],
+    format=formats.FORMATS[prompt_format or config.prompt_format],
+    coords=coords.Coords(**config.coords),
+    geometry=config.geometry,
     image_size=size,
     num_visual=video_config(config).num_visual(patches),
-    text_length=config["data"]["text_length"],
-    max_pairs=config["data"]["max_pairs"],
+    text_length=config.data.text_length,
+    max_pairs=config.data.max_pairs,
     weights=tuple(weights[name] for name in objectives.OBJECTIVES),
     # Of images and videos both, what either annotates.
     vocabulary=tuple(
       c for c in (named or [()])[0] if all(c in other for other in named)
     ),
-    captions=instances.deniable() if instances else None,
-    boxes=config["data"]["conversation_boxes"],
-    clips=clips.Clips(frames, config["geometry"], size) if frames else None,
+    captions=instances.object_captions() if instances else None,
+    boxes=config.data.conversation_boxes,
+    clips=clips.Clips(frames, config.geometry, size) if frames else None,
   )
 
 
-def question_spec(config: Mapping, text: tokenizer.Tokenizer) -> rows.RowSpec:
-  """How the evaluation asks: in `eval.prompt_format` if there is one."""
-  return row_spec(
-    {**config, "prompt_format": question_format(config)}, text, {}
-  )
+def question_spec(config: Config, text: tokenizer.Tokenizer) -> rows.RowSpec:
+  """Says how the evaluation asks: in `eval.prompt_format` if there is one."""
+  return row_spec(config, text, {}, question_format(config))
 
 
-def question_format(config: Mapping) -> str:
-  return config["eval"]["prompt_format"] or config["prompt_format"]
+def question_format(config: Config) -> str:
+  """Names the format that questions are asked in."""
+  return config.eval.prompt_format or config.prompt_format
 
 
-def load_tokenizer(config: Mapping) -> tokenizer.Tokenizer:
-  """The tokenizer, checked against the model's vocabulary."""
-  if not config["tokenizer"]:
+def load_tokenizer(config: Config, directory: str = "") -> tokenizer.Tokenizer:
+  """Reads the tokenizer, and checks it against the model's vocabulary.
+
+  Args:
+    config: all of it.
+    directory: default: `config.tokenizer`.
+
+  Raises:
+    ValueError: there is none, or it has more pieces than the model.
+  """
+  if not (directory := directory or config.tokenizer):
     raise ValueError("tokenizer: set --config.tokenizer to its directory.")
-  text = tokenizer.Tokenizer.load(config["tokenizer"])
-  size = config["model"]["llm"]["vocab_size"]
+  text = tokenizer.Tokenizer.load(directory)
+  size = config.model.llm.vocab_size
   if text.vocab_size > size:
     raise ValueError(
-      f"model.llm.vocab_size={size}: the tokenizer in {config['tokenizer']} "
+      f"model.llm.vocab_size={size}: the tokenizer in {directory} "
       f"has {text.vocab_size} pieces."
     )
   return text
 
 
-# Fields that came later and that an answer or an export depends on, with the
-# values that do what was done without them.
-_ADDED = {
-  "lora": {"rank": 0, "alpha": 16.0, "targets": list(lora.TARGETS)},
-  "data": {"conversation_boxes": ""},
-  "video": {"frames": 0, "temporal": 0, "chunk": 4, "cache": ""},
-}
+def questions(
+  config: Config, task: Any, *, seed: int, samples: int, files: Any = None
+) -> list:
+  """Makes the questions of one task.
 
-
-def completed(config: Mapping) -> dict:
-  """A stored config with the fields that later versions have added."""
-  added = {
-    name: {**new, **config.get(name, {})} for name, new in _ADDED.items()
-  }
-  return {**config, **added}
-
-
-def questions(config: Mapping, task) -> list:
-  """The questions of one task on the evaluation data."""
-  e, m = config["eval"], config["model"]
-  source = catalog.open_source(task.source, e)
-  return task.examples(
-    source,
-    coords.Coords(**config["coords"]),
-    config["geometry"],
-    m["vision"]["image_size"],
-    getattr(source, "categories", ()),
-    e["seed"],
-    e["samples"] or None,
+  Args:
+    config: all of it.
+    task: an entry of `evals.tasks.EVALS`, or what has its methods.
+    seed: of what is asked.
+    samples: questions at most; 0: all.
+    files: what names the annotations; default: `config.eval`.
+  """
+  records = catalog.open_source(task.source, files or config.eval)
+  seen = view.View(
+    coords=coords.Coords(**config.coords),
+    geometry=config.geometry,
+    image_size=config.model.vision.image_size,
+    vocabulary=records.categories,
+    seed=seed,
   )
+  return task.questions(records, seen, samples or None)

@@ -2,88 +2,84 @@
 
 import functools
 import re
-from collections.abc import Mapping
 
 import jax
 
 from locvlm_jax import assemble
+from locvlm_jax.config import Config
 from locvlm_jax.data import catalog, conversation_boxes
 from locvlm_jax.text import formats
 
+_POSITIVE = (
+  "steps", "batch_size", "accumulate", "log_every", "checkpoint_every",
+  "checkpoint_keep", "data.text_length", "data.max_pairs", "data.pack",
+  "optim.lr", "optim.eps", "optim.clip_norm", "eval.batch_size",
+  "eval.max_new_tokens", "faults.max_skipped", "faults.spike_factor",
+)  # fmt: skip
+_SHARES = (
+  "optim.warmup_ratio", "optim.b1", "optim.b2", "data.max_bad_share",
+)  # fmt: skip
+_SECONDS = (
+  "faults.start_seconds", "faults.silent_seconds", "faults.stall_seconds",
+  "faults.slow_seconds",
+)  # fmt: skip
 
-def check(config: Mapping) -> None:
+
+def check(config: Config) -> None:
   """Refuses values that could only fail later.
 
   Raises:
     ValueError: names the field, its value and what is allowed.
   """
-  positive = (
-    "steps",
-    "batch_size",
-    "accumulate",
-    "log_every",
-    "checkpoint_every",
-    "checkpoint_keep",
-    "data.text_length",
-    "data.max_pairs",
-    "data.pack",
-    "optim.lr",
-    "optim.eps",
-    "optim.clip_norm",
-    "eval.batch_size",
-    "eval.max_new_tokens",
-    "faults.max_skipped",
-    "faults.spike_factor",
-  )
-  fractions = (
-    "optim.warmup_ratio",
-    "data.max_bad_share",
-    "optim.b1",
-    "optim.b2",
-  )
-  for name in positive:
+  _check_numbers(config)
+  _check_checkpoints(config)
+  _check_profile(config)
+  _check_video(config)
+  _check_words(config)
+
+
+def _check_numbers(config: Config) -> None:
+  for name in _POSITIVE:
     if not 0 < _field(config, name) < float("inf"):
       raise ValueError(f"{name}={_field(config, name)}: has to be positive.")
-  for name in (
-    "start_seconds",
-    "silent_seconds",
-    "stall_seconds",
-    "slow_seconds",
-  ):
-    value = config["faults"][name]
-    if not 0 <= value < float("inf"):
-      raise ValueError(f"faults.{name}={value}: give seconds, or 0 for ever.")
-  for name in fractions:
+  for name in _SECONDS:
+    if not 0 <= _field(config, name) < float("inf"):
+      raise ValueError(
+        f"{name}={_field(config, name)}: give seconds, or 0 for ever."
+      )
+  for name in _SHARES:
     if not 0 <= _field(config, name) <= 1:
       raise ValueError(f"{name}={_field(config, name)}: not within [0, 1].")
-  if config["checkpoint_best"] < 0:
-    raise ValueError(f"checkpoint_best={config['checkpoint_best']}: below 0.")
-  metric = config["checkpoint_metric"]
-  name, every = metric.removeprefix("-"), config["validation"]["every"]
+  if config.batch_size % config.accumulate:
+    raise ValueError(
+      f"batch_size={config.batch_size}: accumulate="
+      f"{config.accumulate} does not divide it."
+    )
+
+
+def _check_checkpoints(config: Config) -> None:
+  if config.checkpoint_best < 0:
+    raise ValueError(f"checkpoint_best={config.checkpoint_best}: below 0.")
+  metric = config.checkpoint_metric
+  name, every = metric.removeprefix("-"), config.validation.every
   known = name in ("loss", "accuracy", "grad_norm")
   if not known and not (name.startswith("val.") and every):
     raise ValueError(
       f"checkpoint_metric={metric!r}: not loss, accuracy or grad_norm, nor val."
       "something with validation.every; with a '-' in front if more is better."
     )
-  if config["batch_size"] % config["accumulate"]:
-    raise ValueError(
-      f"batch_size={config['batch_size']}: accumulate="
-      f"{config['accumulate']} does not divide it."
-    )
-  _check_profile(config)
-  _check_video(config)
-  boxes = config["data"]["conversation_boxes"]
+
+
+def _check_words(config: Config) -> None:
+  boxes = config.data.conversation_boxes
   if boxes not in ("", *conversation_boxes.FRAMES):
     raise ValueError(
       f"data.conversation_boxes={boxes!r}: not one of"
       f" {conversation_boxes.FRAMES} or empty."
     )
-  trained = config["prompt_format"]
-  asked = assemble.question_format(config)
   for field, value in (
-    ("prompt_format", trained),
-    ("eval.prompt_format", asked),
+    ("prompt_format", config.prompt_format),
+    ("eval.prompt_format", assemble.question_format(config)),
   ):
     if value not in formats.FORMATS:
       raise ValueError(
@@ -91,43 +87,56 @@ def check(config: Mapping) -> None:
       )
 
 
-def _check_video(config: Mapping) -> None:
+def _check_video(config: Config) -> None:
   frames = assemble.video_config(config).frames
   for name in catalog.VIDEO_SOURCES:
-    if config["data"]["mixture"][name] > 0 and not frames:
+    if config.data.mixture[name] > 0 and not frames:
       raise ValueError(
         f"data.mixture.{name}: the model takes images; set video.frames."
       )
-  frozen = not any(re.match(t, "vision/") for t in config["trainable"])
-  if config["video"]["cache"] and not (frames and frozen):
+  frozen = not any(re.match(t, "vision/") for t in config.trainable)
+  if config.video.cache and not (frames and frozen):
     raise ValueError(
-      f"video.cache={config['video']['cache']!r}: it keeps what a frozen vision"
+      f"video.cache={config.video.cache!r}: it keeps what a frozen vision"
       " tower makes of videos: set video.frames, and train without vision."
     )
 
 
-def _check_profile(config: Mapping) -> None:
-  steps = config["profile"]["steps"]
+def _check_profile(config: Config) -> None:
+  steps = config.profile.steps
   if steps and not (len(steps) == 2 and 0 < steps[0] <= steps[1]):
     raise ValueError(f"profile.steps={steps}: give two steps, as in 10,15.")
-  if steps and steps[1] > config["steps"]:
+  if steps and steps[1] > config.steps:
     raise ValueError(
-      f"profile.steps={steps}: the run has {config['steps']} steps."
+      f"profile.steps={steps}: the run has {config.steps} steps."
     )
 
 
-def _field(config: Mapping, name: str):
+def _field(config: Config, name: str):
+  """Reads "data.pack" of the config."""
   return functools.reduce(lambda c, key: c[key], name.split("."), config)
 
 
-def check_batch(config: Mapping, mesh: jax.sharding.Mesh) -> None:
-  """Refuses a batch that the mesh or the hosts do not divide."""
+def check_batch(
+  config: Config, mesh: jax.sharding.Mesh, accumulate: int = 0
+) -> None:
+  """Refuses a batch that the mesh or the hosts do not divide.
+
+  Args:
+    config: all of it.
+    mesh: that the batch lies on.
+    accumulate: microbatches a step; 0: the config's.
+
+  Raises:
+    ValueError: says what to change.
+  """
+  accumulate = accumulate or config.accumulate
   shards = mesh.shape["data"] * mesh.shape["fsdp"]
-  parts = config["accumulate"] * config["data"]["pack"]
-  if config["batch_size"] % (shards * parts):
+  parts = accumulate * config.data.pack
+  if config.batch_size % (shards * parts):
     raise ValueError(
-      f"batch_size={config['batch_size']} in {config['accumulate']} "
-      f"microbatches, {config['data']['pack']} to a row, does not divide over "
+      f"batch_size={config.batch_size} in {accumulate} "
+      f"microbatches, {config.data.pack} to a row, does not divide over "
       f"mesh.data={mesh.shape['data']} x mesh.fsdp={mesh.shape['fsdp']}. Use a "
       f"multiple of {shards * parts} or a smaller mesh."
     )

@@ -2,27 +2,36 @@
 
 0   done
 1   our own mistake; the traceback is printed
-70  data that has to be repaired, or no checkpoint that can be restored
+70  a file that is missing or has to be repaired, or no checkpoint that can be
+    restored
 71  loss or gradient not finite, too often in a row
 72  a process died, stalled or never came
 73  processes disagree, or the run that is resumed was another
 74  a checkpoint could not be saved
 75  preempted: saved; run the same command again
-78  a wrong config
+78  a wrong config or flag
 """
 
+OUR_MISTAKE = 1
 BAD_DATA = 70
 BAD_CONFIG = 78
+
+# What the system raises of a path that is missing, is something else than what
+# is wanted, or may not be touched.
+_BAD_PATHS = (
+  FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError,
+  PermissionError,
+)  # fmt: skip
 
 
 class Fault(Exception):
   """Ends the command with one line and `code`."""
 
-  code = 1
+  code = OUR_MISTAKE
 
 
 class DataError(Fault, ValueError):
-  """Data on disk that the user has to repair; names the file and record."""
+  """A file that is missing or has to be repaired; names file and record."""
 
   code = BAD_DATA
 
@@ -64,7 +73,25 @@ class Preempted(Fault):
 
 
 def code(error: BaseException) -> int:
-  """The exit code: a fault's own; a ValueError is the user's; else ours."""
+  """Returns the exit code of an error.
+
+  A fault has its own. A path that cannot be opened is bad data, any other
+  ValueError a wrong config or flag. The rest are our own mistakes.
+  """
   if isinstance(error, Fault):
     return error.code
-  return BAD_CONFIG if isinstance(error, ValueError) else 1
+  if is_bad_path(error):
+    return BAD_DATA
+  return BAD_CONFIG if isinstance(error, ValueError) else OUR_MISTAKE
+
+
+def is_bad_path(error: BaseException) -> bool:
+  """Returns whether the system refused to open or make a path that is named."""
+  return isinstance(error, _BAD_PATHS) and error.filename is not None
+
+
+def describe(error: BaseException) -> str:
+  """Returns the message of an error: of a bad path, the path and the reason."""
+  if is_bad_path(error):
+    return f"{error.filename}: {error.strerror}."
+  return str(error)

@@ -15,37 +15,42 @@ with that run's numbers.
 from absl import flags
 
 from locvlm_jax import command
-from locvlm_jax.evals import paper, session
 
+command.define_config()
+command.define_workdir("The run that is asked; the results go there too.")
 _LLAVA = flags.DEFINE_string(
-  "llava", "", "Evaluate this Hugging Face Llava directory instead."
+  "llava", "", "A Hugging Face Llava directory to ask instead of the run."
 )
-_TASKS = flags.DEFINE_list("tasks", [], "Tasks; default: config.eval.tasks.")
+_TASKS = flags.DEFINE_list(
+  "tasks", [], "Names of tasks; config.eval.tasks if absent."
+)
 _SAMPLES = flags.DEFINE_integer(
-  "samples", None, "Questions a task; default: config.eval.samples; 0: all.", 0
-)
+  "samples", None, "Questions of each task, 0 for all; config.eval.samples if"
+  " absent.", 0,
+)  # fmt: skip
 _SEEDS = flags.DEFINE_integer(
-  "seeds", None, "Repetitions; default: config.eval.seeds.", 1
+  "seeds", None, "How often to repeat it; config.eval.seeds if absent.", 1
 )
 _TABLE = flags.DEFINE_integer(
-  "table", None, "Print this table of the paper, 4 to 10, with the numbers of"
-  " the results in --workdir; nothing is asked.",
+  "table", None, "Print this table of the paper, 4 to 10, with the results that"
+  " are in --workdir, and ask nothing.",
 )  # fmt: skip
 
 
 def main(argv: list[str]) -> None:
-  """Flags to a config, then `evaluate`."""
+  """Asks the model, or prints a table of what it was asked before."""
   del argv
+  from locvlm_jax.evals import paper, session
+
   if _TABLE.value is not None:
     print(paper.table(_TABLE.value, command.workdir()))
     return
-  config = command.config()
-  for name, flag in (("samples", _SAMPLES), ("seeds", _SEEDS)):
-    if flag.value is not None:
-      config["eval"][name] = flag.value
-  names = _TASKS.value or config["eval"]["tasks"]
+  given = {"samples": _SAMPLES.value, "seeds": _SEEDS.value}
+  given = {name: value for name, value in given.items() if value is not None}
+  config = command.config(eval=given)
+  names = _TASKS.value or config.eval.tasks
   session.evaluate(config, command.workdir(), names, _LLAVA.value)
 
 
 if __name__ == "__main__":
-  command.run(main)
+  command.run(main, required=["workdir"])

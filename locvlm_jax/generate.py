@@ -14,14 +14,15 @@ of so many locations drawn from the model.
 """
 
 import json
-import os
 import sys
-from collections.abc import Mapping
 
 from absl import flags
 
-from locvlm_jax import ASSETS, command
+from locvlm_jax import command
 
+_CONFIG = command.define_config(
+  "The config of a model that does not say how it was trained."
+)
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint", "", "A run's workdir, or a Llava directory."
 )
@@ -50,134 +51,62 @@ _JSON = flags.DEFINE_bool("json", False, "Print one line of json.")
 
 
 def main(argv: list[str]) -> None:
-  """Pictures and a question -> the answer, and where it points."""
+  """Asks about the pictures; prints the answer, and where it points."""
   del argv
-  checkpoint = _CHECKPOINT.value or _default()
-  config = _config(checkpoint)
-  images = [_image(path) for path in _media()]
-  if _DRAW.value and not images:
+  from locvlm_jax.inference import model as model_lib
+
+  pictures = (*_IMAGES.value, *_VIDEO.value)
+  if _DRAW.value and not pictures:
     raise ValueError("--draw needs an --image or --video to draw on.")
-  answer, certainty = _answer(config, checkpoint)
-  location, reason = _location(config, images[:1], answer)
+  for path in pictures:
+    model_lib.open_picture(path)  # what can't be read shows now
+  model = model_lib.Model.load(
+    _CHECKPOINT.value,
+    model_lib.Decoding(
+      max_new_tokens=_TOKENS.value,
+      temperature=_TEMPERATURE.value,
+      top_k=_TOP_K.value,
+      top_p=_TOP_P.value,
+      stop=tuple(_STOP.value),
+      seed=_SEED.value,
+    ),
+    command.config() if _CONFIG.value else None,
+  )
+  found = _ask(model, pictures)
   if _DRAW.value:
-    _draw(images[0], location).save(_DRAW.value)
-  found = {"answer": answer, "location": location, "reason": reason}
-  found |= certainty
+    picture = model_lib.open_picture(pictures[0])
+    model_lib.draw(picture, found["location"]).save(_DRAW.value)
   if _JSON.value:
     print(json.dumps(found))
-    return
-  if not _shown():
-    print(answer)
-  print(f"in pixels: {location}" if location else f"nowhere: {reason}")
-  for name, value in certainty.items():
-    print(f"{name}: {value}")
+  else:
+    _print(found)
 
 
-def _shown() -> bool:
-  """Whether the answer appears while it is written."""
-  return sys.stdout.isatty() and not _JSON.value and not _CONSTRAINED.value
-
-
-def _default() -> str:
-  """The best of the models that come with the package."""
-  paths = [str(ASSETS / f"micro_{n}") for n in ("reference", "base")]
-  return next(p for p in paths if os.path.exists(f"{p}/config.json"))
-
-
-def _config(checkpoint: str) -> dict:
-  """The config that the model was trained with, set to this question.
-
-  Raises:
-    ValueError: the directory does not say, and there is no --config.
-  """
-  config = command.config() if command.CONFIG.value else _stored(checkpoint)
-  if os.path.exists(os.path.join(checkpoint, "tokenizer.json")):
-    config["tokenizer"] = checkpoint
-  config["eval"].update(
-    temperature=_TEMPERATURE.value,
-    max_new_tokens=_TOKENS.value,
-    seed=_SEED.value,
-    top_k=_TOP_K.value,
-    top_p=_TOP_P.value,
-    stop=_STOP.value,
-    constrained=_CONSTRAINED.value,
-  )
-  return config
-
-
-def _stored(checkpoint: str) -> dict:
-  from locvlm_jax import assemble
-
-  # A run's workdir has its config itself; config.json of a directory in
-  # Hugging Face layout is the model's, and the run's is in origin.json.
-  for name in ("origin.json", "config.json"):
-    path = os.path.join(checkpoint, name)
-    if os.path.exists(path):
-      with open(path, encoding="utf-8") as f:
-        content = json.load(f)
-      content = content.get("config", content)
-      if "prompt_format" in content:
-        return assemble.completed(content)
-  raise ValueError(
-    f"{checkpoint}: nothing there says how it was trained: give --config."
-  )
-
-
-def _media() -> tuple[str, ...]:
-  return (*_IMAGES.value, *_VIDEO.value)
-
-
-def _image(path: str):
-  """The picture, or a video's frame in the middle."""
-  from locvlm_jax import errors
-  from locvlm_jax.data import images as images_lib
-  from locvlm_jax.data import video
-
-  try:
-    if path in _VIDEO.value or video.is_video(path):
-      return next(video.sample(path, 1))
-    return images_lib.load_image(path)
-  except images_lib.BadImage as error:
-    raise errors.DataError(f"{path}: {error}") from None
-
-
-def _answer(config: Mapping, checkpoint: str) -> tuple[str, dict]:
-  """(the answer, how sure of its location the model is if it is asked)."""
-  import jax
-
-  from locvlm_jax.inference import predictor
-  from locvlm_jax.inference.question import Question
-  from locvlm_jax.parallel import sharding
-  from locvlm_jax.weights import checkpoints
-
-  is_run = os.path.isdir(checkpoints.checkpoint_dir(checkpoint))
-  mesh = sharding.make_mesh({"data": 1, "fsdp": 1, "tensor": -1})
-  with jax.set_mesh(mesh):
-    answerer = predictor.Predictor.load(
-      config, mesh, checkpoint, "" if is_run else checkpoint
+def _ask(model, pictures) -> dict:
+  """The answer, its location in pixels, and how sure of it the model is."""
+  first = pictures[0] if len(pictures) == 1 else None
+  found = {}
+  if _EXPECTED.value:
+    mean, deviation = model.expect(
+      pictures, _PROMPT.value, _EXPECTED.value, _SEED.value
     )
-    example = Question(str(_SEED.value), _media(), _PROMPT.value)
-    certainty = {}
-    if _EXPECTED.value:
-      mean, deviation = answerer.expect(example, _EXPECTED.value)
-      certainty = {"expected": _rounded(mean), "deviation": _rounded(deviation)}
-    if _CONSTRAINED.value:
-      (text,), (probability,) = answerer.locate([example])
-      return text, {"probability": float(f"{probability:.3g}"), **certainty}
-    return _written(answerer, example), certainty
+    found |= {"expected": _rounded(mean), "deviation": _rounded(deviation)}
+  if _CONSTRAINED.value:
+    answer, probability = model.answer_location(pictures, _PROMPT.value)
+    found = {"probability": float(f"{probability:.3g}"), **found}
+  else:
+    answer = _written(model, pictures)
+  location, reason = model.find(first, answer)
+  box = list(location.box) if location else None
+  return {"answer": answer, "location": box, "reason": reason, **found}
 
 
-def _rounded(numbers) -> list[float]:
-  """Of the model's square, in [0, 1]."""
-  return [round(x, 3) for x in numbers]
-
-
-def _written(answerer, example) -> str:
+def _written(model, pictures) -> str:
   """The answer; on a terminal it is printed while it grows."""
-  if not _shown():
-    return answerer([example])[0]
+  if not _is_streamed():
+    return model.answer(pictures, _PROMPT.value)
   text = ""
-  for longer in answerer.stream(example):
+  for longer in model.stream(pictures, _PROMPT.value):
     if longer.startswith(text):
       print(longer[len(text) :], end="", flush=True)
       text = longer
@@ -185,42 +114,24 @@ def _written(answerer, example) -> str:
   return text
 
 
-def _location(config: Mapping, images, answer: str):
-  """(the first location in pixels of the image or None, why there is none)."""
-  if not images:
-    return None, "no picture"
-  (image,) = images
-  from locvlm_jax.data import geometry
-  from locvlm_jax.text import coords
-
-  form = coords.Coords(**config["coords"])
-  value, reason = form.parse(answer)
-  if value is None:
-    return None, reason
-  size = config["model"]["vision"]["image_size"]
-  transform = geometry.make(config["geometry"], *image.size, size)
-  box = value if len(value) == 4 else (*value, *value)
-  pixels = [round(v, 1) for v in transform.invert_box(box)]
-  return pixels[: len(value)], ""
+def _is_streamed() -> bool:
+  """Whether the answer appears while it is written."""
+  return sys.stdout.isatty() and not _JSON.value and not _CONSTRAINED.value
 
 
-def _draw(image, location):
-  """The picture with a frame or a ring."""
-  from PIL import ImageDraw
+def _rounded(numbers) -> list[float]:
+  """Of the model's square, in [0, 1]."""
+  return [round(x, 3) for x in numbers]
 
-  image = image.copy()
-  if location is None:
-    return image
-  width = max(2, min(image.size) // 100)
-  pen = ImageDraw.Draw(image)
-  if len(location) == 4:
-    x1, y1, x2, y2 = location
-    pen.rectangle(
-      (x1, y1, max(x1, x2), max(y1, y2)), outline="red", width=width
-    )
-  else:
-    pen.circle(location, 3 * width, outline="red", width=width)
-  return image
+
+def _print(found: dict) -> None:
+  if not _is_streamed():
+    print(found["answer"])
+  where = found["location"]
+  print(f"in pixels: {where}" if where else f"nowhere: {found['reason']}")
+  for name in ("probability", "expected", "deviation"):
+    if name in found:
+      print(f"{name}: {found[name]}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Images that data files share: `python -m locvlm_jax.overlap FILE FILE ...`.
+"""Counts the images that files share: `python -m locvlm_jax.overlap FILE FILE`.
 
 Files of COCO, VQA, POPE, RefCOCO or LLaVA, json or jsonl, plain or gzip.
 Images are the same if COCO's id is, whatever split their names say.
@@ -17,4 +17,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  command.run(main)
+  command.run(main, takes_arguments=True)

@@ -6,7 +6,7 @@
 Compiles the training step of --config for --topology (h200:1, a100:8, h100:8,
 a100:2x8, v5e:4x4, v6e:4x4, v4:2x2x2, v5p:2x2x4) and prints peak memory, what
 moves between devices, and the floor of a step: no run is faster. --search
-compiles it for every rematerialisation, number of microbatches and mesh, and
+compiles it for every rematerialization, number of microbatches and mesh, and
 names the fastest that fits. It needs the compilers of those machines, best in
 an environment of their own: pip install 'locvlm_jax[plan]' (2 GB).
 """
@@ -14,20 +14,26 @@ an environment of their own: pip install 'locvlm_jax[plan]' (2 GB).
 from absl import flags
 
 from locvlm_jax import command
-from locvlm_jax.perf import machines
-from locvlm_jax.training import planning
 
+command.define_config()
 _TOPOLOGY = flags.DEFINE_string("topology", None, "The machine; see above.")
-_JSON = flags.DEFINE_string("json", None, "Also write the results here.")
-_SEARCH = flags.DEFINE_bool("search", False, "Try what could be set instead.")
-_HLO = flags.DEFINE_string("hlo", None, "Write the compiled program here.")
+_JSON = flags.DEFINE_string("json", None, "A file to write the results to.")
+_SEARCH = flags.DEFINE_bool(
+  "search", False, "Compile what could be set instead, and name the fastest."
+)
+_HLO = flags.DEFINE_string(
+  "hlo", None, "A file to write the compiled program to."
+)
 
 
 def main(argv: list[str]) -> None:
-  """A table for each program; the fastest that fits, with --search."""
+  """Prints a table of each program; with --search, the fastest that fits."""
   del argv
-  machines.prepare()
+  from locvlm_jax.perf import machines
+
+  machines.prepare()  # before jax is imported, which reads what this sets
   from locvlm_jax import checks, files
+  from locvlm_jax.training import planning
 
   config = command.config()
   checks.check(config)
@@ -35,11 +41,11 @@ def main(argv: list[str]) -> None:
   if _SEARCH.value:
     results = planning.search(config, target)
   else:
-    results = planning.plan(config, target, _HLO.value)
+    results = planning.plan(config, target, hlo_file=_HLO.value)
     print(planning.table(results))
   if _JSON.value:
     files.write_json(_JSON.value, results)
 
 
 if __name__ == "__main__":
-  command.run(main, required=["topology"])
+  command.run(main, required=["config", "topology"])

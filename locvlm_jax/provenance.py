@@ -5,24 +5,23 @@ import importlib.metadata
 import os
 import pathlib
 import platform
-from collections.abc import Mapping
 
 import jax
 
 import locvlm_jax
-from locvlm_jax.models import params as params_lib
+from locvlm_jax.config import Config, flat, plain
 from locvlm_jax.text import prompts
 
 
-def facts(config: Mapping) -> dict[str, object]:
-  """What has to be alike on all hosts of a run: config, program, machines."""
+def facts(config: Config) -> dict[str, object]:
+  """Lists what has to be alike on all hosts: config, program, machines."""
   here = os.path.dirname(locvlm_jax.__file__)
   code = hashlib.sha256()
   for path in sorted(pathlib.Path(here).rglob("*.py")):
     code.update(path.read_bytes())
   packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
   return {
-    **{f"config.{k}": repr(v) for k, v in params_lib.flatten(config).items()},
+    **{f"config.{k}": repr(v) for k, v in flat(plain(config)).items()},
     **{p: importlib.metadata.version(p) for p in packages},
     "python": platform.python_version(),
     "code of locvlm_jax": code.hexdigest()[:16],
@@ -32,7 +31,7 @@ def facts(config: Mapping) -> dict[str, object]:
 
 
 def versions() -> dict[str, str]:
-  """What a result depends on besides the config."""
+  """Lists what a result depends on besides the config."""
   return {
     "locvlm_jax": locvlm_jax.__version__,
     "jax": jax.__version__,

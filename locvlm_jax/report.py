@@ -1,48 +1,44 @@
-"""One self-contained page about a run: what was trained, and how it answers.
+"""Writes a page about a run: `python -m locvlm_jax.report --workdir DIR`.
 
-  python -m locvlm_jax.report --workdir DIR [--compare OTHER/results.json]
-
-reads
+It reads
 
   DIR/results.json             {"config", "stages": {name: stage},
                                 "reference": stage or null, ...}
                                stage: {"trained_on", "steps", "minutes",
-                                "metrics": {"task.metric": value}}, or a part
+                                "metrics": {"task.metric": value},
+                                "units": {"task.metric": unit}}, or a part
   DIR/STAGE/metrics.jsonl      {"step", "loss", ...} a line
   DIR/STAGE/predictions.jsonl  rows of `evals/predictions.py`
 
-and writes DIR/report.html (no scripts, no outside requests) and
-DIR/localizing.png (the picture of boxes, for a README). Optional keys of
+and writes DIR/report.html, which has no scripts and loads nothing from
+elsewhere, and DIR/localizing.png, the picture of boxes. Optional keys of
 results.json: "show" and "before", the stages whose answers are shown and set
 against each other (by default the last and the first that have predictions),
-and "commands", the lines that reproduce the run.
+and "commands", the lines that reproduce the run. A file without "units" is
+read by the units that the tasks have today.
 """
 
-import argparse
-import sys
-from collections.abc import Sequence
+from absl import flags
 
-from locvlm_jax.reports import page
+from locvlm_jax import command
+
+_WORKDIR = command.define_workdir("The folder of the run; it gets the page.")
+_COMPARE = flags.DEFINE_string(
+  "compare", None, "results.json of another run, to show beside this one's."
+)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-  """The command; a user's mistake ends in one line and exit code 70."""
-  parser = argparse.ArgumentParser(
-    prog="python -m locvlm_jax.report",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
-  parser.add_argument("--workdir", required=True, help="folder of the run")
-  parser.add_argument("--compare", help="results.json of another run")
-  args = parser.parse_args(argv)
-  try:
-    compare = page.read_results(args.compare) if args.compare else None
-    paths = page.write(page.load(args.workdir), compare)
-  except ValueError as e:
-    print(f"error: {e}", file=sys.stderr)
-    sys.exit(70)
-  print("\n".join(f"wrote {path}" for path in paths))
+def main(argv: list[str]) -> None:
+  """Reads the run in --workdir and writes its page."""
+  del argv
+  from locvlm_jax.reports import page, reading
+
+  # As it was given: the page shows it.
+  run = reading.read_run(_WORKDIR.value)
+  compare = reading.read_results(_COMPARE.value) if _COMPARE.value else None
+  for path in page.write(run, compare):
+    print(f"wrote {path}")
 
 
 if __name__ == "__main__":
-  main()
+  command.run(main, required=["workdir"])

@@ -7,6 +7,7 @@ goes on exactly where it stopped. The workdir receives
   metrics.jsonl     one line every `log_every` steps; also for TensorBoard
   incidents.jsonl   the examples of steps that were skipped, or a spike
   config.json       every field as resolved
+  parameters.txt    shape, dtype and sharding of each parameter
   profile/          traces of the steps that `config.profile` names
 
 With --replay STEP it computes that step again, exactly as it was, from the
@@ -17,18 +18,21 @@ nothing. Exit codes are listed in `locvlm_jax/errors.py`.
 from absl import flags
 
 from locvlm_jax import command
-from locvlm_jax.training import loop
 
+command.define_config()
+command.define_workdir("The folder that keeps the run.")
 _REPLAY = flags.DEFINE_integer(
-  "replay", 0, "Compute this step again and write nothing."
+  "replay", 0, "Compute this step again and write nothing; 0: train.", 0
 )
 
 
 def main(argv: list[str]) -> None:
-  """Flags to a config, then `train`."""
+  """Trains, or replays a step."""
   del argv
+  from locvlm_jax.training import loop
+
   loop.train(command.config(), command.workdir(), _REPLAY.value)
 
 
 if __name__ == "__main__":
-  command.run(main)
+  command.run(main, required=["config", "workdir"])

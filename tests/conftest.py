@@ -1,9 +1,11 @@
 """Four simulated devices; shapes in signatures are checked."""
 
 import atexit
+import functools
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 
 # Before anything imports jax.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -33,7 +35,29 @@ from jaxtyping import install_import_hook  # noqa: E402
 install_import_hook("locvlm_jax", "beartype.beartype")
 
 import hypothesis  # noqa: E402
+import pytest  # noqa: E402
 
 # How long an example takes says something about the machine's load alone.
 hypothesis.settings.register_profile("any_load", deadline=None)
 hypothesis.settings.load_profile("any_load")
+
+
+@pytest.fixture(scope="session")
+def microworld(tmp_path_factory) -> Callable[..., str]:
+  """Writes a micro-world and returns its folder; each size once a session.
+
+  Tests share the folders: a test that changes one has to copy it first.
+  """
+  from locvlm_jax.microworld import dataset
+
+  @functools.cache
+  def write(num_train: int = 1, num_val: int = 1, num_videos: int = 0) -> str:
+    return dataset.write(
+      str(tmp_path_factory.mktemp("world") / "w"),
+      num_train=num_train,
+      num_val=num_val,
+      num_videos=num_videos,
+      workers=0,
+    )
+
+  return write

@@ -1,15 +1,12 @@
-"""The convert command, run in this process."""
+"""What the convert command does, in this process."""
 
-from absl import flags
-from absl.testing import flagsaver
-
-from locvlm_jax import convert
+from locvlm_jax import assemble, provenance
+from locvlm_jax.weights import conversion
 
 
-def to_hf(directory, output, **options):
-  """Runs the command in this process."""
-  flags.FLAGS.unparse_flags()
-  flags.FLAGS(["convert", f"--output={output}"])
-  with flagsaver.flagsaver(input=str(directory), output=str(output), **options):
-    convert.main([])
+def to_hf(directory, output, vision="", base="", tokenizer="", dtype=None):
+  """Converts a directory into Hugging Face's layout, and returns `output`."""
+  inputs = conversion.Inputs(str(directory), vision, base)
+  opened = conversion.open_model(inputs, assemble.model, provenance.versions)
+  conversion.write_hf(opened, str(output), tokenizer, dtype)
   return str(output)

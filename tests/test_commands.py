@@ -1,13 +1,12 @@
 """The command lines as a user meets them: help, and one line for a mistake."""
 
 import json
+import pathlib
 import re
 import time
 
 import pytest
 from zygote import run
-
-from locvlm_jax.microworld import dataset
 
 COMMANDS = ("train", "evaluate", "generate", "reproduce", "report",
             "convert", "build_data", "pseudo_label", "overlap",
@@ -16,17 +15,8 @@ COMMANDS = ("train", "evaluate", "generate", "reproduce", "report",
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-  path = tmp_path_factory.mktemp("world") / "w"
-  dataset.write(
-    str(path),
-    num_train=8,
-    num_val=4,
-    num_videos=0,
-    workers=0,
-    log=lambda line: None,
-  )
-  return path
+def world(microworld):
+  return pathlib.Path(microworld(num_train=8, num_val=4))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -6,7 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from changed import changed
 from paths import ROOT
+
+from locvlm_jax.config import freeze
 
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
 VARIANTS = [(n, "") for n in NAMES] + [
@@ -54,9 +57,11 @@ def test_evaluation_asks_its_questions(name, argument):
   from locvlm_jax import assemble
   from locvlm_jax.text import encoding
 
-  config = load(name, argument).to_dict()
-  config["tokenizer"] = load("micro").tokenizer
-  config["model"]["llm"]["vocab_size"] = 32_000
+  fields = {
+    "tokenizer": load("micro").tokenizer,
+    "model.llm.vocab_size": 32_000,
+  }
+  config = changed(load(name, argument), **fields)
   text = assemble.load_tokenizer(config)
   spec = assemble.question_spec(config, text)
   one, other = (
@@ -73,9 +78,9 @@ def test_full_size_shapes_and_sharding(name, argument):
   from locvlm_jax.models import params as params_lib
   from locvlm_jax.parallel import sharding
 
-  config = load(name, argument).to_dict()
+  config = freeze(load(name, argument))
   shapes = params_lib.param_shapes(assemble.model(config))
-  trainable, frozen = params_lib.split(shapes, config["trainable"])
+  trainable, frozen = params_lib.split(shapes, config.trainable)
   assert trainable and len(trainable) + len(frozen) == len(shapes)
   for path, shape in shapes.items():
     assert len(sharding.param_spec(path)) <= len(shape.shape), path
@@ -97,10 +102,10 @@ def test_full_size_shapes_and_sharding(name, argument):
 def test_remat_and_unroll_follow_the_device(kind, word, remat, unroll):
   from locvlm_jax import assemble
 
-  config = load("locvlm_l", word).to_dict()
+  config = freeze(load("locvlm_l", word))
   got = assemble.model(config, kind).config
   assert (got.remat, got.unroll) == (remat, unroll)
-  config["model"].update(remat="full", unroll=4)
+  config = changed(config, **{"model.remat": "full", "model.unroll": 4})
   got = assemble.model(config, kind).config
   assert (got.remat, got.unroll) == ("full", 4)
 
@@ -109,9 +114,9 @@ def test_stage1_trains_the_adapter_alone():
   from locvlm_jax import assemble
   from locvlm_jax.models import params as params_lib
 
-  config = load("locvlm_b", "stage1").to_dict()
+  config = freeze(load("locvlm_b", "stage1"))
   shapes = params_lib.param_shapes(assemble.model(config))
-  trainable, _ = params_lib.split(shapes, config["trainable"])
+  trainable, _ = params_lib.split(shapes, config.trainable)
   assert sum(v.size for v in trainable.values()) == 1024 * 4096 + 4096
 
 
@@ -121,13 +126,13 @@ def test_the_committed_base_is_the_micro_model():
   from locvlm_jax.models import params as params_lib
   from locvlm_jax.weights import initial
 
-  config = micro.get_config("stage1").to_dict()
+  config = freeze(micro.get_config("stage1"))
   shapes = params_lib.param_shapes(assemble.model(config))
-  stored = initial.stored_params(config["init"], assemble.model(config).config)
+  stored = initial.stored_params(config.init, assemble.model(config).config)
   found = {path: value.shape for path, value in stored.items()}
   assert found == {path: value.shape for path, value in shapes.items()}
   text = assemble.load_tokenizer(config)
-  assert text.vocab_size <= config["model"]["llm"]["vocab_size"]
+  assert text.vocab_size <= config.model.llm.vocab_size
   files = [p for p in pathlib.Path(micro.BASE).rglob("*") if p.is_file()]
   assert sum(p.stat().st_size for p in files) <= 12e6
 
@@ -155,13 +160,13 @@ def test_the_committed_base_tells_where_its_patches_are():
   from locvlm_jax.models import params as params_lib
   from locvlm_jax.weights import initial
 
-  config = micro.get_config("stage1").to_dict()
+  config = freeze(micro.get_config("stage1"))
   model = assemble.model(config)
-  stored = initial.stored_params(config["init"], model.config)
+  stored = initial.stored_params(config.init, model.config)
   params = params_lib.unflatten(
     {p: value.read() for p, value in stored.items()}
   )
-  size, num = config["model"]["vision"]["image_size"], 60
+  size, num = config.model.vision.image_size, 60
   pictures = [_square(scene_lib, i, size) for i in range(num)]
   features = jax.jit(model.apply, static_argnames="method")(
     {"params": params}, np.stack(pictures)[:, None], method="encode_images"

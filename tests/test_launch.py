@@ -101,19 +101,10 @@ def test_what_is_missing_is_named(tmp_path, script, missing):
 
 
 @pytest.mark.acceptance
-def test_local_trains_evaluates_and_resumes(tmp_path):
+def test_local_trains_evaluates_and_resumes(tmp_path, microworld):
   """Two processes train, four go on and evaluate."""
-  from locvlm_jax.microworld import dataset
-
-  dataset.write(
-    str(tmp_path / "w"),
-    num_train=24,
-    num_val=8,
-    num_videos=0,
-    workers=0,
-    log=lambda line: None,
-  )
-  flags = f"--config.root={tmp_path / 'w'} --config.optim.name=adamw"
+  root = microworld(num_train=24, num_val=8)
+  flags = f"--config.root={root} --config.optim.name=adamw"
   env = {
     **os.environ,
     "CONFIG": "configs/micro.py:stage2,tiny",

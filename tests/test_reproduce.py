@@ -1,92 +1,90 @@
-"""The recipe: which commands run, in which order, and not twice."""
+"""The command line of reproduce; `training/test_recipe.py` has the rest."""
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
+from paths import ROOT
+from zygote import run
 
-from locvlm_jax import reproduce
+CONFIG = "--config=configs/micro.py:demo"
 
 
-@pytest.fixture
-def calls(monkeypatch, tmp_path):
-  """Records the commands; each leaves what the real one would."""
-  seen = []
+def _refused(tmp_path, *flags: str) -> tuple[int, str]:
+  """Exit code and the one line on standard error; nothing was started."""
+  workdir = tmp_path / "run"
+  done = run("reproduce", CONFIG, f"--workdir={workdir}", *flags)
+  assert not workdir.exists() and not done.stdout
+  (line,) = done.stderr.splitlines()
+  return done.returncode, line
 
-  def fake(line, check=False):
-    seen.append([x for x in line[2:]])
-    flags = dict(x[2:].split("=", 1) for x in line[3:] if "=" in x)
-    if line[2] == "locvlm_jax.evaluate":
-      config = {
-        "trainable": ["adapter"],
-        "steps": 3,
-        "batch_size": 2,
-        "data": {
-          "mixture": {"captions": 2.0, "text": 0.0},
-          "captions": "x/captions_train.json",
-          "objectives": {"loc_pred": 1.0},
-        },
-      }
-      with open(os.path.join(flags["workdir"], "results.json"), "w") as f:
-        json.dump(
-          {"config": config, "metrics": {"a.b": 1.0}, "versions": {}}, f
-        )
-    return subprocess.CompletedProcess(line, 0)
 
-  monkeypatch.setattr(reproduce.subprocess, "run", fake)
-  monkeypatch.setattr(
-    sys,
-    "argv",
-    [
-      "reproduce",
-      "--config=configs/micro.py:demo",
-      f"--workdir={tmp_path}",
-      "--config.seed=3",
-    ],
+@pytest.mark.parametrize(
+  "flag, message",
+  [
+    ("--stage=c", "'stage'"),
+    ("stage1", "'stage1'"),
+    ("--config.optim.learning_rate=1", "learning_rate"),
+  ],
+)
+def test_what_is_no_flag_and_no_field_is_refused_by_name(
+  tmp_path, flag, message
+):
+  code, line = _refused(tmp_path, flag)
+  assert code == 78 and message in line
+
+
+def test_a_missing_reference_is_told_before_anything_is_trained(tmp_path):
+  code, line = _refused(tmp_path, "--reference=/nowhere.json")
+  assert code == 70 and "/nowhere.json: no such file" in line
+
+
+@pytest.mark.parametrize(
+  "words", [("--config.seed", "3"), ("--noconfig.profile.hlo",)]
+)
+def test_a_field_and_its_value_that_are_not_one_word_are_refused(
+  tmp_path, words
+):
+  code, line = _refused(tmp_path, *words)
+  assert code == 78 and "--config.FIELD=VALUE" in line
+
+
+@pytest.mark.parametrize("missing", ["config", "workdir"])
+def test_config_and_workdir_have_to_be_given(missing):
+  flags = {"config": CONFIG, "workdir": "--workdir=/nowhere"}
+  (given,) = (flag for name, flag in flags.items() if name != missing)
+  done = run("reproduce", given)
+  assert done.returncode == 78 and f"--{missing}" in done.stderr
+
+
+def test_help_names_all_flags_at_once_and_is_no_error():
+  done = run("reproduce", "--help")
+  assert done.returncode == 0
+  for flag in ("config", "workdir", "stages", "reference"):
+    assert f"--{flag}: " in done.stdout
+
+
+def test_the_recipe_is_what_the_command_line_says(tmp_path):
+  program = f"""
+import json, sys
+from locvlm_jax.training import recipe
+recipe.run = lambda r: print(json.dumps(vars(r)))
+sys.argv = ["reproduce", {CONFIG!r}, "--workdir", "runs/x",
+            "--config.seed=3", "--stages=stage1,baseline",
+            "--config.mesh.fsdp=2"]
+import runpy
+runpy.run_module("locvlm_jax.reproduce", run_name="__main__")
+"""
+  done = subprocess.run(
+    [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
   )
-  return seen
-
-
-def test_stages_follow_each_other_and_are_not_repeated(calls, tmp_path):
-  reproduce.main()
-  assert [c[0].removeprefix("locvlm_jax.") for c in calls] == [
-    "train",
-    "evaluate",
-    "train",
-    "evaluate",
-    "report",
-  ]
-  assert "--config=configs/micro.py:stage1,demo" in calls[0]
-  assert "--config=configs/micro.py:stage2,demo" in calls[2]
-  assert f"--config.init.checkpoint={tmp_path}/stage1" in calls[2]
-  assert all("--config.seed=3" in c for c in calls[:4])
-  results = json.loads((tmp_path / "results.json").read_text())
-  assert list(results["stages"]) == ["stage1", "stage2"]
-  assert results["stages"]["stage1"]["trained_on"] == (
-    "adapter trained for 3 steps of 2 rows: 100% captions "
-    "(captions_train.json)."
-  )
-  reproduce.main()
-  assert len(calls) == 6 and calls[5][0] == "locvlm_jax.report"
-
-
-def test_a_failing_stage_ends_the_recipe(calls, monkeypatch):
-  monkeypatch.setattr(
-    reproduce.subprocess,
-    "run",
-    lambda line, check=False: subprocess.CompletedProcess(line, 70),
-  )
-  with pytest.raises(SystemExit) as e:
-    reproduce.main()
-  assert e.value.code == 70
-
-
-def test_unknown_flags_are_refused(monkeypatch, capsys):
-  monkeypatch.setattr(
-    sys, "argv", ["reproduce", "--config=a", "--workdir=b", "--stage=c"]
-  )
-  with pytest.raises(SystemExit):
-    reproduce.main()
-  assert "'--stage=c'" in capsys.readouterr().err
+  assert json.loads(done.stdout) == {
+    "config": "configs/micro.py:demo",
+    "workdir": "runs/x",
+    "stages": ["stage1", "baseline"],
+    "overrides": ["--config.seed=3", "--config.mesh.fsdp=2"],
+    "reference": None,
+    "command": f"python -m locvlm_jax.reproduce {CONFIG} --workdir runs/x"
+    " --config.seed=3 --stages=stage1,baseline --config.mesh.fsdp=2",
+  }, done.stderr

@@ -1,10 +1,10 @@
-"""Boxes (x1, y1, x2, y2): intersection over union, centers."""
+"""Boxes (x1, y1, x2, y2): their overlap and their centers."""
 
-Box = tuple[float, float, float, float]
+from locvlm_jax.text.coords import Box
 
 
 def iou(a: Box, b: Box) -> float:
-  """Intersection over union of two (x1, y1, x2, y2) boxes.
+  """Computes the intersection over union of two boxes, 0 without overlap.
 
   >>> iou((0.0, 0.0, 2.0, 1.0), (1.0, 0.0, 3.0, 1.0))
   0.3333333333333333
@@ -18,5 +18,5 @@ def iou(a: Box, b: Box) -> float:
 
 
 def center(box: Box) -> tuple[float, float]:
-  """The centre (x, y) of a box."""
+  """Computes the center (x, y) of a box."""
   return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2

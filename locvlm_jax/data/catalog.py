@@ -3,7 +3,8 @@
 import functools
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
 
 from locvlm_jax import errors
 from locvlm_jax.data import leakage
@@ -16,11 +17,13 @@ from locvlm_jax.data.sources import (
   object_lists,
   questions,
   refer,
+  tfds_coco,
   tracks,
 )
 
 # Name in `config.data.mixture` -> (class, field with its images' folder). The
-# class reads `config.data.<name>`.
+# class reads `config.data.<name>`. The order is part of every seed: where
+# several sources are mixed, it says which of them is the first.
 SOURCES = {
   "instances": (coco.Instances, "images"),
   "novel": (coco.Instances, "images"),
@@ -52,17 +55,25 @@ BENCHMARKS = {
 }  # fmt: skip
 
 
-def open_source(name: str, data: Mapping) -> Source:
-  """The source `name` of `config.data` or `config.eval`."""
+def open_source(name: str, files: Any) -> Source:
+  """Opens one source or benchmark.
+
+  Args:
+    name: of `SOURCES` or `BENCHMARKS`.
+    files: what names its files: `config.data` or `config.eval`.
+
+  Raises:
+    DataError: no path is set, or a file is missing or malformed.
+  """
   if name in BENCHMARKS:
-    return _open_benchmark(name, data[name])
-  source, images = SOURCES[name]
-  if not data[name]:
+    return _open_benchmark(name, files[name])
+  source, folder = SOURCES[name]
+  if not files[name]:
     raise errors.DataError(f"data.{name}: no path. Set --config.data.{name}.")
-  return source(data[name], data[images])
+  return source(files[name], files[folder])
 
 
-def _open_benchmark(name: str, files: Mapping):
+def _open_benchmark(name: str, files: Any) -> Source:
   source, fields = BENCHMARKS[name]
   for field in fields:
     if not files[field] and field != "answers":
@@ -71,46 +82,77 @@ def _open_benchmark(name: str, files: Mapping):
   return source(*(files[field] for field in fields))
 
 
-def benchmark_files(evaluation: Mapping) -> list[str]:
-  """The files of questions that `config.eval` names; folders hold no COCO."""
-  paths = [evaluation[name]["questions"] for name in BENCHMARKS]
+def benchmark_files(evaluation: Any) -> list[str]:
+  """Lists the files of questions that `config.eval` names.
+
+  Folders, of which only ADE20K's is one, hold no image of COCO.
+  """
+  paths = [evaluation[name].questions for name in BENCHMARKS]
   return [p for p in paths if p and not os.path.isdir(p)]
 
 
-def open_sources(data: Mapping) -> dict[str, Source]:
-  """Opens each source that `data.mixture` gives a positive weight.
+def used(data: Any) -> list[str]:
+  """Lists the sources that `config.data.mixture` gives a positive weight.
 
-  Records about images of the files in `data.exclude` are left out.
+  They are in the order of `SOURCES`, since a config does not keep one.
+  """
+  unknown = [name for name in data.mixture if name not in SOURCES]
+  if unknown:
+    raise errors.DataError(
+      f"data.mixture.{unknown[0]}: no such source; there are"
+      f" {', '.join(SOURCES)}."
+    )
+  return [n for n in SOURCES if n in data.mixture and data.mixture[n] > 0]
+
+
+def open_sources(
+  data: Any,
+  *,
+  files: Any = None,
+  names: Sequence[str] = (),
+  exclude: Sequence[str] = (),
+) -> dict[str, Source]:
+  """Opens the sources that a run trains on.
 
   Args:
     data: `config.data`.
+    files: what names their annotations and folders; default: `data`.
+    names: of the sources; default: those that have a positive weight.
+    exclude: files whose images and videos are left out.
 
   Raises:
     DataError: a file is missing or malformed, or nothing is left.
   """
-  names = [n for n, weight in data["mixture"].items() if weight > 0]
-  if not names:
+  if not (names := names or used(data)):
     raise errors.DataError("data.mixture: no source has a positive weight.")
-  sources = {n: open_source(n, data) for n in names}
-  if data["object_captions"] and "instances" in sources:
-    sources["instances"] = object_captions.captioned(
-      sources["instances"], data["object_captions"]
-    )
-  if data["per_object"] and "instances" in sources:
-    sources["instances"] = sources["instances"].per_object()
-  return leakage.exclude(sources, data["exclude"])
+  files = data if files is None else files
+  sources = {name: open_source(name, files) for name in names}
+  if "instances" in sources:
+    sources["instances"] = _prepared(sources["instances"], data)
+  return leakage.exclude(sources, exclude)
 
 
-def hashes(data: Mapping) -> dict[str, str]:
-  """The hash of each annotation file that `config.data` trains on.
+def _prepared(source: coco.Instances, data: Any) -> coco.Instances:
+  """Gives objects their captions, and shows an image once for each object."""
+  if data.object_captions:
+    source = object_captions.captioned(source, data.object_captions)
+  return source.per_object() if data.per_object else source
+
+
+def hashes(data: Any) -> dict[str, str]:
+  """Hashes each annotation file that `config.data` trains on.
 
   A path that is a directory counts by the names and sizes of its files.
+
+  Returns:
+    {name of the source: the first 16 digits of a SHA-256}.
   """
-  names = [n for n, weight in data["mixture"].items() if weight > 0]
-  return {n: _hash(data[n]) for n in names if data[n]}
+  return {name: _hash(data[name]) for name in used(data) if data[name]}
 
 
 def _hash(path: str) -> str:
+  if prepared := tfds_coco.parse_split(path):
+    path = prepared[0]  # its split counts as the whole folder
   if os.path.isdir(path):
     names = sorted(os.scandir(path), key=lambda entry: entry.name)
     listing = [(entry.name, entry.stat().st_size) for entry in names]

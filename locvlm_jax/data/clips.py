@@ -3,23 +3,24 @@
 import dataclasses
 import hashlib
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float16, UInt8
+from PIL import Image
 
+from locvlm_jax import files
 from locvlm_jax.data import geometry, video
 
 
 @dataclasses.dataclass(frozen=True)
 class Clips:
-  """How a video becomes frames of the model's size.
+  """Reads videos as frames of the model's size.
 
   Attributes:
-    frames: F, at most so many of a video.
-    kind: the geometry, of `geometry.KINDS`.
+    frames: of a video at most, F.
+    kind: the geometry, one of `geometry.KINDS`.
     size: side of the square, in pixels.
   """
 
@@ -28,20 +29,21 @@ class Clips:
   size: int
 
   def read(
-    self, path: str, change: Callable = lambda frame: frame
+    self, path: str | Image.Image, change: Callable = lambda frame: frame
   ) -> tuple[UInt8[np.ndarray, "F H W 3"], int, tuple[int, int]]:
-    """(frames, how many of them there are, width and height of the first).
-
-    Those that the video hasn't are black at the end.
+    """Reads the frames of a video; those that it hasn't are black at the end.
 
     Args:
       path: a video, a folder of frames or a picture.
-      change: of each frame before the geometry.
+      change: is applied to each frame before the geometry.
+
+    Returns:
+      (frames, how many are real, width and height of the first in pixels).
 
     Raises:
       BadImage: it can't be used.
     """
-    clip, num, size = self.nothing(), 0, (0, 0)
+    clip, num, size = self.black_frames(), 0, (0, 0)
     for num, frame in enumerate(video.sample(path, self.frames), 1):  # noqa: B007
       size = size if num > 1 else frame.size
       square = geometry.make(self.kind, *frame.size, self.size)
@@ -49,9 +51,12 @@ class Clips:
     return clip, num, size
 
   def fields(
-    self, path: str, change: Callable = lambda frame: frame
+    self, path: str | Image.Image, change: Callable = lambda frame: frame
   ) -> tuple[dict, tuple[int, int]]:
-    """(a row's images [1, F, H, W, 3] and frames [1], width and height).
+    """Reads what a row holds of a video.
+
+    Returns:
+      ({"images": [1, F, H, W, 3], "frames": [1]}, width and height in pixels).
 
     Raises:
       BadImage: the video can't be used.
@@ -60,40 +65,44 @@ class Clips:
     return {"images": clip[None], "frames": np.array([num], np.int32)}, size
 
   def blank(self) -> dict:
-    """The fields of a row without a video."""
-    return {"images": self.nothing()[None], "frames": np.zeros(1, np.int32)}
+    """Makes the fields of a row without a video."""
+    images = self.black_frames()[None]
+    return {"images": images, "frames": np.zeros(1, np.int32)}
 
-  def nothing(self) -> UInt8[np.ndarray, "F H W 3"]:
-    """Black frames."""
+  def black_frames(self) -> UInt8[np.ndarray, "F H W 3"]:
+    """Makes black frames."""
     return np.zeros((self.frames, self.size, self.size, 3), np.uint8)
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-  """A folder of what a vision tower made of videos, in place of the frames.
+  """Reads what a vision tower made of videos, in place of their frames.
 
-  An entry is known by the file (its path, size and time of change; of a folder,
-  those of all in it), the sampling and the encoder. Entries appear whole or not
-  at all, and several processes may share the folder.
+  It is kept in a folder that several processes may share. An entry is known by
+  the file (its path, size and time of change; of a folder, those of all in it),
+  the sampling and the encoder; it appears whole or not at all.
 
     FOLDER/3f1c.../a9/a94a8fe5....npz    features float16 [N, D], size [2]
 
   Attributes:
     folder: of the cache.
     encoder: hash of the tower.
-    clips: the sampling.
+    clips: the sampling of frames.
     shape: (N, D), visual tokens of a video and width of the tower.
-    bad: why there is none of a video, by its path.
+    failures: why there is no entry of a video, by its path.
   """
 
   folder: str
   encoder: str
   clips: Clips
   shape: tuple[int, int]
-  bad: dict[str, str]
+  failures: dict[str, str]
 
   def fields(self, path: str) -> tuple[dict, tuple[int, int]]:
-    """(a row's images float16 [1, N, D], width and height of the video).
+    """Reads what a row holds of a video.
+
+    Returns:
+      ({"images": float16 [1, N, D]}, width and height in pixels).
 
     Raises:
       BadVideo: there is no such entry, or it is damaged: then it is removed, so
@@ -101,9 +110,8 @@ class Features:
     """
     entry = self._entry(path)
     if not os.path.exists(entry):
-      raise video.BadVideo(
-        self.bad.get(path, f"no features of it in {self.folder}")
-      )
+      reason = self.failures.get(path, f"no features of it in {self.folder}")
+      raise video.BadVideo(reason)
     try:
       with open(entry, "rb") as f, np.load(f) as stored:
         found, size = stored["features"], stored["size"].tolist()
@@ -113,27 +121,21 @@ class Features:
     return {"images": found[None]}, tuple(size)
 
   def blank(self) -> dict:
-    """The fields of a row without a video."""
+    """Makes the fields of a row without a video."""
     return {"images": np.zeros((1, *self.shape), np.float16)}
 
   def has(self, path: str) -> bool:
-    """Whether there is an entry of this video as it is now."""
+    """Says whether there is an entry of this video as it is now."""
     return os.path.exists(self._entry(path))
 
   def put(
     self, path: str, features: Float16[np.ndarray, "N D"], size: tuple[int, int]
   ) -> None:
-    """Writes an entry."""
+    """Writes the entry of a video; `size` is its width and height."""
     entry = self._entry(path)
     os.makedirs(os.path.dirname(entry), exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=os.path.dirname(entry))
-    try:
-      with os.fdopen(handle, "wb") as f:
-        np.savez(f, features=features, size=np.array(size, np.int32))
-      os.replace(partial, entry)
-    except BaseException:
-      os.remove(partial)
-      raise
+    with files.replacing(entry, "wb") as f:
+      np.savez(f, features=features, size=np.array(size, np.int32))
 
   def _entry(self, path: str) -> str:
     sampled = hashlib.sha256(f"{self.encoder} {self.clips}".encode())
@@ -143,15 +145,13 @@ class Features:
 
 
 def _identity(path: str) -> str:
-  """What changes when the file does, or any of a folder of frames."""
+  """Describes a file, or all of a folder of frames, so as to know changes."""
   path = os.path.realpath(path)
-  files = (
-    sorted(os.scandir(path), key=lambda e: e.name)
-    if (os.path.isdir(path))
-    else [path]
-  )
+  parts = [path]
+  if os.path.isdir(path):
+    parts = sorted(os.scandir(path), key=lambda entry: entry.name)
   found = [path]
-  for file in files:
+  for file in parts:
     try:
       stat = os.stat(file)
     except OSError:  # absent: it never has an entry

@@ -24,11 +24,11 @@ _NUMBER = r"\s*(0(?:\.\d{1,4})?|1(?:\.0{1,4})?)\s*"
 _BOX = re.compile(rf"\[{','.join([_NUMBER] * 4)}\]")
 
 
-def held(text: str) -> list[tuple[re.Match, Box]]:
-  """The boxes of a text, and where they stand.
+def find_boxes(text: str) -> list[tuple[re.Match, Box]]:
+  """Finds the boxes of a text, each with the place where it is written.
 
-  Four ordered numbers from 0 to 1 in square brackets, of at most four decimals
-  and not all without: [0, 0, 1, 1] is no box.
+  A box is four ordered numbers from 0 to 1 in square brackets, of at most four
+  decimals and not all without: [0, 0, 1, 1] is no box.
   """
   found = [(m, tuple(map(float, m.groups()))) for m in _BOX.finditer(text)]
   return [
@@ -44,7 +44,7 @@ def rewrite(
   transform: geometry.Transform,
   coords: Coords,
 ) -> list[Turn]:
-  """`turns` with their boxes as `coords` writes them in the model's square.
+  """Rewrites the boxes of turns as `coords` writes them in the model's square.
 
   Args:
     turns: of a conversation about one image.
@@ -53,7 +53,7 @@ def rewrite(
     coords: how a location is written.
 
   Returns:
-    Those whose boxes are all to be seen, in their order.
+    The turns whose boxes can all be seen, in their order.
   """
   side = max(transform.width, transform.height)
   old = geometry.make(frame, transform.width, transform.height, side)
@@ -64,9 +64,12 @@ def rewrite(
   return [tuple(turn) for turn in new if None not in turn]
 
 
-def _rewritten(text: str, old, new, coords: Coords) -> str | None:
+def _rewritten(
+  text: str, old: geometry.Transform, new: geometry.Transform, coords: Coords
+) -> str | None:
+  """Rewrites one text; None where the new square does not show a box."""
   parts, end = [], 0
-  for match, box in held(text):
+  for match, box in find_boxes(text):
     seen = new.apply_box(old.invert_box(box))
     if seen is None:
       return None

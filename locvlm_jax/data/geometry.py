@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import UInt8
 
+from locvlm_jax.text.coords import Box
+
 if TYPE_CHECKING:
   from PIL import Image
 
 KINDS = ("square", "center_crop", "pad")
-PAD_COLOR = (122, 116, 104)  # CLIP's mean colour * 255, rounded down
-
-Box = tuple[float, float, float, float]  # x1, y1, x2, y2
+PAD_COLOR = (122, 116, 104)  # CLIP's mean color * 255, rounded down
 
 # CLIP resizes the whole image and then crops it. On a strip such as 1 x 4000
 # that would make an image of a billion pixels, nearly all of them cut off.
@@ -59,7 +59,7 @@ class Transform:
   min_visible: float = 0.5
 
   def apply_box(self, box: Box) -> Box | None:
-    """Where `box`, xyxy in pixels of the image, lies in the square.
+    """Maps `box`, xyxy in pixels of the image, into the square.
 
     Returns:
       xyxy in [0, 1], clipped to what the square shows of the image; None
@@ -84,7 +84,7 @@ class Transform:
     return tuple(v / self.size for v in (x1, y1, x2, y2))
 
   def _clip(self, low: float, high: float, axis: int) -> tuple[float, float]:
-    """An interval of the image as the square shows it, in its pixels."""
+    """Maps an interval of the image to pixels of the square, clipped."""
     end = (self.width, self.height)[axis]
     scale, shift = self.scale[axis], self.shift[axis]
     return tuple(
@@ -93,7 +93,7 @@ class Transform:
     )
 
   def map_box(self, box: Box) -> Box:
-    """Where `box`, xyxy in pixels of the image, lies in [0, 1] of the square.
+    """Maps `box`, xyxy in pixels of the image, into [0, 1] of the square.
 
     Neither clipped nor refused: what a crop removed lies outside of [0, 1].
     """
@@ -103,7 +103,7 @@ class Transform:
     )
 
   def invert_box(self, box: Box) -> Box:
-    """Where `box`, xyxy in [0, 1] of the square, lies in the image, in pixels.
+    """Maps `box`, xyxy in [0, 1] of the square, to pixels of the image.
 
     Not clipped: in a padded square a box may lie beside the image.
     """
@@ -115,7 +115,7 @@ class Transform:
   def apply_image(
     self, image: "Image.Image"
   ) -> UInt8[np.ndarray, "{self.size} {self.size} 3"]:
-    """The square of an RGB image, by PIL's bicubic filter with antialiasing.
+    """Makes the square of an RGB image, by PIL's bicubic filter, antialiased.
 
     Raises:
       ValueError: an image of another size or mode than was announced.
@@ -141,7 +141,7 @@ class Transform:
   def _pad_rows(self, image: "Image.Image") -> "Image.Image":
     """Pads above and below, between the two passes of the filter.
 
-    PIL filters along x first, and rows of one colour stay as they are: the
+    PIL filters along x first, and rows of one color stay as they are: the
     same pixels as of a padded image, for three quarters of the work.
     """
     rows = _bicubic(image, self.size, self.height)
@@ -171,7 +171,7 @@ class Transform:
 
 
 def _bicubic(image: "Image.Image", width: int, height: int) -> "Image.Image":
-  """Resized with antialiasing; a pass for each axis whose size changes."""
+  """Resizes with antialiasing, in a pass for each axis that changes."""
   from PIL import Image
 
   return image.resize((width, height), Image.Resampling.BICUBIC)
@@ -180,7 +180,7 @@ def _bicubic(image: "Image.Image", width: int, height: int) -> "Image.Image":
 def _padded(
   image: "Image.Image", size: tuple[int, int], corner: tuple[int, int]
 ) -> "Image.Image":
-  """`image` at `corner` of a canvas of CLIP's mean colour."""
+  """Puts an image at `corner` of a canvas of CLIP's mean color."""
   from PIL import Image
 
   canvas = Image.new("RGB", size, PAD_COLOR)
@@ -191,7 +191,7 @@ def _padded(
 def square(
   width: int, height: int, size: int, min_visible: float = 0.5
 ) -> Transform:
-  """A plain resize to `size` x `size`, which ignores the aspect ratio."""
+  """Makes a plain resize to `size` x `size`, which ignores the aspect."""
   _check(width, height, size)
   scale = size / width, size / height
   return Transform(
@@ -202,7 +202,7 @@ def square(
 def center_crop(
   width: int, height: int, size: int, min_visible: float = 0.5
 ) -> Transform:
-  """CLIP's: the shorter edge becomes `size`, then the centre is cut out."""
+  """Makes CLIP's: the shorter edge becomes `size`, the center is cut out."""
   _check(width, height, size)
   resized = _shortest_edge(width, height, size)
   scale = resized[0] / width, resized[1] / height
@@ -215,7 +215,7 @@ def center_crop(
 def pad(
   width: int, height: int, size: int, min_visible: float = 0.5
 ) -> Transform:
-  """LLaVA 1.5's: centred on a square of CLIP's mean colour, then resized."""
+  """Makes LLaVA 1.5's: centered on a square of CLIP's mean color, resized."""
   _check(width, height, size)
   scale = size / max(width, height)
   shift = tuple(margin * scale for margin in _margins(width, height))
@@ -227,7 +227,7 @@ def pad(
 def make(
   kind: str, width: int, height: int, size: int, min_visible: float = 0.5
 ) -> Transform:
-  """The transform called `kind`.
+  """Makes the transform called `kind`.
 
   Raises:
     ValueError: an unknown kind, or a side below one pixel.
@@ -247,13 +247,13 @@ def _check(width: int, height: int, size: int) -> None:
 
 
 def _shortest_edge(width: int, height: int, size: int) -> tuple[int, int]:
-  """The size after CLIP's resize; the longer side is rounded down."""
+  """Computes the size after CLIP's resize; the longer side is rounded down."""
   if width <= height:
     return size, int(size * height / width)
   return int(size * width / height), size
 
 
 def _margins(width: int, height: int) -> tuple[int, int]:
-  """Where a centred image starts on the square of its longer side."""
+  """Computes where a centered image starts on the square of its longer side."""
   side = max(width, height)
   return (side - width) // 2, (side - height) // 2

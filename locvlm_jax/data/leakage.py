@@ -23,29 +23,29 @@ import gzip
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from locvlm_jax import errors
-from locvlm_jax.data.records import Record, Source
+from locvlm_jax.data.records import ImageId, Record, Source
 from locvlm_jax.data.sources import tfds_coco
 
-_NAME = re.compile(r"(?:^|[/_])(\d{12})(?:_\d+)?(?:\.[A-Za-z]+)?$")
-_VIDEOS = ("video", "video_name", "gif_name", "video_id")
-_NAMES = ("image", "file_name", "img_id", "image_source")
+_COCO_NAME = re.compile(r"(?:^|[/_])(\d{12})(?:_\d+)?(?:\.[A-Za-z]+)?$")
+_VIDEO_FIELDS = ("video", "video_name", "gif_name", "video_id")
+_IMAGE_FIELDS = ("image", "file_name", "img_id", "image_source")
 
 
 def coco_id(name: str) -> int | None:
-  """The id in an image's name, None where the name isn't COCO's.
+  """Finds COCO's id in an image's name; None where the name isn't COCO's.
 
   >>> coco_id("COCO_val2014_000000000042.jpg")
   42
   """
-  match = _NAME.search(name)
+  match = _COCO_NAME.search(name)
   return int(match[1]) if match else None
 
 
 def video_name(name: str) -> str:
-  """What a video is known by.
+  """Finds what a video is known by, in its path.
 
   >>> video_name("videos/v_1QIUV7WYKXg.mp4")
   '1QIUV7WYKXg'
@@ -55,18 +55,19 @@ def video_name(name: str) -> str:
 
 @functools.cache
 def image_ids(path: str) -> frozenset[int | str]:
-  """The ids of all COCO images, and the names of all videos, in a file.
+  """Lists the ids of all COCO images, and names of all videos, in a file.
 
   Raises:
     DataError: the file is missing or malformed.
   """
-  if packed := tfds_coco.parts(path):
-    return frozenset(r["id"] for r in tfds_coco.content(*packed)["images"])
+  if prepared := tfds_coco.parse_split(path):
+    content = tfds_coco.read_annotations(*prepared)
+    return frozenset(row["id"] for row in content["images"])
   return frozenset().union(*map(_ids, _rows(path)))
 
 
 def check_named(paths: Iterable[str]) -> None:
-  """That each file, named to be excluded, excludes something.
+  """Checks that each file, named to be excluded, excludes something.
 
   Raises:
     DataError: it has no image that COCO has an id for, and no video.
@@ -82,20 +83,20 @@ def check_named(paths: Iterable[str]) -> None:
 def _ids(row: object) -> set[int | str]:
   if not isinstance(row, Mapping):
     return set()
-  for key in _VIDEOS:
+  for key in _VIDEO_FIELDS:
     if row.get(key):
       name = video_name(str(row[key]))
       return {f"video{name}", f"vid{name}", name} if name.isdigit() else {name}
   if isinstance(row.get("image_id"), int):
     return {row["image_id"]}
-  for key in _NAMES:
+  for key in _IMAGE_FIELDS:
     if isinstance(row.get(key), str):
       return {coco_id(row[key])} - {None}
   return set()
 
 
 def _rows(path: str) -> Iterator[object]:
-  """Every record of a file, whichever lists it keeps them in."""
+  """Yields every record of a file, whichever lists it keeps them in."""
   content = _read(path)
   if isinstance(content, list):
     yield from content
@@ -131,14 +132,16 @@ def _read(path: str) -> object:
     raise errors.DataError(f"{path}: neither json nor jsonl ({e}).") from None
 
 
-class WithoutExcluded:
+class WithoutExcluded(Source):
   """The records of a source that are not about the images of `ids`."""
 
   def __init__(self, source: Source, ids: frozenset[int | str]):
     self._source, self._ids = source, ids
     self._kept = [i for i, k in enumerate(source.image_ids()) if k not in ids]
-    self.categories = getattr(source, "categories", ())
-    self.left_out = len(source) - len(self._kept)
+    self.folder, self.categories = source.folder, source.categories
+    self.box_counts = source.box_counts
+    self.caption_counts = source.caption_counts
+    self.missing = source.missing
 
   def __len__(self) -> int:
     return len(self._kept)
@@ -146,18 +149,21 @@ class WithoutExcluded:
   def __getitem__(self, index: int) -> Record:
     return self._source[self._kept[index]]
 
-  def deniable(self) -> dict:
-    """Texts of objects by category, as `coco.Instances` gives them."""
-    return self._source.deniable(self._ids)
-
-  def image_ids(self) -> list[int | str | None]:
-    """The image that each record is about."""
+  def image_ids(self) -> list[ImageId]:
+    """Lists what the image or video of each record is known by."""
     ids = self._source.image_ids()
     return [ids[i] for i in self._kept]
 
+  def object_captions(
+    self, without: Collection[ImageId] = ()
+  ) -> dict[str, tuple[str, ...]]:
+    """Collects the captions of objects in the images that are left."""
+    return self._source.object_captions(self._ids.union(without))
+
   def __repr__(self) -> str:
+    left_out = len(self._source) - len(self)
     return (
-      f"{self._source!r} less {self.left_out} records about images of"
+      f"{self._source!r} less {left_out} records about images of"
       " evaluation sets"
     )
 
@@ -165,29 +171,31 @@ class WithoutExcluded:
 def exclude(
   sources: Mapping[str, Source], paths: Sequence[str]
 ) -> dict[str, Source]:
-  """`sources` without the records about images that the files name.
+  """Takes the records about images that the files name out of sources.
 
   Raises:
     DataError: a file is missing or malformed, or nothing of a source is left.
   """
   ids = frozenset().union(*map(image_ids, paths))
-  clean = {n: WithoutExcluded(s, ids) if ids else s for n, s in sources.items()}
-  if empty := [n for n, s in clean.items() if not len(s)]:
+  kept = dict(sources)
+  if ids:
+    kept = {name: WithoutExcluded(s, ids) for name, s in sources.items()}
+  if empty := [name for name, source in kept.items() if not len(source)]:
     raise errors.DataError(
       f"data.{empty[0]}: every record is about an image of an evaluation set:"
       " name other files in data.exclude, or set data.exclude_eval to False."
     )
-  return clean
+  return kept
 
 
 def overlaps(paths: list[str]) -> list[list[int]]:
-  """How many images each two files share; the diagonal is their sizes."""
+  """Counts the images that each two files share; the diagonal: their own."""
   sets = [image_ids(path) for path in paths]
   return [[len(a & b) for b in sets] for a in sets]
 
 
 def table(paths: list[str]) -> str:
-  """`overlaps` as text: one numbered line a file."""
+  """Writes `overlaps` as text: one numbered line a file."""
   counts = overlaps(paths)
   width = max(len(f"{n:,}") for row in counts for n in row) + 2
   head = "".join(f"[{i}]".rjust(width) for i in range(len(paths)))

@@ -38,7 +38,7 @@ class Scene:
 
   Attributes:
     unique: category and box (xyxy in [0, 1] of the square) of each object
-      that is alone in its category and visible enough.
+      that is the only one of its category and visible enough.
     present: every annotated category, crowds and cropped objects included.
   """
 
@@ -65,7 +65,10 @@ def _present(objects: Sequence[Object]) -> frozenset[str]:
 def visible(
   objects: Sequence[Object], transform: Transform
 ) -> list[tuple[Object, Box]]:
-  """Those of `alone` that the square shows enough of, with their boxes there.
+  """Finds the unique objects that the square shows enough of.
+
+  Returns:
+    (object, its box in the square, xyxy in [0, 1]).
 
   Raises:
     ValueError: a box that is not finite or not ordered.
@@ -75,7 +78,7 @@ def visible(
 
 
 def unique_objects(objects: Sequence[Object]) -> list[Object]:
-  """Those that are the only one of their category, and no crowd."""
+  """Finds the objects that are the only one of their category, and no crowd."""
   count = Counter(o.category for o in objects)
   return [o for o in objects if count[o.category] == 1 and not o.crowd]
 
@@ -126,41 +129,63 @@ def rev_loc(
 
 
 class Pair(NamedTuple):
-  """A question and its answer; `objective` is one of OBJECTIVES."""
+  """A question and its answer.
+
+  Attributes:
+    objective: one of OBJECTIVES.
+    question: as it is asked.
+    answer: as it is trained on.
+  """
 
   objective: str
   question: str
   answer: str
 
+  @property
+  def turn(self) -> Turn:
+    """The question and the answer alone."""
+    return self.question, self.answer
 
-def turns(
-  record: Record,
-  transform: Transform,
-  coords: Coords,
-  vocabulary: Sequence[str],
-  rng: np.random.Generator,
-  max_pairs: int,
-  weights: tuple[float, float, float] = WEIGHTS,
-  captions: Mapping[str, Sequence[str]] | None = None,
-) -> list[Turn]:
-  """`pairs` without their objectives: what a conversation is made of."""
-  found = pairs(
-    record, transform, coords, vocabulary, rng, max_pairs, weights, captions
-  )
-  return [(question, answer) for _, question, answer in found]
+
+@dataclasses.dataclass(frozen=True)
+class PairSpec:
+  """How pairs of question and answer are made.
+
+  Attributes:
+    coords: how a location is written.
+    vocabulary: the categories that neg_pred may deny.
+    max_pairs: of an image, at most; 1 gives single pairs.
+    weights: relative frequency of each of OBJECTIVES.
+    captions: of objects, by category: neg_pred denies one of them in place of
+      the category.
+
+  Raises:
+    ValueError: weights that are negative or all zero, or max_pairs below 1.
+  """
+
+  coords: Coords
+  vocabulary: Sequence[str]
+  max_pairs: int
+  weights: tuple[float, float, float] = WEIGHTS
+  captions: Mapping[str, Sequence[str]] | None = None
+
+  def __post_init__(self):
+    if self.max_pairs < 1:
+      raise ValueError(
+        f"max_pairs is {self.max_pairs}; at least 1 pair is needed"
+      )
+    weights = self.weights
+    if len(weights) != 3 or min(weights) < 0 or sum(weights) <= 0:
+      raise ValueError(
+        f"weights {weights} have to be three numbers for loc_pred, neg_pred and"
+        " rev_loc, none negative and one positive"
+      )
 
 
 def pairs(
-  record: Record,
-  transform: Transform,
-  coords: Coords,
-  vocabulary: Sequence[str],
-  rng: np.random.Generator,
-  max_pairs: int,
-  weights: tuple[float, float, float] = WEIGHTS,
-  captions: Mapping[str, Sequence[str]] | None = None,
+  record: Record, transform: Transform, spec: PairSpec, rng: np.random.Generator
 ) -> list[Pair]:
-  """Question-answer pairs about one image, in random order.
+  """Makes question-answer pairs about one image, in random order.
 
   An object takes part once, in loc_pred or in rev_loc: after the one, the
   other's answer could be copied from the conversation. Pairs are drawn by
@@ -171,38 +196,31 @@ def pairs(
   Args:
     record: the annotations.
     transform: the geometry of this image.
-    coords: how a location is written.
-    vocabulary: the categories that neg_pred may deny.
+    spec: how pairs are made.
     rng: decides everything that is random here.
-    max_pairs: at most; 1 gives single pairs.
-    weights: relative frequency of each of OBJECTIVES.
-    captions: of other objects by category, denied in place of the category.
 
   Returns:
     Pairs with distinct questions; empty where nothing can be asked.
-
-  Raises:
-    ValueError: weights that are negative or all zero, or max_pairs below 1.
   """
-  _check(max_pairs, weights)
   objects = _shuffled(visible(record.objects, transform), rng)
-  denied = _shuffled(absent(record, vocabulary), rng)
+  denied = _shuffled(absent(record, spec.vocabulary), rng)
   found = {}  # by question: two tiny objects can share a location
-  while len(found) < max_pairs:
-    kind = _draw_kind(weights, objects, denied, bool(found), rng)
+  while len(found) < spec.max_pairs:
+    kind = _draw_kind(spec.weights, objects, denied, bool(found), rng)
     if kind is None:
       break
     if kind == 1:
-      text = _denied(denied.pop(), record, captions, rng)
-      turn = neg_pred(text, coords, rng, record.is_video)
+      text = _denied(denied.pop(), record, spec.captions, rng)
+      turn = neg_pred(text, spec.coords, rng, record.is_video)
     else:
-      turn = _located(kind, *objects.pop(), coords, rng, record.is_video)
+      thing, box = objects.pop()
+      turn = _located(kind, thing, box, spec.coords, rng, record.is_video)
     found.setdefault(turn[0], Pair(OBJECTIVES[kind], *turn))
   return _shuffled(found.values(), rng)
 
 
 def absent(record: Record, vocabulary: Sequence[str]) -> list[str]:
-  """What may be denied of the image: nothing, if objects may be missing."""
+  """Lists what may be denied: nothing, if objects may be missing."""
   if not record.exhaustive:
     return []
   present = _present(record.objects)
@@ -213,7 +231,10 @@ def absent(record: Record, vocabulary: Sequence[str]) -> list[str]:
 
 
 def _denied(category: str, record: Record, captions, rng) -> str:
-  """A caption of what is absent, unless it names something present too."""
+  """Draws a caption of what is absent.
+
+  It stays the category where the caption names something present, too.
+  """
   if not captions or category not in captions:
     return category
   text = _pick(captions[category], rng)
@@ -222,7 +243,7 @@ def _denied(category: str, record: Record, captions, rng) -> str:
 
 
 def names_object(text: str, name: str) -> bool:
-  """Whether `text` holds `name` as whole words."""
+  """Says whether `text` holds `name` as whole words."""
   words = rf"(?<!\w){re.escape(english.bare(name).casefold())}(?!\w)"
   return re.search(words, text.casefold()) is not None
 
@@ -230,7 +251,7 @@ def names_object(text: str, name: str) -> bool:
 def _located(
   kind: int, thing: Object, box: Box, coords, rng, video: bool
 ) -> Turn:
-  """loc_pred (0) or rev_loc (2) about an object, by one of its texts."""
+  """Makes loc_pred (0) or rev_loc (2) about an object, by one of its texts."""
   text = _pick(thing.texts, rng) if thing.texts else thing.category
   if kind == 0:
     return loc_pred(text, box, coords, rng, video)
@@ -259,13 +280,3 @@ def _pick(
 def _shuffled(items, rng: np.random.Generator) -> list:
   items = list(items)
   return [items[i] for i in rng.permutation(len(items))]
-
-
-def _check(max_pairs: int, weights: tuple[float, float, float]) -> None:
-  if max_pairs < 1:
-    raise ValueError(f"max_pairs is {max_pairs}; at least 1 pair is needed")
-  if len(weights) != 3 or min(weights) < 0 or sum(weights) <= 0:
-    raise ValueError(
-      f"weights {weights} have to be three numbers for loc_pred, neg_pred and"
-      " rev_loc, none negative and one positive"
-    )

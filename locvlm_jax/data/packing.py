@@ -1,22 +1,14 @@
-"""The stream of training batches.
+"""Which examples share a batch and a row, and how rows become a batch.
 
-Position i of the global stream is one example: the sources are mixed by
-weight, each shuffled anew every epoch, or by epoch, all shuffled together, and
-example i draws its randomness from (seed, i). A host takes a contiguous block
-of each global batch:
-
-  step              0               1
-  example     0 1 2 3 4 5 6 7 | 8 9 ...
-  of 2 hosts  0 0 0 0 1 1 1 1 | 0 0 ...
-
-so neither the number of hosts nor that of threads changes what is trained on,
-and the position is one integer: the step. With a window, the examples of that
-many steps are sorted by length among them, alike on all hosts.
+A plan names the examples of each step's global batch and the length of its
+rows. Rows are padded to that length, and several examples may be packed into
+one row, where attention stays within each of them.
 """
 
 import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -26,24 +18,42 @@ from locvlm_jax.data.records import Batch
 LENGTH_MULTIPLE = 64
 
 
+@runtime_checkable
+class Plan(Protocol):
+  """Which examples are trained on at each step."""
+
+  def examples(self, step: int) -> Sequence[int]:
+    """Lists the examples of the global batch, in the order of its rows."""
+    ...
+
+  def length(self, step: int) -> int:
+    """Tells how many positions the rows of the batch have."""
+    ...
+
+
 class InOrder:
-  """Step after step takes the next examples, in rows of one length."""
+  """Takes the next examples step after step, in rows of one length.
+
+  Args:
+    batch_size: examples of the global batch.
+    length: of every row, in positions.
+  """
 
   def __init__(self, batch_size: int, length: int):
     self._batch, self._length = batch_size, length
 
   def examples(self, step: int) -> Sequence[int]:
-    """The example of each row of the global batch."""
+    """Lists the examples of the global batch, in the order of its rows."""
     return range(step * self._batch, (step + 1) * self._batch)
 
   def length(self, step: int) -> int:
-    """The positions of its rows."""
+    """Tells how many positions the rows of the batch have."""
     del step
     return self._length
 
 
 class ByLength:
-  """The examples of some steps, sorted by length, so that little is padding.
+  """Sorts the examples of some steps by length, so that little is padding.
 
     needed positions, 3 steps of 2        5 9 | 2 7 | 3 8
     sorted, steps in random order         8 9 | 2 3 | 5 7
@@ -55,7 +65,7 @@ class ByLength:
     length of the rows                     12    12    12
 
   Args:
-    needs: example -> positions that it needs.
+    lengths: tells the positions that an example needs.
     batch_size: examples of the global batch.
     window: steps whose examples are sorted together.
     pack: examples of a row.
@@ -65,56 +75,63 @@ class ByLength:
 
   def __init__(
     self,
-    needs,
+    lengths: Callable[[int], int],
     batch_size: int,
+    *,
     window: int,
     pack: int,
     longest: int,
     seed: int,
   ):
-    self._needs, self._batch, self._window = needs, batch_size, window
+    self._lengths, self._batch, self._window = lengths, batch_size, window
     self._pack, self._longest, self._seed = pack, longest, seed
     self._lock = threading.Lock()
     self._planned = functools.lru_cache(4)(self._plan)
 
   def examples(self, step: int) -> Sequence[int]:
-    """The example of each row of the global batch."""
-    return self._at(step)[0]
+    """Lists the examples of the global batch, in the order of its rows."""
+    return self._batch_of(step)[0]
 
   def length(self, step: int) -> int:
-    """The positions of its rows."""
-    return self._at(step)[1]
+    """Tells how many positions the rows of the batch have."""
+    return self._batch_of(step)[1]
 
-  def _at(self, step: int) -> tuple[list[int], int]:
+  def _batch_of(self, step: int) -> tuple[list[int], int]:
+    """Finds (examples, length of the rows) of a step."""
     number, place = divmod(step, self._window)
     with self._lock:  # threads wait for the one that plans
       return self._planned(number)[place]
 
   def _plan(self, number: int) -> list[tuple[list[int], int]]:
+    """Plans the steps of one window, counted from 0."""
     first = number * self._window * self._batch
     examples = first + np.arange(self._window * self._batch)
-    needs = np.array([self._needs[int(i)] for i in examples])
-    parts = np.argsort(needs, kind="stable").reshape(self._pack, -1)
+    lengths = np.array([self._lengths(int(i)) for i in examples])
+    parts = np.argsort(lengths, kind="stable").reshape(self._pack, -1)
     parts[1::2] = parts[1::2, ::-1]
     rows = parts.T
-    order = np.argsort(needs[rows].sum(1), kind="stable")
+    order = np.argsort(lengths[rows].sum(1), kind="stable")
     steps = rows[order].reshape(self._window, -1, self._pack)
     rng = np.random.default_rng((self._seed, number))
     return [
-      (examples[rows].ravel().tolist(), self._rounded(needs[rows].sum(1).max()))
+      (
+        examples[rows].ravel().tolist(),
+        self._rounded(int(lengths[rows].sum(1).max())),
+      )
       for rows in steps[rng.permutation(self._window)]
     ]
 
-  def _rounded(self, length) -> int:
-    return min(int(length + -length % LENGTH_MULTIPLE), self._longest)
+  def _rounded(self, length: int) -> int:
+    return min(length + -length % LENGTH_MULTIPLE, self._longest)
 
 
-def _stack(rows) -> Batch:
-  return {k: np.stack([row[k] for row in rows]) for k in rows[0]}
+def packed(rows: Sequence[dict], pack: int) -> Batch:
+  """Makes a batch whose rows hold `pack` of these, one after the other.
 
-
-def packed(rows, pack: int) -> Batch:
-  """Batch whose rows hold `pack` of these, one after the other."""
+  Args:
+    rows: of equal length, as `rows.RowMaker` makes them, and their "example".
+    pack: divides their number.
+  """
   if pack == 1:
     return _stack(rows)
   return _stack(
@@ -122,8 +139,12 @@ def packed(rows, pack: int) -> Batch:
   )
 
 
-def _joined(rows) -> dict:
-  """One row of several: all padding moves to its end.
+def _stack(rows: Sequence[dict]) -> Batch:
+  return {k: np.stack([row[k] for row in rows]) for k in rows[0]}
+
+
+def _joined(rows: Sequence[dict]) -> dict:
+  """Makes one row of several: all padding moves to its end.
 
   tokens  a a . .   b b b .      ->   a a b b b . . .
   segments                            1 1 2 2 2 0 0 0
@@ -149,7 +170,12 @@ def _joined(rows) -> dict:
   }
 
 
-def cropped(b: Batch, length: int) -> Batch:
-  """Without the padding that no row of the global batch needs."""
-  positions = {"tokens", "loss_mask", "segments"} & b.keys()
-  return b | {k: b[k][:, :length] for k in positions}
+def cropped(batch: Batch, length: int) -> Batch:
+  """Takes off the padding that no row of the global batch needs.
+
+  Args:
+    batch: of this host.
+    length: of its rows afterwards, in positions.
+  """
+  by_position = {"tokens", "loss_mask", "segments"} & batch.keys()
+  return batch | {k: batch[k][:, :length] for k in by_position}

@@ -1,11 +1,11 @@
 """The contract between data and model: records in, batches out.
 
-A `Source` gives records by random access. The
-pipeline turns records into rows and rows into a *batch*, a dict of numpy
-arrays. With B rows on this host, K images a row, N visual tokens an image, and
-a text budget of T tokens, S = K * N + T and a batch holds
+A `Source` gives records, `rows` turns a record into one row, and `stream` puts
+rows into a *batch*, a dict of numpy arrays. With B rows on this host, K images
+a row, N visual tokens an image, and a text budget of T tokens, S = K * N + T
+and a batch holds
 
-  images     uint8 [B, K, H, W, 3]  after the geometry, before normalisation
+  images     uint8 [B, K, H, W, 3]  after the geometry, before normalization
   tokens     int32 [B, S]           IMAGE_TOKEN (-1) marks a visual position
   loss_mask  bool  [B, S]           True where the token is a target
   lengths    int32 [B]              tokens that are not padding
@@ -30,22 +30,35 @@ Packed, a row holds `data.pack` conversations, and K is their number:
   segments    1   1  1  1    1 1   1   1    2   2  2   2  2      0  0
 """
 
+import abc
 import dataclasses
+import types
+from collections.abc import Collection, Mapping
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-Turn = tuple[str, str]  # (question, answer)
-Box = tuple[float, float, float, float]  # x1, y1, x2, y2
+from locvlm_jax.text.coords import Box
+from locvlm_jax.text.prompts import Turn
+
 Batch = dict[str, np.ndarray]
+# What an image or a video is known by, whatever its file is called: COCO's id,
+# or the video's name (see `leakage`); None where it has neither.
+ImageId = int | str | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Object:
-  """One annotated object; `box` in pixels of the original image.
+  """One annotated object.
 
-  `texts` are expressions or captions of it alone, any of which stands for it in
-  place of the category.
+  Attributes:
+    category: its name, such as "wine glass".
+    box: (x1, y1, x2, y2) in pixels of the original image.
+    crowd: it stands for several objects, or moves in a video: it is present,
+      and never asked for.
+    id: of the annotation; 0 where the file has none.
+    texts: expressions or captions of it alone, any of which stands for it in
+      place of the category.
   """
 
   category: str
@@ -59,13 +72,17 @@ class Object:
 class Record:
   """What a source knows about one example.
 
-  `image` is the path of an image or a video, or None for text alone; `width`
-  and `height` are those the annotation names (0 where it names none).
-  `objects` feed the three objectives; `turns` are questions and answers that
-  the source brings itself.
-  `exhaustive` says that whatever is not among the objects is not in the image;
-  `absent`, that nothing else is known not to be (None: no such list);
-  `is_video`, that the objectives speak of a video.
+  Attributes:
+    id: of the record, as text.
+    image: path of an image or a video; None for text alone.
+    width: of the image in pixels, as the annotation has it; 0: not known.
+    height: likewise.
+    objects: what the three objectives are about.
+    turns: questions and answers that the source brings itself.
+    exhaustive: whatever is not among the objects is not in the image.
+    absent: the only categories that are known not to be in the image; None:
+      there is no such list.
+    is_video: `image` is a video, and the objectives speak of one.
   """
 
   id: str
@@ -80,9 +97,64 @@ class Record:
 
 
 @runtime_checkable
-class Source(Protocol):
-  """Records by random access; reads nothing but annotations."""
+class Records(Protocol):
+  """Records by random access: all that an evaluation's task needs."""
 
   def __len__(self) -> int: ...
 
   def __getitem__(self, index: int) -> Record: ...
+
+
+class Source(abc.ABC):
+  """Records of one data set by random access, and what is known of them all.
+
+  A source reads annotations when it is opened and opens no image. What a data
+  set does not have keeps the values given here.
+
+  Attributes:
+    folder: of the images or videos; file names are relative to it.
+    categories: the names that objects may have, in the order of the file.
+    box_counts: how many boxes were "clipped" to the image, or are "empty".
+    caption_counts: how many captions of objects were "used", and by reason how
+      many were not.
+    missing: questions that were left out because `folder` lacks the image or
+      video that they are about.
+  """
+
+  folder: str
+  categories: tuple[str, ...] = ()
+  box_counts: Mapping[str, int] = types.MappingProxyType({})
+  caption_counts: Mapping[str, int] = types.MappingProxyType({})
+  missing: int = 0
+
+  @abc.abstractmethod
+  def __len__(self) -> int:
+    """Counts the records."""
+
+  @abc.abstractmethod
+  def __getitem__(self, index: int) -> Record:
+    """Reads a record; `index` is from 0 on."""
+
+  def image_ids(self) -> list[ImageId]:
+    """Lists what the image or video of each record is known by.
+
+    A record of None cannot be left out of training where an evaluation uses
+    its image; every source that is trained on says what it knows.
+    """
+    return [None] * len(self)
+
+  def object_captions(
+    self, without: Collection[ImageId] = ()
+  ) -> dict[str, tuple[str, ...]]:
+    """Collects the captions of objects that name their category.
+
+    `neg_pred` denies them where there is no such object.
+
+    Args:
+      without: images and videos whose captions are left out.
+
+    Returns:
+      {category: captions}; only categories that have some.
+    """
+    del without
+    return {}

@@ -1,14 +1,15 @@
-"""From a record to one row of a batch: read, crop, phrase, tokenise."""
+"""From a record to one row of a batch: read, crop, phrase, tokenize."""
 
 import collections
 import dataclasses
+import functools
 import logging
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from locvlm_jax.data import clips as clips_lib
 from locvlm_jax.data import conversation_boxes, images, objectives
 from locvlm_jax.data import geometry as geometry_lib
 from locvlm_jax.data.records import Record, Turn
@@ -33,11 +34,11 @@ class RowSpec:
       single pairs.
     weights: relative frequency of loc_pred, neg_pred and rev_loc.
     vocabulary: the categories that objectives may name.
-    captions: of objects by category, which neg_pred denies in its place.
+    captions: of objects, by category: neg_pred denies one of them in place of
+      the category.
     boxes: what the boxes in a conversation's text are fractions of, one of
       `conversation_boxes.FRAMES`; empty: they stay as they are.
-    clips: what reads videos (`video.Clips` or `video.Features`); None: records
-      are about images.
+    clips: what reads videos; None: records are about images.
   """
 
   tokenizer: tokenizer_lib.Tokenizer
@@ -52,16 +53,18 @@ class RowSpec:
   vocabulary: tuple[str, ...] = ()
   captions: Mapping[str, Sequence[str]] | None = None
   boxes: str = ""
-  clips: Any = None
+  clips: clips_lib.Clips | clips_lib.Features | None = None
 
   @property
   def length(self) -> int:
-    """S, the length of a row."""
+    """The length of a row in positions, S."""
     return self.num_visual + self.text_length
 
 
 class RowMaker:
   """Makes rows and keeps account of what could not be used.
+
+  Several threads may call it at once.
 
   Attributes:
     skipped: why each bad record was left out, by the name of its file.
@@ -75,10 +78,26 @@ class RowMaker:
     self.counts = collections.Counter()
     self._lock = threading.Lock()
 
+  @functools.cached_property
+  def _pairs(self) -> objectives.PairSpec:
+    """How objectives are phrased; unused where no source has objects."""
+    s = self.spec
+    return objectives.PairSpec(
+      s.coords, s.vocabulary, s.max_pairs, s.weights, s.captions
+    )
+
   def __call__(
     self, record: Record, rng: np.random.Generator
   ) -> dict[str, np.ndarray]:
-    """One row; a bad record gives a placeholder that has no targets."""
+    """Makes one row; a bad record gives a placeholder without targets.
+
+    Args:
+      record: what the row is about.
+      rng: decides all that is drawn.
+
+    Returns:
+      One row of the batch that `records` describes, without "example".
+    """
     try:
       media, turns = self._media_and_turns(record, rng)
       if not turns:
@@ -90,8 +109,8 @@ class RowMaker:
       self.counts["rows"] += 1
     return row
 
-  def needs(self, record: Record, rng: np.random.Generator) -> int:
-    """The least length of a row that holds `record`; opens no image.
+  def min_length(self, record: Record, rng: np.random.Generator) -> int:
+    """Tells the least length of a row that holds `record`; opens no image.
 
     A row always has room for an image, text alone too: where targets can be
     follows from its length (`training.step.text_targets`).
@@ -112,7 +131,7 @@ class RowMaker:
     return visual + max(len(tokens), 1)
 
   def _media_and_turns(self, record, rng):
-    """(what the row has of the image or video, what is said about it)."""
+    """Makes (the row's fields of image or video, the turns about it)."""
     if record.image is None:
       return self._blank(), list(record.turns)
     media, size = self._media(record)
@@ -123,7 +142,7 @@ class RowMaker:
     return media, turns
 
   def _media(self, record) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
-    """(fields of the row, width and height of the original)."""
+    """Reads (fields of the row, width and height of the original)."""
     announced = record.width, record.height
     if self.spec.clips is None:
       image = images.load_image(record.image, announced)
@@ -135,39 +154,33 @@ class RowMaker:
     return fields, size
 
   def _blank(self) -> dict[str, np.ndarray]:
-    """The fields of a row without any image or video."""
+    """Makes the fields of a row without any image or video."""
     if self.spec.clips is not None:
       return self.spec.clips.blank()
     size = self.spec.image_size
     return {"images": np.zeros((1, size, size, 3), np.uint8)}
 
   def _depends_on_size(self, record) -> bool:
-    """Whether what is said follows from the size of the image."""
-    held = (
-      self.spec.boxes
-      and record.image
-      and any(
-        conversation_boxes.held(text) for turn in record.turns for text in turn
-      )
-    )
-    return not record.turns or bool(held)
+    """Says whether the turns follow from the size of the image."""
+    if not record.turns:
+      return True
+    if not (self.spec.boxes and record.image):
+      return False
+    texts = (text for turn in record.turns for text in turn)
+    return any(map(conversation_boxes.find_boxes, texts))
 
   def _turns(self, record, size, rng) -> list[Turn]:
+    """Phrases what is said about the image; `size` is its width, height."""
     spec = self.spec
     if record.turns and self._depends_on_size(record):
       return conversation_boxes.rewrite(
         record.turns, spec.boxes, self._transform(size), spec.coords
       )
-    return list(record.turns) or objectives.turns(
-      record,
-      self._transform(size),
-      spec.coords,
-      spec.vocabulary,
-      rng,
-      spec.max_pairs,
-      spec.weights,
-      spec.captions,
-    )
+    if record.turns:
+      return list(record.turns)
+    transform = self._transform(size)
+    found = objectives.pairs(record, transform, self._pairs, rng)
+    return [pair.turn for pair in found]
 
   def _transform(self, size: tuple[int, int]) -> geometry_lib.Transform:
     return geometry_lib.make(self.spec.geometry, *size, self.spec.image_size)
@@ -202,13 +215,17 @@ class RowMaker:
     }
 
   def _nothing_to_ask(self) -> dict[str, np.ndarray]:
-    """The filters left no question: no fault of the record."""
+    """Makes an empty row where the filters left no question.
+
+    That is no fault of the record, so the row counts as valid.
+    """
     with self._lock:
       self.counts["nothing to ask"] += 1
     pad = [self.spec.tokenizer.pad_id]
     return self._padded(self._blank(), pad, [False], True)
 
-  def _skip(self, record, reason) -> dict[str, np.ndarray]:
+  def _skip(self, record, reason: str) -> dict[str, np.ndarray]:
+    """Makes the placeholder of a record that can't be used, and counts it."""
     name = record.image or record.id
     with self._lock:
       self.counts["skipped"] += 1

@@ -34,13 +34,15 @@ class BadVideo(images.BadImage):
   """A video that can't be used, as a whole; the message says why."""
 
 
-def is_video(path: str) -> bool:
-  """Whether it is one by its name, or a folder of frames."""
+def is_video(path: str | Image.Image) -> bool:
+  """Says whether it is a video by its name, or a folder of frames."""
+  if isinstance(path, Image.Image):
+    return False
   return path.lower().endswith(SUFFIXES) or os.path.isdir(path)
 
 
 def sample_indices(num: int, most: int) -> Int[np.ndarray, " n"]:
-  """Which of `num` frames are taken: n = min(num, most), evenly.
+  """Chooses n = min(num, most) of `num` frames, evenly.
 
   The middles of n equal parts, as Video-ChatGPT has them
   (mbzuai-oryx/Video-ChatGPT:video_chatgpt/eval/model_utils.py): a frame may
@@ -59,8 +61,8 @@ def sample_indices(num: int, most: int) -> Int[np.ndarray, " n"]:
   return (edges[:-1] + edges[1:]) // 2
 
 
-def sample(path: str, most: int) -> Iterator[Image.Image]:
-  """RGB pictures of at most `most` frames, one after the other.
+def sample(path: str | Image.Image, most: int) -> Iterator[Image.Image]:
+  """Yields RGB pictures of at most `most` frames, one after the other.
 
   A picture, which is whatever `is_video` denies, is a video of one frame.
 
@@ -69,6 +71,9 @@ def sample(path: str, most: int) -> Iterator[Image.Image]:
       frame is given, so that no part of such a video is used.
     ValueError: it takes PyAV, which is not installed.
   """
+  if isinstance(path, Image.Image):
+    yield images.rgb(path)
+    return
   num = sum(1 for _ in _frames(path))
   if not num:
     raise BadVideo("it holds no frame")
@@ -91,7 +96,7 @@ def _frames(path: str) -> _Frames:
 
 
 def _folder(path: str) -> _Frames:
-  """Pictures in the order of their names, 2.jpg before 10.jpg."""
+  """Yields pictures in the order of their names, 2.jpg before 10.jpg."""
   names = [n for n in os.listdir(path) if n.lower().endswith(PICTURES)]
   for name in sorted(names, key=_natural):
     frame = images.load_image(os.path.join(path, name))
@@ -99,7 +104,7 @@ def _folder(path: str) -> _Frames:
 
 
 def _natural(name: str) -> list:
-  """Digits count as a number."""
+  """Makes a key that sorts digits as numbers."""
   parts = re.split(r"(\d+)", name)
   return [(int(p), "") if i % 2 else (0, p) for i, p in enumerate(parts)]
 
@@ -146,7 +151,7 @@ def _check_trailer(path: str) -> None:
 
 
 def _palette(flags: bytes) -> int:
-  """Bytes of the color table that these flags announce."""
+  """Computes the bytes of the color table that these flags announce."""
   return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
 
 
@@ -175,7 +180,7 @@ def _picture(frame) -> Image.Image:
 
 
 def _pyav():
-  """The module; late, for most users have no videos."""
+  """Imports PyAV, late, for most users have no videos."""
   try:
     import av
   except ImportError:
@@ -200,7 +205,7 @@ _SEGMENT = bytes.fromhex("18538067")
 
 
 def _segment_end(path: str) -> int:
-  """Where a Matroska file says that it ends; 0 if it doesn't say."""
+  """Reads where a Matroska file says that it ends; 0 if it doesn't say."""
   with open(path, "rb") as f:
     head = f.read(4096)
   at = head.find(_SEGMENT) + len(_SEGMENT)

@@ -1,9 +1,16 @@
-"""The paper's result tables, with the cells that a run has filled in."""
+"""The paper's result tables, with the cells that a run has filled in.
+
+All of their numbers are in percent.
+"""
 
 import dataclasses
 import json
 import os
 from collections.abc import Mapping
+
+from locvlm_jax import errors
+from locvlm_jax.evals import units
+from locvlm_jax.evals.tasks import DESCRIBED
 
 _SIDES = (
   "left_right.all", "left_right.left", "left_right.right",
@@ -22,7 +29,6 @@ class Table:
     paper: method -> its numbers in the paper; None where it has none.
     ours: label -> the metrics of `results.json` that fill the columns; "" where
       no file has the answers.
-    scale: from our metrics to the paper's numbers.
     note: what to know when comparing.
   """
 
@@ -30,8 +36,12 @@ class Table:
   columns: tuple[str, ...]
   paper: Mapping[str, tuple[float | None, ...]]
   ours: Mapping[str, tuple[str, ...]]
-  scale: float = 100.0
   note: str = ""
+
+  @property
+  def metrics(self) -> list[str]:
+    """Lists the metrics that fill the table."""
+    return [name for names in self.ours.values() for name in names if name]
 
 
 def _pope(split: str, numbers: str) -> Table:
@@ -44,7 +54,7 @@ def _pope(split: str, numbers: str) -> Table:
   )
 
 
-_VIDEO = "Accuracy by `match`; the paper's judge was a language model."
+_OPEN_QUESTIONS = "Accuracy by `match`; the paper's judge was a language model."
 TABLES = {
   4: (Table(
     "Table 4. COCO-Spatial",
@@ -63,7 +73,7 @@ TABLES = {
      "LLaVA-v1.5": (48.7, 55.7, 55.3), "LocVLM-L": (50.2, 55.9, 56.2),
      "LLaVA-v1.5, trained on them": (62.0, 78.1, 78.4),
      "LocVLM-L, trained on them": (63.5, 78.2, 78.6)},
-    {"this run": ("gqa.accuracy", "vqav2.evalai.accuracy", "")}, scale=1.0,
+    {"this run": ("gqa.accuracy", "vqav2.evalai.accuracy", "")},
     note="The test split's answers are on its server: send --upload's file."),),
   6: (Table(
     "Table 6. Video VQA, zero-shot",
@@ -72,13 +82,13 @@ TABLES = {
      "LocVLM-Vid-B": (37.4, 51.2, 66.1, 51.8)},
     {"this run": tuple(f"{name}_qa.match"
                        for name in ("activitynet", "msrvtt", "msvd", "tgif"))},
-    note=_VIDEO),),
+    note=_OPEN_QUESTIONS),),
   7: (Table(
     "Table 7. ActivityNet-QA", ("Acc",),
     {"LLaVA-v1": (28.7,), "LLaVA-v1.5": (31.5,), "LocVLM-B": (29.2,),
      "LocVLM-L": (32.1,), "Video-ChatGPT": (35.2,), "LocVLM-Vid-B": (37.4,),
      "LocVLM-Vid-B+": (38.2,)},
-    {"this run": ("activitynet_qa.match",)}, note=_VIDEO),),
+    {"this run": ("activitynet_qa.match",)}, note=_OPEN_QUESTIONS),),
   8: (Table(
     "Table 8. Hallucination", ("Hal-COCO", "Hal-ADE", "Hal-Act"),
     {"Shikra": (86.2, 58.7, None), "LLaVA": (61.9, 53.8, None),
@@ -103,20 +113,41 @@ TABLES = {
      "LocVLM-B": (11.0, 11.1, 20.6, 20.7),
      "Shikra, trained on it": (10.4, 11.1, 19.7, 19.5),
      "LocVLM-B, trained on it": (14.6, 15.2, 26.0, 26.2)},
-    {"this run": tuple(f"rd_{s}.meteor" for s in (
-      "refcoco_testB", "refcocoplus_testB", "refcocog_val", "refcocog_test"))},
-    scale=1.0),),
+    {"this run": tuple(f"rd_{split}.meteor" for split in DESCRIBED)}),),
 }  # fmt: skip
 
 
-def render(number: int, metrics: Mapping[str, float]) -> str:
-  """Markdown: the paper's rows, ours, and how many questions ours are from.
+def table(number: int, workdir: str) -> str:
+  """Renders the paper's table with the numbers of a workdir, as Markdown.
+
+  Raises:
+    ValueError: no such table.
+    DataError: nothing was evaluated there.
+  """
+  path = os.path.join(workdir, "results.json")
+  if not os.path.exists(path):
+    raise errors.DataError(f"{path}: no such file; evaluate --tasks makes it.")
+  with open(path, encoding="utf-8") as f:
+    results = json.load(f)
+  return render(number, results["metrics"], results.get("units"))
+
+
+def render(
+  number: int,
+  metrics: Mapping[str, float],
+  stated: Mapping[str, str] | None = None,
+) -> str:
+  """Renders the paper's rows, ours, and how many questions ours are from.
 
   A cell without data has a dash.
 
   Args:
     number: of the table.
     metrics: those of `results.json`.
+    stated: its `units`, which older files lack.
+
+  Returns:
+    Markdown.
 
   Raises:
     ValueError: no such table here.
@@ -124,49 +155,46 @@ def render(number: int, metrics: Mapping[str, float]) -> str:
   if number not in TABLES:
     known = ", ".join(map(str, TABLES))
     raise ValueError(f"table {number}: not one of {known}")
-  return "\n\n".join(_markdown(t, metrics) for t in TABLES[number])
+  in_percent = {
+    name: units.percent(metrics[name], units.of(name, stated))
+    for t in TABLES[number]
+    for name in t.metrics
+    if name in metrics
+  }
+  return "\n\n".join(
+    "\n".join([*_cells(t, in_percent), "", *_notes(t, metrics)])
+    for t in TABLES[number]
+  )
 
 
-def _markdown(table: Table, metrics: Mapping[str, float]) -> str:
+def _cells(table: Table, in_percent: Mapping[str, float]) -> list[str]:
+  """Draws the title and the rows."""
   rows = [("", *table.columns), ("---",) * (len(table.columns) + 1)]
   for method, values in table.paper.items():
     rows.append((method, *map(_cell, values)))
   for label, names in table.ours.items():
-    values = [metrics.get(name) for name in names]
-    scaled = [v if v is None else table.scale * v for v in values]
-    rows.append((f"**{label}**", *map(_cell, scaled)))
-  lines = [f"**{table.title}**", ""]
-  lines += [f"| {' | '.join(row)} |" for row in rows]
-  names = [n for names in table.ours.values() for n in names if n]
-  tasks = dict.fromkeys(name.split(".")[0] for name in names)
-  lines += ["", *(_size(task, metrics) for task in tasks), table.note]
-  return "\n".join(lines).rstrip()
+    rows.append((f"**{label}**", *(_cell(in_percent.get(n)) for n in names)))
+  lines = [f"| {' | '.join(row)} |" for row in rows]
+  return [f"**{table.title}**", "", *lines]
 
 
 def _cell(value: float | None) -> str:
-  return (
-    "–" if value is None else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-  )
+  if value is None:
+    return "–"
+  return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _notes(table: Table, metrics: Mapping[str, float]) -> list[str]:
+  """Says how many questions our numbers are from, and what else to know."""
+  tasks = dict.fromkeys(name.split(".")[0] for name in table.metrics)
+  notes = [_size(task, metrics) for task in tasks]
+  return [*notes, table.note] if table.note else notes
 
 
 def _size(task: str, metrics: Mapping[str, float]) -> str:
-  """How much of a benchmark the numbers are about."""
+  """Says how much of a benchmark the numbers are about."""
   if (num := metrics.get(f"{task}.num")) is None:
     return f"{task}: no data; evaluate --tasks {task}."
   missing = metrics.get(f"{task}.missing", 0)
   lacks = f", {missing:,.0f} left out without media" if missing else ""
   return f"{task}: {num:,.0f} questions{lacks}."
-
-
-def table(number: int, workdir: str) -> str:
-  """The paper's table with the numbers of a workdir, as Markdown.
-
-  Raises:
-    ValueError: no such table, or nothing was evaluated there.
-  """
-
-  path = os.path.join(workdir, "results.json")
-  if not os.path.exists(path):
-    raise ValueError(f"{path}: no such file; evaluate --tasks makes it.")
-  with open(path, encoding="utf-8") as f:
-    return render(number, json.load(f)["metrics"])

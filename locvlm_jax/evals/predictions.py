@@ -1,49 +1,110 @@
-"""The rows of predictions.jsonl."""
+"""predictions.jsonl: one row for each question, its answer and judgement.
+
+A row is {task, seed, id, image, question, history, answer, truth, result}. The
+rows of an interrupted evaluation are kept where manifest.json, which has all
+that the answers depend on, is still the same.
+"""
 
 import collections
 import json
-from typing import Any
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
 
-from locvlm_jax.evals.tasks import task as task_lib
+from locvlm_jax import files
+from locvlm_jax.evals.tasks.task import Task
 from locvlm_jax.inference.question import Question
 
+FILE = "predictions.jsonl"
+MANIFEST = "manifest.json"
 
-def finished(path: str) -> tuple[list[str], dict[tuple[str, int], dict]]:
-  """(whole lines of a file of rows, {(task, seed): {id: answer}}).
+
+def row(
+  task: Task, question: Question, answer: str, seed: int = 0
+) -> dict[str, Any]:
+  """Makes the row of one answer; `seed` is the one of the questions."""
+  return {
+    "task": task.name,
+    "seed": seed,
+    "id": question.id,
+    "image": question.image,
+    "question": question.question,
+    "history": [list(turn) for turn in question.history],
+    "answer": answer,
+    "truth": question.truth,
+    "result": task.judge(question, answer),
+  }
+
+
+def question(row: Mapping[str, Any]) -> Question:
+  """Reads the question of a row, without its image: it is only scored."""
+  history = tuple(tuple(turn) for turn in row["history"])
+  return Question(row["id"], None, row["question"], history, row["truth"])
+
+
+def write(
+  out: TextIO,
+  task: Task,
+  seed: int,
+  questions: Sequence[Question],
+  answers: Sequence[str],
+) -> None:
+  """Appends the rows of one batch, and sees to it that they are on disk."""
+  for asked, answer in zip(questions, answers, strict=True):
+    line = json.dumps(row(task, asked, answer, seed), allow_nan=False)
+    out.write(line + "\n")
+  out.flush()
+
+
+def part_name(task: str, seed: int) -> str:
+  """Names the answers to one task's questions of one seed."""
+  return f"{task}, seed {seed}"
+
+
+def resume(folder: str, manifest: Mapping) -> dict[str, dict[str, str]]:
+  """Reads the answers that an earlier run with the same manifest has left.
+
+  Afterwards predictions.jsonl has the rows of these answers and no others, and
+  manifest.json is `manifest`.
+
+  Returns:
+    {part_name: {id of the question: answer}}.
+  """
+  path, about = os.path.join(folder, FILE), os.path.join(folder, MANIFEST)
+  lines, answers = [], {}
+  if os.path.exists(path) and _read(about) == json.loads(json.dumps(manifest)):
+    lines, answers = finished(path)
+  files.write_lines(path, lines)
+  files.write_json(about, manifest)
+  if lines:
+    print(f"{len(lines)} answers are there already", flush=True)
+  return answers
+
+
+def _read(path: str) -> object:
+  """Reads json; None where there is no such file."""
+  if not os.path.exists(path):
+    return None
+  with open(path, encoding="utf-8") as f:
+    return json.load(f)
+
+
+def finished(path: str) -> tuple[list[str], dict[str, dict[str, str]]]:
+  """Reads the whole lines of a file of rows, and their answers.
 
   The last line may have been cut off by a kill.
+
+  Returns:
+    (lines, {part_name: {id of the question: answer}}).
   """
   lines, answers = [], collections.defaultdict(dict)
   with open(path, encoding="utf-8") as f:
     for line in f:
       try:
-        row = json.loads(line)
-        answers[row["task"], row["seed"]][row["id"]] = row["answer"]
+        found = json.loads(line)
+        part = part_name(found["task"], found["seed"])
+        answers[part][found["id"]] = found["answer"]
       except (json.JSONDecodeError, KeyError, TypeError):
         break
       lines.append(line)
-  return lines, answers
-
-
-def row(
-  task: task_lib.Task, example: Question, answer: str, seed: int = 0
-) -> dict[str, Any]:
-  """One line of `predictions.jsonl`."""
-  return {
-    "task": task.name,
-    "seed": seed,
-    "id": example.id,
-    "image": example.image,
-    "question": example.question,
-    "history": [list(t) for t in example.history],
-    "answer": answer,
-    "truth": example.truth,
-    "result": task.judge(example, answer),
-  }
-
-
-def write(out, task, seed, examples, answers) -> None:
-  for example, answer in zip(examples, answers, strict=False):
-    line = json.dumps(row(task, example, answer, seed), allow_nan=False)
-    out.write(line + "\n")
-  out.flush()
+  return lines, dict(answers)

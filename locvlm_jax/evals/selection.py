@@ -7,21 +7,26 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from locvlm_jax.data import geometry, objectives
-from locvlm_jax.data.records import Box, Record, Source
-from locvlm_jax.inference import question as question_lib
+from locvlm_jax.data.records import Box, Record, Records
+from locvlm_jax.data.view import View
+from locvlm_jax.inference.question import Question
 
 
 def transform_of(
   record: Record, kind: str, image_size: int
 ) -> geometry.Transform:
-  """The geometry `kind` for this record's image."""
+  """Returns the geometry `kind` for this record's image."""
   return geometry.make(kind, record.width, record.height, image_size)
 
 
 def unique_boxes(record: Record, kind: str, image_size: int) -> dict[str, Box]:
-  """Category -> box where "the cup" means one cup that the model can see.
+  """Finds the categories of which the model can see exactly one object.
 
-  The filter is training's (`objectives.scene`); boxes in [0, 1] of the square.
+  Of these "the cup" means one cup. The filter is training's
+  (`objectives.scene`).
+
+  Returns:
+    {category: box}, xyxy in [0, 1] of the model's square.
   """
   found = objectives.scene(
     record.objects, transform_of(record, kind, image_size)
@@ -29,10 +34,25 @@ def unique_boxes(record: Record, kind: str, image_size: int) -> dict[str, Box]:
   return {c: tuple(float(v) for v in box) for c, box in found.unique}
 
 
+def unique_objects(
+  records: Records, view: View
+) -> Iterator[tuple[Record, str, Box]]:
+  """Yields (record, category, box) of every object that is the only one.
+
+  Those of `unique_boxes` whose category is in the vocabulary, records in the
+  seeded order.
+  """
+  allowed = frozenset(view.vocabulary)
+  for record, _ in shuffled(records, view.seed):
+    boxes = unique_boxes(record, view.geometry, view.image_size)
+    for category in sorted(allowed & boxes.keys()):
+      yield record, category, boxes[category]
+
+
 def shuffled(
-  records: Source, seed: int
+  records: Records, seed: int
 ) -> Iterator[tuple[Record, np.random.Generator]]:
-  """The records in a seeded order, each with its own generator.
+  """Yields the records in a seeded order, each with its own generator.
 
   A record's generator follows (seed, record id): the questions about an image
   stay the same when other images come or go.
@@ -44,12 +64,19 @@ def shuffled(
 
 
 def take(
-  groups: Iterable[Sequence[question_lib.Question]], limit: int | None
-) -> list[question_lib.Question]:
-  """Whole groups while they fit into `limit` examples; None: all of them.
+  groups: Iterable[Sequence[Question]], limit: int | None
+) -> list[Question]:
+  """Takes whole groups while they fit into `limit` questions.
 
   Groups hold questions that balance each other, such as one about a present
   and one about an absent category; cutting one apart would tip the balance.
+
+  Args:
+    groups: questions that stay together.
+    limit: at least 1; None takes all.
+
+  Raises:
+    ValueError: a limit below 1.
   """
   if limit is None:
     return list(itertools.chain.from_iterable(groups))

@@ -18,100 +18,167 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 import jax
 
-from locvlm_jax import assemble, checks, errors, files, provenance
-from locvlm_jax.evals import predictions
+from locvlm_jax import assemble, checks, errors, files, progress, provenance
+from locvlm_jax.config import Config, plain
+from locvlm_jax.evals import predictions, units
+from locvlm_jax.evals.predictions import part_name
 from locvlm_jax.evals.tasks import EVALS
-from locvlm_jax.evals.tasks import task as task_lib
+from locvlm_jax.evals.tasks.task import Task
 from locvlm_jax.inference import predictor
-from locvlm_jax.inference.question import Question
+from locvlm_jax.inference.question import Question, batches
 from locvlm_jax.parallel import hosts, sharding
 
 
+def evaluate(
+  config: Config, workdir: str, names: Sequence[str], llava: str = ""
+) -> dict[str, float]:
+  """Asks the questions of some tasks and writes results.json.
+
+  Args:
+    config: all of it.
+    workdir: absolute path; where the parameters are and the results go.
+    names: tasks, of `EVALS`.
+    llava: a Hugging Face Llava directory to take the parameters from.
+
+  Returns:
+    {"task.metric": value}, the mean over `eval.seeds`; with several, also
+    {"task.metric.std": deviation}. results.json has their units, too.
+
+  Raises:
+    ValueError: an unknown task, or what `ask` refuses.
+  """
+  if unknown := [n for n in names if n not in EVALS]:
+    raise ValueError(f"tasks {unknown}: not among {', '.join(EVALS)}.")
+  tasks = [EVALS[n] for n in names]
+  metrics, manifest = ask(config, tasks, workdir, workdir, llava)
+  if hosts.is_first():
+    results = {
+      "metrics": metrics,
+      "units": {name: units.of(name) for name in metrics},
+      **manifest,
+    }
+    files.write_json(os.path.join(workdir, "results.json"), results)
+  return metrics
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Request:
+  """What is asked of a model, and how it answers.
+
+  Attributes:
+    files: what names the annotations: `config.eval`, or `config.data`.
+    decoding: how answers are decoded; its seed is the first of `seeds`.
+    batch_size: questions at a time.
+    samples: questions a task; 0: all.
+    seeds: repetitions, each with a seed of its own.
+  """
+
+  files: Any
+  decoding: predictor.Decoding
+  batch_size: int
+  samples: int = 0
+  seeds: int = 1
+
+  @classmethod
+  def of(cls, config: Config) -> "Request":
+    """Reads what `config.eval` asks for."""
+    e = config.eval
+    decoding = predictor.Decoding.of(e)
+    return cls(e, decoding, e.batch_size, e.samples, e.seeds)
+
+
 def ask(
-  config: Mapping,
-  tasks: Sequence[task_lib.Task],
+  config: Config,
+  tasks: Sequence[Task],
   workdir: str,
   out: str,
   llava: str = "",
+  request: Request | None = None,
 ) -> tuple[dict[str, float], dict]:
-  """Parameters, questions, answers, scores.
+  """Loads a model, asks it the questions of some tasks, scores the answers.
 
   Args:
-    config: the resolved config as plain data.
+    config: all of it.
     tasks: what is asked.
     workdir: where a run has left its parameters.
     out: the folder for the answers.
     llava: a Hugging Face Llava directory to take the parameters from instead.
+    request: default: that of `config.eval`.
 
   Returns:
-    ({"task.metric": value}, the mean over `eval.seeds`; with several, also
+    ({"task.metric": value}, the mean over the seeds; with several, also
     {"task.metric.std": deviation}; the manifest).
   """
   checks.check(config)
   os.makedirs(out, exist_ok=True)
-  with hosts.Watch(config["faults"]) as watch:
-    watch.meet()
-    watch.at(0, "compare hosts")
-    watch.agree("run", provenance.facts(config))
-    return _ask(config, tasks, workdir, out, llava, watch)
-
-
-def _ask(config, tasks, workdir, out, llava, watch):
-  watch.at(0, "restore")
-  first = config["eval"]["seed"]
-  questions = {
-    (task, seed): _questions(config, task, seed)
-    for seed in range(first, first + config["eval"]["seeds"])
-    for task in tasks
-  }
-  mesh = sharding.make_mesh(config["mesh"])
-  with jax.set_mesh(mesh):
-    answerer = predictor.Predictor.load(config, mesh, workdir, llava)
-    manifest = _manifest(config, answerer.origin, questions)
-    asked = [x for examples in questions.values() for x in examples]
-    answerer = answerer.with_features(asked, lambda n: watch.at(n, "features"))
-    scores = _scores(answerer, questions, out, manifest, watch)
+  request = request or Request.of(config)
+  with hosts.Watch(config.faults) as watch:
+    watch.connect()
+    watch.enter(0, "compare hosts")
+    watch.compare("run", provenance.facts(config))
+    watch.enter(0, "restore")
+    mesh = sharding.make_mesh(dict(config.mesh))
+    with jax.set_mesh(mesh):
+      questions = _questions(config, request, tasks)
+      model = predictor.Predictor.load(config, mesh, workdir, llava)
+      manifest = _manifest(config, model.origin, questions)
+      model = dataclasses.replace(model, decoding=request.decoding)
+      model = model.with_features(
+        itertools.chain.from_iterable(questions.values()),
+        config.video.cache,
+        config.data.threads,
+        lambda batch: watch.enter(batch, "features"),
+      )
+      size = request.batch_size
+      scores = _scores(model, questions, size, out, manifest, watch)
   return _over_seeds(scores), manifest
 
 
-def _questions(config: Mapping, task: task_lib.Task, seed: int) -> list:
-  changed = {**config, "eval": {**config["eval"], "seed": seed}}
-  return assemble.questions(changed, task)
+def _questions(config, request: Request, tasks) -> dict:
+  """Returns {(task, seed): its questions}."""
+  first = request.decoding.seed
+  return {
+    (task, seed): assemble.questions(
+      config, task, seed=seed, samples=request.samples, files=request.files
+    )
+    for seed in range(first, first + request.seeds)
+    for task in tasks
+  }
 
 
 def _manifest(config, origin, questions) -> dict:
-  """All that the answers depend on."""
+  """Describes all that the answers depend on."""
   texts = {
-    f"{task.name}, seed {seed}": json.dumps(
-      [dataclasses.asdict(x) for x in examples], sort_keys=True
+    part_name(task.name, seed): json.dumps(
+      [dataclasses.asdict(q) for q in asked], sort_keys=True
     )
-    for (task, seed), examples in questions.items()
+    for (task, seed), asked in questions.items()
   }
   hashes = {k: hashlib.sha256(v.encode()).hexdigest() for k, v in texts.items()}
   return {
     "origin": origin,
-    "config": config,
+    "config": plain(config),
     "versions": provenance.versions(),
     "questions": hashes,
   }
 
 
-def _scores(answerer, questions, out, manifest, watch) -> dict:
-  """{(task's name, seed): metrics}; answers of an interrupted run are kept."""
+def _scores(model, questions, size: int, out, manifest, watch) -> dict:
+  """Returns {(task's name, seed): metrics}; keeps answers of an earlier run."""
   scores, done = {}, _resume(out, manifest)
-  with _open(os.path.join(out, "predictions.jsonl"), "a") as file:
-    for (task, seed), examples in questions.items():
+  with _open(os.path.join(out, predictions.FILE), "a") as file:
+    for (task, seed), asked in questions.items():
       scores[task.name, seed] = found = ask_task(
         task,
-        examples,
-        _stoppable(answerer.with_seed(seed), watch),
-        batch_size=answerer.config["eval"]["batch_size"],
+        asked,
+        _stoppable(model.decoded(seed=seed), watch),
+        batch_size=size,
         seed=seed,
-        done=done.get(f"{task.name}, seed {seed}"),
+        done=done.get(part_name(task.name, seed)),
         out=file,
         log=_log,
       )
@@ -120,77 +187,42 @@ def _scores(answerer, questions, out, manifest, watch) -> dict:
 
 
 def _resume(out: str, manifest: Mapping) -> dict[str, dict[str, str]]:
-  """Answers that an earlier run with the same manifest has left.
-
-  Without them predictions.jsonl is empty afterwards. The first process looks,
-  and tells the others.
-  """
-  paths = [os.path.join(out, n) for n in ("manifest.json", "predictions.jsonl")]
-  answers, lines = {}, []
-  if hosts.is_first():
-    if all(map(os.path.exists, paths)) and _read(paths[0]) == json.loads(
-      json.dumps(manifest)
-    ):
-      lines, answers = predictions.finished(paths[1])
-    files.write_lines(paths[1], lines)
-    files.write_json(paths[0], manifest)
-    if lines:
-      print(f"{len(lines)} answers are there already", flush=True)
-  named = {f"{task}, seed {seed}": a for (task, seed), a in answers.items()}
-  return json.loads(sharding.from_first(json.dumps(named)))
-
-
-def _read(path: str):
-  with open(path, encoding="utf-8") as f:
-    return json.load(f)
-
-
-def _over_seeds(scores: Mapping) -> dict[str, float]:
-  """The mean of each metric, and its deviation where there are several."""
-  values = collections.defaultdict(list)
-  for (name, _), found in scores.items():
-    for metric, value in found.items():
-      values[f"{name}.{metric}"].append(value)
-  metrics = {name: statistics.fmean(found) for name, found in values.items()}
-  several = {n: found for n, found in values.items() if len(found) > 1}
-  return metrics | {f"{n}.std": statistics.stdev(v) for n, v in several.items()}
+  """Returns earlier answers; the first process reads and tells the others."""
+  answers = predictions.resume(out, manifest) if hosts.is_first() else {}
+  return json.loads(sharding.from_first(json.dumps(answers)))
 
 
 def _open(path: str, mode: str):
-  """The first process writes; the others' answers are the same."""
+  """Opens a file that only the first process writes: all have its answers."""
   return open(path if hosts.is_first() else os.devnull, mode, encoding="utf-8")
-
-
-def _stoppable(answer, watch):
-  """`answer`, which ends all processes at one batch when one is asked to."""
-  batches = itertools.count(1)
-
-  def stoppable(examples):
-    batch = next(batches)
-    if watch.stops_before(batch):
-      raise errors.Preempted(
-        f"preempted after {batch - 1} batches; run the same command again."
-      )
-    # The first ones compile, each length of prompts its own program.
-    watch.at(batch, "answer")
-    answers = answer(examples)
-    watch.at(batch, "score")
-    return answers
-
-  return stoppable
-
-
-def _log(line: str) -> None:
-  print(line, flush=True)
 
 
 AnswerFn = Callable[[Sequence[Question]], Sequence[str]]
 
 
+def _stoppable(model: AnswerFn, watch) -> AnswerFn:
+  """Makes a model end all processes at one batch when one is asked to end."""
+  batches = itertools.count(1)
+
+  def answer(questions):
+    batch = next(batches)
+    if watch.stop_requested(batch):
+      raise errors.Preempted(
+        f"preempted after {batch - 1} batches; run the same command again."
+      )
+    # The first ones compile, each length of prompts its own program.
+    watch.enter(batch, "answer")
+    answers = model(questions)
+    watch.enter(batch, "score")
+    return answers
+
+  return answer
+
+
 def ask_task(
-  task: task_lib.Task,
-  examples: Sequence[Question],
-  generate_fn: AnswerFn,
+  task: Task,
+  questions: Sequence[Question],
+  model: AnswerFn,
   *,
   batch_size: int,
   done: Mapping[str, str] | None = None,
@@ -198,73 +230,50 @@ def ask_task(
   out: TextIO | None = None,
   log: Callable[[str], None] | None = None,
 ) -> dict[str, float]:
-  """Metrics of one task.
+  """Asks a model the questions of one task and scores its answers.
 
-  Examples are asked in the order of their lengths, so that little is padding.
+  They are asked in the order of their lengths, so that little is padding.
 
   Args:
     task: an entry of `EVALS`.
-    examples: what `task.examples` gave.
-    generate_fn: `batch_size` examples -> as many answers. Always called with
-      full batches, so that it compiles once: the last one is filled up with
-      copies of its last example, whose answers are dropped.
-    batch_size: examples a call.
-    done: answers that are there already, by the example's id.
-    seed: of the examples; goes into the rows.
-    out: where prediction rows go, one json object a line: {task, seed, id,
-      image, question, history, answer, truth, result}.
+    questions: what `task.questions` gave.
+    model: `batch_size` questions -> as many answers.
+    batch_size: questions a call.
+    done: answers that are there already, by the question's id.
+    seed: of the questions; goes into the rows.
+    out: where rows go, as `predictions` describes them; None for nowhere.
     log: where progress lines go; None for silence.
+
+  Returns:
+    {metric: value}.
   """
   assert batch_size > 0, batch_size
   answers, start = dict(done or {}), time.monotonic()
-  waiting = sorted((e for e in examples if e.id not in answers), key=_length)
-  for first in range(0, len(waiting), batch_size):
-    part = waiting[first : first + batch_size]
-    padded = part + [part[-1]] * (batch_size - len(part))
-    got = list(generate_fn(padded))
-    assert len(got) == batch_size, (len(got), batch_size)
-    answers |= {e.id: a for e, a in zip(part, got, strict=False)}
+  waiting = [q for q in questions if q.id not in answers]
+  number = 0
+  for batch, filled in batches(waiting, batch_size):
+    number += len(batch)
+    given = list(model(filled))
+    assert len(given) == batch_size, (len(given), batch_size)
+    answers |= {q.id: a for q, a in zip(batch, given, strict=False)}
     if out is not None:
-      predictions.write(out, task, seed, part, got)
+      predictions.write(out, task, seed, batch, given)
     if log is not None:
       seconds = time.monotonic() - start
-      log(_progress(task.name, first + len(part), len(waiting), seconds))
-  return task.score(examples, [answers[e.id] for e in examples])
+      log(progress.line(f"eval {task.name}", number, len(waiting), seconds))
+  return task.score(questions, [answers[q.id] for q in questions])
 
 
-def _length(example: Question) -> int:
-  """Characters of the prompt; pictures are alike within a task."""
-  turns = sum(len(text) for turn in example.history for text in turn)
-  return turns + len(example.question)
+def _log(line: str) -> None:
+  print(line, flush=True)
 
 
-def _progress(name: str, done: int, total: int, seconds: float) -> str:
-  rate = done / max(seconds, 1e-9)
-  left = (total - done) / rate
-  return f"eval {name}: {done}/{total}  {rate:.1f}/s  {left:.0f} s left"
-
-
-def evaluate(
-  config: Mapping, workdir: str, names: Sequence[str], llava: str = ""
-) -> dict[str, float]:
-  """Parameters, questions, answers, scores.
-
-  Args:
-    config: the resolved config as plain data.
-    workdir: absolute path; where the parameters are and the results go.
-    names: tasks, of `EVALS`.
-    llava: a Hugging Face Llava directory to take the parameters from.
-
-  Returns:
-    {"task.metric": value}, the mean over `eval.seeds`; with several, also
-    {"task.metric.std": deviation}.
-  """
-
-  if unknown := [n for n in names if n not in EVALS]:
-    raise ValueError(f"tasks {unknown}: not among {', '.join(EVALS)}.")
-  tasks = [EVALS[n] for n in names]
-  metrics, manifest = ask(config, tasks, workdir, workdir, llava)
-  if hosts.is_first():
-    path = os.path.join(workdir, "results.json")
-    files.write_json(path, {"metrics": metrics, **manifest})
-  return metrics
+def _over_seeds(scores: Mapping) -> dict[str, float]:
+  """Averages each metric, with its deviation where there are several."""
+  values = collections.defaultdict(list)
+  for (name, _), found in scores.items():
+    for metric, value in found.items():
+      values[f"{name}.{metric}"].append(value)
+  metrics = {name: statistics.fmean(found) for name, found in values.items()}
+  several = {n: found for n, found in values.items() if len(found) > 1}
+  return metrics | {f"{n}.std": statistics.stdev(v) for n, v in several.items()}

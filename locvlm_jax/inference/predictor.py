@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import logging
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,49 +13,93 @@ import numpy as np
 from PIL import ImageOps
 
 from locvlm_jax import assemble
+from locvlm_jax.config import Config
 from locvlm_jax.data import clips as clips_lib
 from locvlm_jax.data import geometry, images, video
 from locvlm_jax.data import rows as rows_lib
 from locvlm_jax.inference import constrained, decode, video_features
-from locvlm_jax.inference.question import Question
+from locvlm_jax.inference.question import Picture, Question
 from locvlm_jax.models import locvlm
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
-from locvlm_jax.text import coords, encoding, grammar, prompts
+from locvlm_jax.text import encoding, grammar, prompts
 from locvlm_jax.weights import checkpoints, checksums, huggingface, initial
 
 # The answer whose location the grammar fills in.
 _LOCATED = prompts.LOC_PRED_ANSWERS[0]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Predictor:
-  """A model that answers; call it with one batch of examples.
-
-  A video that can't be read is told once, and gets empty answers.
+@dataclasses.dataclass(frozen=True)
+class Decoding:
+  """How answers are decoded; the fields of `config.eval` of these names.
 
   Attributes:
-    config: as plain data; `config.eval` says how to decode.
+    max_new_tokens: of an answer, at most.
+    temperature: 0 is greedy.
+    top_k: samples among so many of the likeliest tokens; 0: among all.
+    top_p: samples among the likeliest that together reach it.
+    stop: texts at which an answer is cut off.
+    constrained: questions whose answer is a location get one that can be read.
+    seed: of the sampling.
+  """
+
+  max_new_tokens: int = 32
+  temperature: float = 0.0
+  top_k: int = 0
+  top_p: float = 1.0
+  stop: tuple[str, ...] = ()
+  constrained: bool = False
+  seed: int = 0
+
+  @classmethod
+  def of(cls, evaluation: Any) -> "Decoding":
+    """Reads the fields of `config.eval`."""
+    names = (field.name for field in dataclasses.fields(cls))
+    return cls(**{name: evaluation[name] for name in names})
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Predictor:
+  """A model that answers; call it with one batch of questions.
+
+  A video that can't be read is named once, and gets empty answers.
+
+  Attributes:
     model: `LocVLM`.
     params: its parameters, on `mesh`.
     mesh: of all processes; each has to be called alike.
     spec: how questions are put.
+    decoding: how answers are decoded.
     origin: where the parameters are from, and their hash.
     skipped: why each such video could not be read, by its path; of this
       process's rows.
   """
 
-  config: Mapping
   model: Any
   params: Mapping
   mesh: jax.sharding.Mesh
   spec: rows_lib.RowSpec
-  origin: Mapping
+  decoding: Decoding
+  origin: Mapping = dataclasses.field(default_factory=dict)
   skipped: dict[str, str] = dataclasses.field(default_factory=dict)
 
   @classmethod
-  def load(cls, config: Mapping, mesh, workdir: str, llava: str = ""):
-    """The newest checkpoint of a run, or a Llava directory.
+  def load(
+    cls,
+    config: Config,
+    mesh,
+    workdir: str,
+    llava: str = "",
+    tokenizer: str = "",
+  ) -> "Predictor":
+    """Reads the newest checkpoint of a run, or a Llava directory.
+
+    Args:
+      config: all of it.
+      mesh: of all processes; it has to be set.
+      workdir: of the run.
+      llava: a Hugging Face Llava directory to take the parameters from instead.
+      tokenizer: its directory; default: `config.tokenizer`.
 
     Raises:
       ValueError: no such weights, or they are not of the config's model.
@@ -65,51 +109,59 @@ class Predictor:
     else:
       flat, info = checkpoints.open_params(workdir)
       origin = {"workdir": workdir, "step": info["next_step"]}
-    model, text = assemble.model(config), assemble.load_tokenizer(config)
+    model, text = (
+      assemble.model(config),
+      assemble.load_tokenizer(config, tokenizer),
+    )
     wanted = params_lib.param_shapes(model)
     for path, value in flat.items():
       initial.check_shape(path, value, wanted)
     where = sharding.param_shardings(wanted, mesh)
-    dtype = jnp.dtype(config["model"]["dtype"])
+    dtype = jnp.dtype(config.model.dtype)
     params = {p: v.place(dtype, where[p]) for p, v in flat.items()}
     spec = assemble.question_spec(config, text)
     origin["sha256"] = checksums.fingerprint(params)
     model, params = locvlm.unstack_layers(model, params_lib.unflatten(params))
-    return cls(config, model, params, mesh, spec, origin)
+    return cls(model, params, mesh, spec, Decoding.of(config.eval), origin)
 
-  def with_seed(self, seed: int) -> "Predictor":
-    """The same with another `eval.seed`."""
-    e = {**self.config["eval"], "seed": seed}
-    return dataclasses.replace(self, config={**self.config, "eval": e})
+  def decoded(self, **changes) -> "Predictor":
+    """The same model with some fields of `decoding` changed."""
+    decoding = dataclasses.replace(self.decoding, **changes)
+    return dataclasses.replace(self, decoding=decoding)
 
-  def with_features(self, examples: Sequence[Question], at) -> "Predictor":
-    """The same with features of these examples' videos, if they are kept.
+  def with_features(
+    self,
+    questions: Iterable[Question],
+    cache: str,
+    threads: int,
+    enter: Callable[[int], None],
+  ) -> "Predictor":
+    """The same with features of these questions' videos, if they are kept.
 
     Args:
-      examples: all that will be asked.
-      at: called before each batch of videos, with its number.
+      questions: all that will be asked.
+      cache: `config.video.cache`; empty: nothing is kept.
+      threads: that decode videos.
+      enter: called before each batch of videos, with its number.
     """
-    cache, clips = self.config["video"]["cache"], self.spec.clips
-    if not cache or not clips or any(x.mirrored for x in examples):
+    questions = list(questions)
+    if not cache or not self.spec.clips or any(x.mirrored for x in questions):
       return self
     spec = video_features.row_spec(
-      self.config,
+      cache,
       self.model,
       params_lib.flatten(self.params),
       self.spec,
-      (path for x in examples for path in x.pictures),
+      (path for x in questions for path in x.pictures),
       self.mesh,
-      threads=self.config["data"]["threads"],
-      at=at,
+      threads=threads,
+      enter=enter,
     )
     return dataclasses.replace(self, spec=spec)
 
   def __call__(self, examples: Sequence[Question]) -> list[str]:
-    """An answer to each; see `config.eval`.
-
-    With `eval.constrained`, those that ask for a location get a legal one.
-    """
-    if self.config["eval"]["constrained"] and examples[0].location:
+    """Answers each; if constrained, locations with legal ones."""
+    if self.decoding.constrained and examples[0].location:
       return self.locate(examples)[0]
     batch = self._batch(examples)
     ids = decode.generate(
@@ -134,7 +186,7 @@ class Predictor:
       self.params,
       self._batch(examples, self._opening),
       self._grammar,
-      temperature=self.config["eval"]["temperature"],
+      temperature=self.decoding.temperature,
       rng=self._rng,
     )
     answers = [
@@ -155,18 +207,14 @@ class Predictor:
     draws = [
       dataclasses.replace(example, id=f"{example.id}#{i}") for i in range(num)
     ]
-    e = {**self.config["eval"], "temperature": 1.0}
-    sampler = dataclasses.replace(self, config={**self.config, "eval": e})
-    answers, _ = sampler.locate(draws)
-    form = coords.Coords(**self.config["coords"])
-    values = np.array([form.parse(answer)[0] for answer in answers])
+    answers, _ = self.decoded(temperature=1.0).locate(draws)
+    values = np.array([self.spec.coords.parse(a)[0] for a in answers])
     return tuple(values.mean(0).tolist()), tuple(values.std(0).tolist())
 
   @functools.cached_property
   def _grammar(self) -> grammar.Grammar:
-    form = coords.Coords(**self.config["coords"])
     after = _LOCATED.partition("{loc}")[2]
-    return grammar.build(form, self.spec.tokenizer, after)
+    return grammar.build(self.spec.coords, self.spec.tokenizer, after)
 
   @functools.cached_property
   def _opening(self) -> list[int]:
@@ -176,23 +224,23 @@ class Predictor:
 
   @functools.cached_property
   def _rng(self):
-    return jax.random.key(self.config["eval"]["seed"])
+    return jax.random.key(self.decoding.seed)
 
   @functools.cached_property
   def _sampling(self) -> decode.Sampling:
-    e, text = self.config["eval"], self.spec.tokenizer
+    how, text = self.decoding, self.spec.tokenizer
     return decode.Sampling(
-      max_new_tokens=e["max_new_tokens"],
+      max_new_tokens=how.max_new_tokens,
       stop=tuple(text.stop_ids(self.spec.format)),
-      temperature=e["temperature"],
-      top_k=e["top_k"],
-      top_p=e["top_p"],
+      temperature=how.temperature,
+      top_k=how.top_k,
+      top_p=how.top_p,
       pad_id=text.pad_id,
     )
 
   def _text(self, ids) -> str:
     answer = self.spec.tokenizer.answer(ids, self.spec.format)
-    for stop in self.config["eval"]["stop"]:
+    for stop in self.decoding.stop:
       answer = answer.partition(stop)[0]
     return answer.strip()
 
@@ -256,7 +304,9 @@ class Predictor:
     size = self.spec.image_size
     return {"images": np.zeros((1, size, size, 3), np.uint8)}
 
-  def _read(self, path: str, mirrored: bool) -> dict[str, np.ndarray] | None:
+  def _read(
+    self, path: Picture, mirrored: bool
+  ) -> dict[str, np.ndarray] | None:
     """Those of an image, or of a video; None where it can't be read.
 
     A model of images sees the frame in the middle of a video.

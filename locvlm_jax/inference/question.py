@@ -1,9 +1,15 @@
 """What a model is asked: a question about pictures, a video, or nothing."""
 
 import dataclasses
+import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from PIL import Image
+
 from locvlm_jax.data.records import Turn
+
+Picture = str | os.PathLike | Image.Image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,7 +18,7 @@ class Question:
 
   Attributes:
     id: unique within its task: the record's id, then what is asked.
-    image: path of the image, or of several in their order.
+    image: the image, or several in their order; a path, or a PIL image.
     question: what the model is asked.
     history: earlier turns of the conversation (in-context examples).
     truth: what the scorer and the report need; only json values. Boxes are
@@ -22,7 +28,7 @@ class Question:
   """
 
   id: str
-  image: str | tuple[str, ...] | None
+  image: Picture | tuple[Picture, ...] | None
   question: str
   history: tuple[Turn, ...] = ()
   truth: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -30,8 +36,31 @@ class Question:
   mirrored: bool = False
 
   @property
-  def pictures(self) -> tuple[str, ...]:
-    """The paths of all its images."""
+  def pictures(self) -> tuple[Picture, ...]:
+    """All its images."""
     if self.image is None:
       return ()
-    return (self.image,) if isinstance(self.image, str) else self.image
+    return self.image if isinstance(self.image, tuple) else (self.image,)
+
+  @property
+  def length(self) -> int:
+    """The characters of its prompt; pictures are alike within a task."""
+    turns = sum(len(text) for turn in self.history for text in turn)
+    return turns + len(self.question)
+
+
+def batches(
+  questions: Sequence[Question], size: int
+) -> Iterator[tuple[list[Question], list[Question]]]:
+  """Yields questions in the order of their lengths, so that little is padding.
+
+  Every batch is full, so that one program answers all: the last one is filled
+  up with copies of its last question.
+
+  Yields:
+    (the questions of a batch, the same filled up to `size`).
+  """
+  waiting = sorted(questions, key=lambda question: question.length)
+  for first in range(0, len(waiting), size):
+    part = waiting[first : first + size]
+    yield part, part + [part[-1]] * (size - len(part))

@@ -27,15 +27,15 @@ from locvlm_jax.parallel import sharding
 
 
 def open_cache(
-  config: Mapping,
+  folder: str,
   model: locvlm.LocVLM,
   params: params_lib.Flat,
   clips: clips_lib.Clips,
 ) -> clips_lib.Features:
-  """The cache in `config.video.cache` for this tower and sampling.
+  """Opens the cache in `folder` for this tower and sampling.
 
   Args:
-    config: all of it.
+    folder: `config.video.cache`.
     model: that the features are for.
     params: flat, of which those of the vision tower count; with several
       processes each has to call.
@@ -43,11 +43,7 @@ def open_cache(
   """
   width = model.config.vision.width
   return clips_lib.Features(
-    config["video"]["cache"],
-    _encoder(model, params),
-    clips,
-    (model.config.num_visual, width),
-    {},
+    folder, _encoder(model, params), clips, (model.config.num_visual, width), {}
   )
 
 
@@ -70,7 +66,7 @@ def fill(
   paths: Iterable[str],
   mesh: jax.sharding.Mesh,
   threads: int = 1,
-  at: Callable[[int], None] = lambda batch: None,
+  enter: Callable[[int], None] = lambda batch: None,
 ) -> None:
   """Adds what is missing of these videos; damaged ones are told and left out.
 
@@ -84,7 +80,7 @@ def fill(
     paths: of videos, each any number of times.
     mesh: of all processes.
     threads: that decode.
-    at: called before each batch, with its number.
+    enter: called before each batch, with its number.
   """
   if not (paths := list(dict.fromkeys(paths))):
     return
@@ -94,7 +90,7 @@ def fill(
   encode = jax.jit(functools.partial(_encode, model))
   with jax.set_mesh(mesh):
     for number, (part, rows) in enumerate(_batches(cache, todo, mesh, threads)):
-      at(number)
+      enter(number)
       placed = sharding.put_batch(rows, mesh, len(part))
       found = sharding.fetch(encode(params, placed))
       sizes = sharding.fetch(rows["sizes"])
@@ -143,8 +139,8 @@ def _read(cache: clips_lib.Features, path: str) -> dict:
       return {"images": clip, "frames": num, "sizes": size}
   except images.BadImage as error:
     logging.warning("no features of %s: %s", path, error)
-    cache.bad[path] = str(error)
-  return {"images": cache.clips.nothing(), "frames": 0, "sizes": (0, 0)}
+    cache.failures[path] = str(error)
+  return {"images": cache.clips.black_frames(), "frames": 0, "sizes": (0, 0)}
 
 
 def _stacked(rows: Sequence[Mapping]) -> dict[str, np.ndarray]:
@@ -156,15 +152,17 @@ def _stacked(rows: Sequence[Mapping]) -> dict[str, np.ndarray]:
 
 
 def row_spec(
-  config: Mapping,
+  folder: str,
   model: locvlm.LocVLM,
   params: params_lib.Flat,
   spec,
   paths: Iterable[str],
   mesh: jax.sharding.Mesh,
-  **options,
+  *,
+  threads: int,
+  enter: Callable[[int], None],
 ) -> rows_lib.RowSpec:
   """`spec` whose videos come from the cache, which is filled on the way."""
-  cache = open_cache(config, model, params, spec.clips)
-  fill(cache, model, params_lib.unflatten(params), paths, mesh, **options)
+  cache = open_cache(folder, model, params, spec.clips)
+  fill(cache, model, params_lib.unflatten(params), paths, mesh, threads, enter)
   return dataclasses.replace(spec, clips=cache)

@@ -1,55 +1,50 @@
-"""Writes the micro-world: `python -m locvlm_jax.microworld --out DIR`."""
+"""Writes the micro-world: `python -m locvlm_jax.microworld --out DIR`.
 
-import argparse
-import functools
-import sys
+It is a small seeded data set in COCO's own formats: images with instances,
+panoptic segmentations, captions, referring expressions and conversations,
+short videos, and twins of the published benchmarks. The same seed gives the
+same bytes; microworld/dataset.py lists the files.
+"""
 
-from locvlm_jax.microworld import dataset
+from absl import flags
 
-# Command line -------------------------------------------------------------
+from locvlm_jax import command
+
+_OUT = flags.DEFINE_string("out", None, "The directory to write.")
+_TRAIN = flags.DEFINE_integer("train", 10_000, "Training images.")
+_VAL = flags.DEFINE_integer("val", 1_000, "Validation images.")
+_VIDEOS = flags.DEFINE_integer(
+  "videos", 64, "Training videos; the validation split has a fifth as many."
+)
+_PORTRAITS = flags.DEFINE_integer(
+  "portraits", 0, "Images of a single object, with captions alone."
+)
+_SEED = flags.DEFINE_integer("seed", 0, "The same seed gives the same bytes.")
+_WORKERS = flags.DEFINE_integer(
+  "workers", None, "Processes; by default one for each core."
+)
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m locvlm_jax.microworld",
-    description="Writes the micro-world data set in COCO's formats.",
+def main(argv: list[str]) -> None:
+  """Writes the data set of the flags."""
+  del argv
+  from locvlm_jax.microworld import dataset
+
+  dataset.write(
+    _OUT.value,
+    num_train=_TRAIN.value,
+    num_val=_VAL.value,
+    num_videos=_VIDEOS.value,
+    num_portraits=_PORTRAITS.value,
+    seed=_SEED.value,
+    workers=_WORKERS.value,
+    log=_log,
   )
-  parser.add_argument("--out", required=True, help="directory to write")
-  for flag, default, what in (
-    ("--train", 10_000, "training images"),
-    ("--val", 1_000, "validation images"),
-    ("--videos", 64, "training videos; val has a fifth"),
-    ("--portraits", 0, "images of a single object, with captions alone"),
-    ("--seed", 0, "the same seed gives the same bytes"),
-  ):
-    parser.add_argument(
-      flag, type=int, default=default, help=f"{what} (default {default})"
-    )
-  parser.add_argument(
-    "--workers",
-    type=int,
-    default=None,
-    help="processes (default: one per core)",
-  )
-  return parser
 
 
-def main() -> None:
-  args = _parser().parse_args()
-  try:
-    dataset.write(
-      args.out,
-      num_train=args.train,
-      num_val=args.val,
-      num_videos=args.videos,
-      num_portraits=args.portraits,
-      seed=args.seed,
-      workers=args.workers,
-      log=functools.partial(print, flush=True),
-    )
-  except ValueError as error:
-    sys.exit(f"microworld: {error}")
+def _log(line: str) -> None:
+  print(line, flush=True)
 
 
 if __name__ == "__main__":
-  main()
+  command.run(main, required=["out"])

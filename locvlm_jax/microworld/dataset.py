@@ -11,7 +11,7 @@
       captions_{train,val,portraits}.json  COCO captions
       refs_{train,val}.json              referring expressions
       conversations_{train,val}.json     LLaVA format, general questions
-      lookups_{train,val}.json           LLaVA format, colours by category
+      lookups_{train,val}.json           LLaVA format, colors by category
       text_train.json                    LLaVA format, no image
       vqa_{questions,annotations}_val.json  VQAv2 format, ten equal answers
       videos_{train,val}.json            YouTube-VIS format + conversations
@@ -29,28 +29,40 @@ panoptic segment ids) are ten times the image's id plus the object's number from
 
 import concurrent.futures
 import dataclasses
-import functools
 import itertools
 import json
 import multiprocessing
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 
-from locvlm_jax.microworld import benchmarks, entries, pictures, videos
+from locvlm_jax import progress
+from locvlm_jax.microworld import (
+  annotations,
+  benchmarks,
+  entries,
+  pictures,
+  videos,
+)
 from locvlm_jax.microworld import scene as scene_lib
-from locvlm_jax.microworld import text_only as sentences
-from locvlm_jax.microworld.scene import CATEGORIES, HELD_OUT, SEEN
+from locvlm_jax.microworld.scene import HELD_OUT, SEEN
 
-_CHUNK = 64
+_CHUNK, _VIDEO_CHUNK = 64, 8  # items of a job
 _META, _UNFINISHED = "microworld.json", "microworld.json.unfinished"
 _FOLDERS = ("annotations", "images", "videos", benchmarks.FOLDER)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-  """A run of consecutive items, small enough to report progress by."""
+  """Consecutive images or videos, few enough to report progress by.
+
+  Attributes:
+    directory: of the data set.
+    seed: of the data set.
+    split: that they are in.
+    start: the index of the first.
+    stop: the index after the last.
+  """
 
   directory: str
   seed: int
@@ -70,11 +82,12 @@ def write(
   workers: int | None = None,
   log: Callable[[str], None] = lambda line: None,
 ) -> str:
-  """Writes the data set into `directory`, or reuses a finished equal one.
+  """Writes the data set into `directory`, or reuses an equal one.
 
   Args:
     directory: made if absent. One left by an interrupted run is redone.
-    num_train, num_val: images in each split.
+    num_train: training images.
+    num_val: validation images.
     num_videos: videos in train; val has a fifth, rounded up.
     num_portraits: images of a single object, with captions alone.
     seed: any int from 0.
@@ -131,6 +144,7 @@ def _meta(
 
 
 def _is_written(directory: str, meta: dict) -> bool:
+  """Says whether this data set is there; refuses another one."""
   path = os.path.join(directory, _META)
   if not os.path.exists(path):
     return False
@@ -150,7 +164,7 @@ def _is_written(directory: str, meta: dict) -> bool:
 
 
 def _prepare(directory: str, meta: dict) -> None:
-  """An empty directory with the mark of an unfinished run."""
+  """Makes the folders, and the mark of an unfinished run."""
   mark = os.path.join(directory, _UNFINISHED)
   os.makedirs(directory, exist_ok=True)
   if os.path.exists(mark):
@@ -161,7 +175,8 @@ def _prepare(directory: str, meta: dict) -> None:
       f"{directory} is not empty and has no {_META}. Choose a new or an "
       "empty directory."
     )
-  _dump(mark, meta, indent=1)
+  with open(mark, "w", encoding="utf-8") as f:
+    json.dump(meta, f, indent=1)
   os.makedirs(os.path.join(directory, "images", scene_lib.PORTRAITS))
   for kind, split in itertools.product(
     ("images", "videos", "annotations/panoptic_"), scene_lib.SPLITS
@@ -171,7 +186,7 @@ def _prepare(directory: str, meta: dict) -> None:
 
 
 class _Mapper:
-  """A context that gives `map`, over processes if that is worth it."""
+  """A context that gives `map`, by several processes if that is worth it."""
 
   def __init__(self, workers: int | None, items: int):
     cores = (
@@ -206,38 +221,42 @@ def _write_split(
   run: Callable,
   log: Callable[[str], None],
 ) -> None:
-  log_ = functools.partial(_progress, log)
-  items = log_(
-    f"{split} images",
-    number,
-    run(_write_images, _jobs(directory, seed, split, number, _CHUNK)),
-  )
-  _write_annotations(directory, split, items)
-  items = log_(
-    f"{split} videos",
-    num_videos,
-    run(_write_videos, _jobs(directory, seed, split, num_videos, 8)),
-  )
-  _save(directory, f"videos_{split}", entries.videos_file(items))
+  """Writes the images, videos and annotations of one split.
+
+  Args:
+    directory: of the data set.
+    seed: of the data set.
+    split: "train" or "val".
+    number: of images.
+    num_videos: how many videos.
+    run: `map`, or that of a pool of processes.
+    log: called with progress lines.
+  """
+  jobs = _jobs(directory, seed, split, number, _CHUNK)
+  made = run(_write_images, jobs)
+  items = _collected(f"{split} images", number, made, log)
+  annotations.write_images(directory, split, items)
+  jobs = _jobs(directory, seed, split, num_videos, _VIDEO_CHUNK)
+  made = run(_write_videos, jobs)
+  items = _collected(f"{split} videos", num_videos, made, log)
+  annotations.write_videos(directory, split, items)
   if split == "train":
-    _save(
-      directory,
-      "text_train",
-      [_text_item(seed, i) for i in range(-(-number // 2))],
-    )
+    texts = [entries.describe_text(seed, i) for i in range(-(-number // 2))]
+    annotations.write(directory, "text_train", texts)
 
 
 def _write_portraits(
   directory: str, seed: int, number: int, run: Callable, log: Callable
 ) -> None:
+  """Writes the portraits and their captions."""
   jobs = _jobs(directory, seed, scene_lib.PORTRAITS, number, _CHUNK)
   made = run(_write_portrait_images, jobs)
-  items = _progress(log, "portraits", number, made)
+  items = _collected("portraits", number, made, log)
   content = {
     "images": [item["image"] for item in items],
     "annotations": [c for item in items for c in item["captions"]],
   }
-  _save(directory, "captions_portraits", content)
+  annotations.write(directory, "captions_portraits", content)
 
 
 def _jobs(
@@ -249,24 +268,21 @@ def _jobs(
   ]
 
 
-def _progress(
-  log: Callable[[str], None], what: str, number: int, chunks: Iterator[list]
-) -> list:
-  """Collects the chunks, reporting about every two seconds."""
-  found, start, last = [], time.monotonic(), 0.0
+def _collected(
+  what: str,
+  number: int,
+  chunks: Iterable[list[dict]],
+  log: Callable[[str], None],
+) -> list[dict]:
+  """Collects the items of all chunks, and logs how far they are."""
+  found, counter = [], progress.Progress(what, number, log)
   for chunk in chunks:
     found += chunk
-    spent = time.monotonic() - start
-    if spent - last > 2 or len(found) == number:
-      last = spent
-      log(
-        f"{what}: {len(found)} / {number}, "
-        f"{len(found) / max(spent, 1e-9):.0f} a second"
-      )
+    counter.add(len(chunk))
   return found
 
 
-# One image ----------------------------------------------------------------
+# What a process does ----------------------------------------------------------
 
 
 def _write_images(job: _Job) -> list[dict]:
@@ -283,86 +299,6 @@ def _write_portrait_images(job: _Job) -> list[dict]:
     )
     for i in range(job.start, job.stop)
   ]
-
-
-# Files --------------------------------------------------------------------
-
-
-def _write_annotations(directory: str, split: str, items: list[dict]) -> None:
-  info = {"description": "micro-world", "version": str(entries.VERSION)}
-  images = [item["image"] for item in items]
-  base = {"info": info, "licenses": [], "images": images}
-  save = functools.partial(_save, directory)
-  for name, group in (("instances", SEEN), ("instances_novel", HELD_OUT)):
-    kept = {CATEGORIES.index(c) + 1 for c in group}
-    save(
-      f"{name}_{split}",
-      {
-        **base,
-        "categories": entries.categories(group),
-        "annotations": [
-          o
-          for item in items
-          for o in item["objects"]
-          if o["category_id"] in kept
-        ],
-      },
-    )
-  stuff = {
-    "id": entries.BACKGROUND_ID,
-    "name": "background",
-    "supercategory": "background",
-    "isthing": 0,
-  }
-  save(
-    f"panoptic_{split}",
-    {
-      **base,
-      "categories": [*entries.categories(CATEGORIES), stuff],
-      "annotations": [item["panoptic"] for item in items],
-    },
-  )
-  save(
-    f"captions_{split}",
-    {**base, "annotations": [c for item in items for c in item["captions"]]},
-  )
-  save(f"refs_{split}", [r for item in items for r in item["refs"]])
-  save(f"conversations_{split}", [item["conversation"] for item in items])
-  lookups = [item["lookups"] for item in items]
-  save(f"lookups_{split}", [x for x in lookups if x["conversations"]])
-  if split == "val":
-    pairs = [pair for item in items for pair in item["vqa"]]
-    save(
-      "vqa_questions_val",
-      {
-        "info": info,
-        "task_type": "Open-Ended",
-        "questions": [q for q, _ in pairs],
-      },
-    )
-    save(
-      "vqa_annotations_val",
-      {"info": info, "annotations": [n for _, n in pairs]},
-    )
-
-
-def _text_item(seed: int, index: int) -> dict:
-  turns = sentences.text_item(
-    scene_lib.stream("sentences", seed, "train", index)
-  )
-  return {"id": f"text{index + 1}", "conversations": entries.llava(turns)}
-
-
-def _save(directory: str, name: str, content: object) -> None:
-  _dump(os.path.join(directory, "annotations", name + ".json"), content)
-
-
-def _dump(path: str, content: object, indent: int | None = None) -> None:
-  with open(path, "w", encoding="utf-8") as f:
-    f.write(json.dumps(content, indent=indent))
-
-
-# Videos -------------------------------------------------------------------
 
 
 def _write_videos(job: _Job) -> list[dict]:

@@ -2,7 +2,7 @@
 
 Every category is a short list of filled polygons in a unit frame (x right, y
 down, about -1..1), so that rotation, aspect and mirroring are exact. A polygon
-has a tone: 0 cuts a hole, BODY is the object's own colour, smaller is darker
+has a tone: 0 cuts a hole, BODY is the object's own color, smaller is darker
 and larger is lighter. Letters: h, w of a patch; H, W of the picture.
 """
 
@@ -230,7 +230,7 @@ def patch(
 def _with_rim(
   alpha: UInt8[np.ndarray, "h w"], tone: UInt8[np.ndarray, "h w"]
 ) -> UInt8[np.ndarray, "h w"]:
-  """Darkens the outermost pixel, so that equal colours can overlap."""
+  """Darkens the outermost pixel, so that equal colors can overlap."""
   padded = np.pad(alpha > 0, _OVERSAMPLING)
   n, d = None, 2 * _OVERSAMPLING
   c = slice(_OVERSAMPLING, -_OVERSAMPLING)
@@ -269,9 +269,9 @@ def background(
 
 
 def _muted(rng: np.random.Generator) -> Float[np.ndarray, "3"]:
-  colour = rng.uniform(60, 200, 3)
-  grey = float(np.clip(colour.mean(), 85, 180))
-  return (0.6 * grey + 0.4 * colour).astype(np.float32)
+  color = rng.uniform(60, 200, 3)
+  gray = float(np.clip(color.mean(), 85, 180))
+  return (0.6 * gray + 0.4 * color).astype(np.float32)
 
 
 def _texture(
@@ -279,7 +279,7 @@ def _texture(
   y: Float[np.ndarray, "H W"],
   rng: np.random.Generator,
 ) -> Float[np.ndarray, "H W"]:
-  """Stripes, checks or blotches, +-30 grey levels at most."""
+  """Stripes, checks or blotches, +-30 gray levels at most."""
   kind, strength = int(rng.integers(4)), float(rng.uniform(6, 28))
   if kind == 0:
     return np.zeros_like(x)
@@ -299,20 +299,20 @@ def _texture(
 def _clutter(
   picture: Float[np.ndarray, "H W 3"], rng: np.random.Generator
 ) -> Float[np.ndarray, "H W 3"]:
-  """Unlabelled dots and strokes of 2-8 px, in any colour."""
+  """Unlabeled dots and strokes of 2-8 px, in any color."""
   image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
   draw = ImageDraw.Draw(image)
   height, width = picture.shape[:2]
   for _ in range(int(rng.integers(2, 10))):
     x, y = rng.uniform(0, width), rng.uniform(0, height)
     dx, dy = rng.uniform(-6, 6, 2)
-    colour = tuple(int(c) for c in rng.integers(20, 240, 3))
+    color = tuple(int(c) for c in rng.integers(20, 240, 3))
     if rng.random() < 0.4:
       r = rng.uniform(0.8, 2.2)
-      draw.ellipse([x - r, y - r, x + r, y + r], fill=colour)
+      draw.ellipse([x - r, y - r, x + r, y + r], fill=color)
     else:
       draw.line(
-        [x, y, x + dx, y + dy], fill=colour, width=int(rng.integers(1, 3))
+        [x, y, x + dx, y + dy], fill=color, width=int(rng.integers(1, 3))
       )
   return np.asarray(image).astype(np.float32)
 
@@ -322,7 +322,7 @@ def paste(
   cut: Patch,
   left: int,
   top: int,
-  colour: tuple[float, float, float],
+  color: tuple[float, float, float],
 ) -> None:
   """Blends the patch into the picture, in place; may stick out of it."""
   (height, width), (h, w) = picture.shape[:2], cut.alpha.shape
@@ -332,6 +332,6 @@ def paste(
   alpha = cut.alpha[inside].astype(np.float32)[..., None] / 255
   tone = cut.tone[inside].astype(np.float32)[..., None] - BODY
   # Details are shifts, not factors: a factor would leave black plain.
-  solid = np.clip(np.array(colour, np.float32) + 0.9 * tone, 0, 255)
+  solid = np.clip(np.array(color, np.float32) + 0.9 * tone, 0, 255)
   region = picture[y1:y2, x1:x2]
   region += alpha * (solid - region)

@@ -9,11 +9,17 @@ import functools
 
 import numpy as np
 
-from locvlm_jax.microworld import captions as text
-from locvlm_jax.microworld import conversations, keywords
 from locvlm_jax.microworld import scene as scene_lib
-from locvlm_jax.microworld.captions import Turn
 from locvlm_jax.microworld.scene import CATEGORIES
+from locvlm_jax.microworld.texts import (
+  captions,
+  conversations,
+  keywords,
+  references,
+  text_only,
+)
+from locvlm_jax.microworld.texts.wording import NUMBERS
+from locvlm_jax.text.prompts import Turn
 
 VERSION = 8  # of scenes, painting, wording and formats together
 BACKGROUND_ID = len(CATEGORIES) + 1
@@ -22,11 +28,16 @@ MAX_IMAGES = 600_000  # so that segment ids fit into 24 bits
 
 
 def image_id_of(split: str, index: int) -> int:
+  """Numbers an image or video of a split."""
   return index + 1 + _OFFSETS[split]
 
 
 def _units(scene: scene_lib.Scene) -> list[tuple[int, list[int]]]:
-  """(number from 1, indices of things): one thing each, or a whole crowd."""
+  """Lists what is annotated as one: a thing, or a whole crowd.
+
+  Returns:
+    (number from 1, indices of its things).
+  """
   found = []
   for k, thing in enumerate(scene.things):
     group = [
@@ -40,7 +51,7 @@ def _units(scene: scene_lib.Scene) -> list[tuple[int, list[int]]]:
 
 
 def segments(scene: scene_lib.Scene, image_id: int) -> np.ndarray:
-  """COCO panoptic pixels [H, W, 3]: id = R + 256 G + 256^2 B."""
+  """Makes COCO's panoptic pixels [H, W, 3]: id = R + 256 G + 256^2 B."""
   table = np.full(len(scene.things) + 1, 10 * image_id, np.uint32)
   for number, group in _units(scene):
     table[np.array(group) + 1] += number
@@ -62,12 +73,12 @@ def _captions(
 ) -> list[dict]:
   return [
     {"id": 10 * image_id + k, "image_id": image_id, "caption": caption}
-    for k, caption in enumerate(text.captions(scene, rng))
+    for k, caption in enumerate(captions.captions(scene, rng))
   ]
 
 
 def describe_portrait(scene: scene_lib.Scene, seed: int, index: int) -> dict:
-  """A portrait's entries: an image and its captions, as pairs on the web."""
+  """Describes a portrait: an image and its captions, as pairs on the web."""
   image_id = image_id_of("portraits", index)
   rng = scene_lib.stream("text", seed, "portraits", index)
   return {
@@ -77,7 +88,7 @@ def describe_portrait(scene: scene_lib.Scene, seed: int, index: int) -> dict:
 
 
 def describe(scene: scene_lib.Scene, seed: int, split: str, index: int) -> dict:
-  """All of one image's entries, by the file that they belong to."""
+  """Makes all of one image's entries, by the file that they belong to."""
   image_id = image_id_of(split, index)
   rng = functools.partial(scene_lib.stream, seed=seed, split=split, index=index)
   image = _image(scene, image_id)
@@ -100,12 +111,19 @@ def describe(scene: scene_lib.Scene, seed: int, split: str, index: int) -> dict:
     ),
     "refs": [
       _reference(scene, image, split, k, said)
-      for k, said in text.references(scene, rng("refs"))
+      for k, said in references.references(scene, rng("refs"))
     ],
-    "vqa": _vqa(image_id, conversations.questions(scene, rng("vqa"), 4))
+    "vqa": _vqa(image_id, conversations.short_questions(scene, rng("vqa"), 4))
     if split == "val"
     else [],
   }
+
+
+def describe_text(seed: int, index: int) -> dict:
+  """Describes one conversation about text alone, in LLaVA's format."""
+  rng = scene_lib.stream("sentences", seed, "train", index)
+  turns = text_only.text_item(rng)
+  return {"id": f"text{index + 1}", "conversations": llava(turns)}
 
 
 def _conversation(image: dict, split: str, turns: list[Turn]) -> dict:
@@ -136,7 +154,7 @@ def _annotation(
 
 
 def _run_lengths(scene: scene_lib.Scene, group: list[int]) -> dict:
-  """COCO's uncompressed RLE: column by column, starting with background."""
+  """Makes COCO's uncompressed RLE: by columns, starting with background."""
   mask = np.isin(scene.labels, np.array(group) + 1).ravel(order="F")
   edges = np.flatnonzero(np.diff(mask)) + 1
   runs = np.diff([0, *edges, mask.size]).tolist()
@@ -187,6 +205,7 @@ def _reference(
 
 
 def llava(turns: list[Turn], start: str = "") -> list[dict]:
+  """Writes turns as LLaVA's messages; `start` comes before the first one."""
   values = [("human", "gpt")[k] for _ in turns for k in range(2)]
   said = [s for turn in turns for s in turn]
   return [
@@ -196,7 +215,7 @@ def llava(turns: list[Turn], start: str = "") -> list[dict]:
 
 
 def _vqa(image_id: int, turns: list[Turn]) -> list[tuple[dict, dict]]:
-  """VQAv2's (question, annotation); ten annotators who all agree."""
+  """Makes VQAv2's (question, annotation); ten annotators who all agree."""
   found = []
   for k, (question, answer) in enumerate(turns):
     ids = {"image_id": image_id, "question_id": 10 * image_id + k}
@@ -204,7 +223,7 @@ def _vqa(image_id: int, turns: list[Turn]) -> list[tuple[dict, dict]]:
       "yes/no"
       if answer in ("yes", "no")
       else "number"
-      if answer in text.NUMBERS
+      if answer in NUMBERS
       else "other"
     )
     ten = [
@@ -226,19 +245,8 @@ def _vqa(image_id: int, turns: list[Turn]) -> list[tuple[dict, dict]]:
   return found
 
 
-def categories(names: tuple[str, ...]) -> list[dict]:
-  return [
-    {
-      "id": CATEGORIES.index(name) + 1,
-      "name": name,
-      "supercategory": "thing",
-      "isthing": 1,
-    }
-    for name in names
-  ]
-
-
 def track(clip: scene_lib.Clip, video_id: int, k: int) -> dict:
+  """Describes thing k of a video by its box in each frame."""
   things = [scene.things[k] for scene in clip.frames]
   return {
     "id": 10 * video_id + k + 1,
@@ -254,14 +262,4 @@ def track(clip: scene_lib.Clip, video_id: int, k: int) -> dict:
       for t in things
     ],
     "areas": [float(t.area) for t in things],
-  }
-
-
-def videos_file(items: list[dict]) -> dict:
-  return {
-    "info": {"description": "micro-world", "version": str(VERSION)},
-    "categories": categories(CATEGORIES),
-    "videos": [item["video"] for item in items],
-    "annotations": [o for item in items for o in item["objects"]],
-    "conversations": [item["conversation"] for item in items],
   }

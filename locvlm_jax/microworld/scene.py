@@ -50,11 +50,11 @@ _STREAMS = (
   "scene", "paint", "text", "refs", "vqa", "sentences", "video", "lookups",
 )  # fmt: skip
 
-Box = tuple[int, int, int, int]
+PixelBox = tuple[int, int, int, int]  # x1, y1, x2, y2; x2, y2 exclusive
 
 
 def stream(name: str, seed: int, split: str, index: int) -> np.random.Generator:
-  """The random generator of one purpose for one item.
+  """Makes the random generator of one purpose for one item.
 
   Each item has its own, so neither the number of workers nor a change of the
   wording changes any picture.
@@ -68,29 +68,35 @@ def stream(name: str, seed: int, split: str, index: int) -> np.random.Generator:
 class Thing:
   """One object: what it is, its cut-out and where it lies.
 
-  left, top: where the patch starts in the picture, pixels, may be negative.
-  box: of the visible pixels, exactly tight. area: visible pixels. rgb: the
-  colour with its brightness jitter.
+  Attributes:
+    category: of CATEGORIES.
+    color: of COLORS.
+    rgb: the color with its brightness jitter, from 0 to 255.
+    patch: the cut-out.
+    left: where the patch starts in the picture, in pixels; may be negative.
+    top: likewise.
+    box: of the visible pixels, exactly tight.
+    area: the visible pixels.
   """
 
   category: str
-  colour: str
+  color: str
   rgb: tuple[float, float, float]
   patch: draw.Patch
   left: int
   top: int
-  box: Box = (0, 0, 0, 0)
+  box: PixelBox = (0, 0, 0, 0)
   area: int = 0
 
   @property
-  def centre(self) -> tuple[float, float]:
-    """Centre of the visible box, pixels."""
+  def center(self) -> tuple[float, float]:
+    """The center (x, y) of the visible box, in pixels."""
     x1, y1, x2, y2 = self.box
     return (x1 + x2) / 2, (y1 + y2) / 2
 
   @property
   def extent(self) -> int:
-    """Area of the visible box, pixels; what "bigger" means in the texts."""
+    """The area of the visible box; what "bigger" means in the texts."""
     x1, y1, x2, y2 = self.box
     return (x2 - x1) * (y2 - y1)
 
@@ -99,9 +105,13 @@ class Thing:
 class Scene:
   """A picture before painting.
 
-  things: in drawing order. labels [H, W]: 0 background, k + 1 for things[k].
-  covers: pairs (front, back) of indices where front hides a part of back.
-  crowds: categories whose several instances are annotated as one crowd.
+  Attributes:
+    width: in pixels.
+    height: in pixels.
+    things: in drawing order.
+    labels: [H, W], 0 for the background, k + 1 for things[k].
+    covers: pairs (front, back) of indices where front hides a part of back.
+    crowds: categories whose several instances are annotated as one crowd.
   """
 
   width: int
@@ -113,7 +123,7 @@ class Scene:
 
 
 def make_scene(seed: int, split: str, index: int) -> Scene:
-  """The scene of one image; the same arguments give the same scene.
+  """Makes the scene of one image; the same arguments give the same scene.
 
   A portrait shows a single, larger object, as most pictures on the web do.
   """
@@ -146,11 +156,11 @@ def _new_thing(
   side: int,
   sizes: tuple[float, float, float] = _SIZES,
 ) -> Thing:
-  colour = COLORS[int(rng.integers(len(COLORS)))]
+  color = COLORS[int(rng.integers(len(COLORS)))]
   gain = rng.uniform(0.86, 1.08)
   rgb = tuple(
     float(min(255, c * gain + d))
-    for c, d in zip(draw.COLORS[colour], rng.uniform(-8, 8, 3), strict=True)
+    for c, d in zip(draw.COLORS[color], rng.uniform(-8, 8, 3), strict=True)
   )
   low, span, power = sizes
   longest = side * (low + span * rng.random() ** power)
@@ -161,13 +171,13 @@ def _new_thing(
     float(rng.uniform(0.85, 1.18)),
     bool(rng.random() < 0.5),
   )
-  return Thing(category, colour, rgb, cut, 0, 0)
+  return Thing(category, color, rgb, cut, 0, 0)
 
 
 def _at_random(
   thing: Thing, width: int, height: int, rng: np.random.Generator
 ) -> Thing:
-  """Anywhere; an eighth of the object may stick out of the picture."""
+  """Puts it anywhere; an eighth of it may stick out of the picture."""
   h, w = thing.patch.alpha.shape
   left = int(rng.integers(-(w // 8), width - w + w // 8 + 1))
   top = int(rng.integers(-(h // 8), height - h + h // 8 + 1))
@@ -189,7 +199,11 @@ class _Layout:
     return [thing.category for thing in self.things]
 
   def add(self, thing: Thing, min_visible: float = MIN_VISIBLE) -> bool:
-    """Lays the thing on top; False (and no change) if too much would hide."""
+    """Lays the thing on top of those that are there.
+
+    Returns:
+      Whether it was added: not if it would leave too little of a thing.
+    """
     height, width = self.labels.shape
     h, w = thing.patch.alpha.shape
     y1, x1 = max(thing.top, 0), max(thing.left, 0)
@@ -229,7 +243,7 @@ class _Layout:
     )
 
   def located(self) -> list[Thing]:
-    """The things with the tight boxes and areas of their visible pixels."""
+    """Lists the things with the tight boxes and areas of what is visible."""
     return [
       dataclasses.replace(thing, box=tight_box(self.labels == k + 1), area=area)
       for k, (thing, area) in enumerate(
@@ -238,8 +252,11 @@ class _Layout:
     ]
 
 
-def tight_box(mask: np.ndarray) -> Box:
-  """Box of the True pixels of a [H, W] mask; (0, 0, 0, 0) if there is none."""
+def tight_box(mask: np.ndarray) -> PixelBox:
+  """Finds the box of the True pixels of a [H, W] mask.
+
+  (0, 0, 0, 0) if there is none.
+  """
   columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
   if not len(columns):
     return 0, 0, 0, 0
@@ -252,7 +269,7 @@ def tight_box(mask: np.ndarray) -> Box:
 
 
 def paint(scene: Scene, rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
-  """The scene's picture."""
+  """Paints the scene."""
   picture = draw.background(scene.width, scene.height, rng)
   for thing in scene.things:
     draw.paste(picture, thing.patch, thing.left, thing.top, thing.rgb)
@@ -263,7 +280,9 @@ def paint(scene: Scene, rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
 class Clip:
   """A short video: one scene per frame, the same things in each.
 
-  moving[k] says whether things[k] moves. The boxes are per frame.
+  Attributes:
+    frames: in their order; boxes are of each frame.
+    moving: whether things[k] moves.
   """
 
   frames: tuple[Scene, ...]
@@ -271,7 +290,10 @@ class Clip:
 
 
 def make_clip(seed: int, split: str, index: int) -> Clip:
-  """8-16 frames of 1-4 things of different categories; some move linearly."""
+  """Makes 8-16 frames of 1-4 things of different categories.
+
+  Some of them move, in straight lines.
+  """
   rng = stream("video", seed, split, index)
   while True:  # Crossing paths can hide too much: draw again, a few times.
     clip = _try_clip(rng)
@@ -302,7 +324,7 @@ def _try_clip(rng: np.random.Generator) -> Clip | None:
 def _away(
   thing: Thing, width: int, height: int, rng: np.random.Generator
 ) -> Thing:
-  """The thing elsewhere, at least 0.25 widths away; as it is if that fails."""
+  """Moves it at least 0.25 widths away; leaves it where that fails."""
   for _ in range(20):
     end = _at_random(thing, width, height, rng)
     if np.hypot(end.left - thing.left, end.top - thing.top) > 0.25 * width:
@@ -313,7 +335,7 @@ def _away(
 def _frame(
   starts: list[Thing], ends: list[Thing], t: float, width: int, height: int
 ) -> Scene | None:
-  """The scene at time t of 0..1, or None if something hides too much."""
+  """Makes the scene at time t of 0..1; None if something hides too much."""
   layout = _Layout(width, height)
   for a, b in zip(starts, ends, strict=True):
     left = round(a.left + (b.left - a.left) * t)

@@ -5,8 +5,9 @@ import os
 import numpy as np
 from PIL import Image
 
-from locvlm_jax.microworld import clip_conversations, entries
+from locvlm_jax.microworld import entries
 from locvlm_jax.microworld import scene as scene_lib
+from locvlm_jax.microworld.texts import clip_conversations
 
 
 def write(directory: str, seed: int, split: str, index: int) -> dict:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import traverse_util
 
 from locvlm_jax.models import locvlm
@@ -52,3 +53,24 @@ def split(flat: Flat, trainable: Sequence[str]) -> tuple[Flat, Flat]:
     {p: v for p, v in flat.items() if p in chosen},
     {p: v for p, v in flat.items() if p not in chosen},
   )
+
+
+def kept_dtypes(
+  flat: Mapping, trainable: Sequence[str], dtype: str
+) -> dict[str, jnp.dtype]:
+  """Says in which dtype each parameter is kept.
+
+  What trains has float32 masters; what is frozen is kept as it is computed
+  with.
+
+  Args:
+    flat: {path: parameter}.
+    trainable: patterns for the beginning of a path; see `split`.
+    dtype: of the computation.
+
+  Returns:
+    {path: dtype}.
+  """
+  masters, _ = split(flat, trainable)
+  kept = {True: jnp.dtype(jnp.float32), False: jnp.dtype(dtype)}
+  return {path: kept[path in masters] for path in flat}

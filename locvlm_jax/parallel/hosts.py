@@ -22,6 +22,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 from jax._src import distributed  # the table of keys has no public name
@@ -56,7 +57,7 @@ class Watch:
     limits: `config.faults`; 0 seconds: for ever.
   """
 
-  def __init__(self, limits: Mapping):
+  def __init__(self, limits: Any):
     self._limits = limits
     self._host = socket.gethostname()
     self._index, self._count = 0, 1
@@ -86,20 +87,20 @@ class Watch:
     if threading.current_thread() is threading.main_thread():
       signal.signal(signal.SIGTERM, self._handler)
 
-  def at(self, step: int, phase: str) -> None:
+  def enter(self, step: int, phase: str) -> None:
     """Tells what the main thread begins to do."""
     self._where = (phase, step, time.monotonic())
 
   # ------------------------------------------------------------- beginning
 
-  def meet(self) -> None:
+  def connect(self) -> None:
     """Waits for the other processes; before anything asks for a device."""
     count = os.environ.get("JAX_NUM_PROCESSES", "1")
     if count == "1":
       return
     # Its SIGTERM is ours: Orbax asks that service too, out of turn.
     jax.config.update("jax_enable_preemption_service", False)
-    patience = int(self._limits["start_seconds"])
+    patience = int(self._limits.start_seconds)
     which = {}
     if count != "auto":
       which = {
@@ -123,7 +124,7 @@ class Watch:
     self._client = distributed.global_state.client
     threading.Thread(target=self._exchange, daemon=True).start()
 
-  def agree(self, what: str, facts: Mapping[str, object]) -> None:
+  def compare(self, what: str, facts: Mapping[str, object]) -> None:
     """Compares `facts` between the processes.
 
     Args:
@@ -137,7 +138,7 @@ class Watch:
       return
     mine = json.dumps({"host": self._host, "facts": dict(facts)})
     self._client.key_value_set(f"locvlm/{what}/{self._index}", mine)
-    patience = 1000 * int(self._limits["slow_seconds"] or 10**6)
+    patience = 1000 * int(self._limits.slow_seconds or 10**6)
     self._client.wait_at_barrier(f"locvlm/{what}", patience)
     told = {
       int(key.rsplit("/", 1)[1]): json.loads(value)
@@ -154,7 +155,7 @@ class Watch:
 
   # ---------------------------------------------------------------- ending
 
-  def stops_before(self, step: int) -> bool:
+  def stop_requested(self, step: int) -> bool:
     """Whether a SIGTERM to any process ends the run before `step`.
 
     Call it once before each step, having waited for the step before the
@@ -182,7 +183,7 @@ class Watch:
     if _from_another(error):
       traceback.print_exception(error)
       # Who is dead is known when it has been silent for long enough.
-      self._over.wait(self._limits["silent_seconds"] + 5 * _PERIOD)
+      self._over.wait(self._limits.silent_seconds + 5 * _PERIOD)
       error = errors.Stalled(f"{self._me()}: {_one_line(error)}")
     code = errors.code(error)
     if code == 1:
@@ -233,7 +234,7 @@ class Watch:
         self._end(
           errors.Stalled(f"{message} faults.{field}={limit}"), tell=True
         )
-      silent = self._limits["silent_seconds"]
+      silent = self._limits.silent_seconds
       if self._client and silent and now - self._heard > silent:
         self._end(
           errors.Stalled(
@@ -270,7 +271,7 @@ class Watch:
 
   def _silent(self, told: Mapping, beats: dict) -> errors.Fault | None:
     """Process 0 listens to all, the others to process 0."""
-    limit, now = self._limits["silent_seconds"], time.monotonic()
+    limit, now = self._limits.silent_seconds, time.monotonic()
     for key, value in told.items():
       if beats.get(key, ("", 0))[0] != value:
         beats[key] = (value, now)

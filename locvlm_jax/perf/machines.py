@@ -1,6 +1,6 @@
-"""Machines that are not here: what they have, and devices to compile for.
+"""Describes machines that are not present, to compile and plan for them.
 
-A topology is a kind and the number or arrangement of its devices:
+A topology names a kind of device, and their number or arrangement:
 
   h200:1    a100:8    a100:2x8 (two nodes of eight)
   v5e:4x4   v6e:4x4   v4:2x2x2   v5p:2x2x4 (as Google names slices)
@@ -17,16 +17,16 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-  """One device, from its vendor's data sheet.
+  """One device, by its vendor's data sheet.
 
   Attributes:
-    name: as jax's `device_kind` begins.
-    memory: bytes that a program can have.
-    bandwidth: bytes a second, of its memory.
-    links: bytes a second that it sends to its node or slice.
-    network: bytes a second that it sends to other nodes; 0: one slice only.
-    cores: NVIDIA's multiprocessors; 0: a TPU.
-    capability: NVIDIA's compute capability.
+    name: what jax's `device_kind` begins with.
+    memory: bytes that a program can use.
+    bandwidth: bytes a second of its memory.
+    links: bytes a second that it sends within its node or slice.
+    network: bytes a second that it sends to other nodes; 0 if it can't.
+    cores: streaming multiprocessors of an NVIDIA GPU; 0 for a TPU.
+    capability: compute capability of an NVIDIA GPU.
   """
 
   name: str
@@ -42,8 +42,8 @@ class Device:
     return self.cores > 0
 
 
-# TPUs' memory is what libtpu says is available when a program needs more; an
-# NVIDIA device's, what it reports, less a GiB for CUDA and NCCL.
+# Memory of TPUs: what libtpu reports as available when a program needs more.
+# Of NVIDIA GPUs: what they report, less one GiB for CUDA and NCCL.
 DEVICES = {
   "a100": Device("NVIDIA A100-SXM4-80GB", 85_100_068_864 - GIB, 2.04e12,
                  300e9, 25e9, 108, (8, 0)),
@@ -57,10 +57,11 @@ DEVICES = {
   "v6e": Device("TPU v6 lite", 125 * GIB // 4, 1.64e12, 224e9),
 }  # fmt: skip
 
-_CUBES = ("v4", "v5p")  # slices are boxes of chips, the others' are squares
+# TPUs whose slices have three dimensions; those of the others have two.
+_THREE_DIMENSIONAL = ("v4", "v5p")
 
-# What XLA wants to know of a GPU before it compiles for it, in the text form
-# of its GpuTargetConfig; the names are XLA's, the numbers NVIDIA's.
+# XLA's description of a GPU to compile for: its GpuTargetConfig as text.
+# The names are XLA's, the numbers NVIDIA's.
 _GPU = """
 gpu_device_info {{
   threads_per_block_limit: 1024
@@ -105,7 +106,14 @@ _GENERATIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-  """A machine: `num` devices of one kind on `nodes` nodes."""
+  """A machine of one kind of device.
+
+  Attributes:
+    topology: its name, such as "a100:2x8".
+    device: its kind of device.
+    shape: the arrangement, such as (2, 8): nodes and devices of each, or the
+      dimensions of a TPU slice.
+  """
 
   topology: str
   device: Device
@@ -113,18 +121,20 @@ class Machine:
 
   @property
   def num(self) -> int:
+    """The number of devices."""
     return math.prod(self.shape)
 
   @property
   def nodes(self) -> int:
+    """The number of nodes; 1 for a TPU slice."""
     return self.shape[0] if self.device.is_gpu and len(self.shape) > 1 else 1
 
 
 def parse(topology: str) -> Machine:
-  """Reads "a100:2x8".
+  """Reads the name of a topology, such as "a100:2x8".
 
   Raises:
-    ValueError: not a known kind, or not an arrangement of its devices.
+    ValueError: an unknown kind of device, or not an arrangement of its devices.
   """
   kind, _, shape = topology.partition(":")
   if kind not in DEVICES:
@@ -134,7 +144,8 @@ def parse(topology: str) -> Machine:
     )
   device = DEVICES[kind]
   dims = tuple(map(int, shape.split("x"))) if _is_shape(shape) else ()
-  allowed = (1, 2) if device.is_gpu else (3,) if kind in _CUBES else (2,)
+  slice_dims = 3 if kind in _THREE_DIMENSIONAL else 2
+  allowed = (1, 2) if device.is_gpu else (slice_dims,)
   if len(dims) not in allowed or not math.prod(dims):
     form = {1: "8 or 2x8", 2: "4x4", 3: "2x2x4"}[allowed[0]]
     raise ValueError(
@@ -148,57 +159,62 @@ def _is_shape(text: str) -> bool:
   return re.fullmatch(r"\d+(x\d+)*", text) is not None
 
 
-def devices(target: Machine) -> list[Any]:
-  """jax's devices of the machine, to compile for; nothing runs on them.
+def devices(machine: Machine) -> list[Any]:
+  """Makes jax devices of the machine to compile for; nothing runs on them.
 
   Raises:
-    ValueError: the compiler of that machine is not installed.
+    ValueError: the compiler for that machine is not installed.
   """
   from jax.experimental import topologies
 
   try:
-    if target.device.is_gpu:
+    if machine.device.is_gpu:
       described = topologies.get_topology_desc(
         platform="cuda",
-        topology=_processes(target),
-        target_config=_description(target.device),
+        topology=_processes(machine),
+        target_config=_description(machine.device),
       )
     else:
-      cores = {"chip_config_name": "megacore"} if len(target.shape) == 3 else {}
+      megacore = len(machine.shape) == 3
+      cores = {"chip_config_name": "megacore"} if megacore else {}
       described = topologies.get_topology_desc(
-        platform="tpu", topology_name=target.topology, **cores
+        platform="tpu", topology_name=machine.topology, **cores
       )
   except Exception as e:  # each compiler has its own way to be absent
-    raise ValueError(_advice(target, e)) from e
+    raise ValueError(_advice(machine, e)) from e
   return described.devices
 
 
 def prepare() -> None:
-  """Before jax starts: its compilers shall not look for devices here."""
+  """Keeps jax's compilers from looking for devices; call it before jax starts.
+
+  Sets environment variables.
+  """
   os.environ["JAX_PLATFORMS"] = "cpu"
   os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-  # Neither asks where it runs, nor warns that it runs nowhere.
+  # Without these libtpu asks a metadata server where it runs, and warns.
   os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
   os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
   os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
   os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
 
 
-def _advice(target: Machine, error: Exception) -> str:
+def _advice(machine: Machine, error: Exception) -> str:
   return (
-    f"topology {target.topology}: no compiler for {target.device.name}:"
+    f"topology {machine.topology}: no compiler for {machine.device.name}:"
     f" install it with pip install 'locvlm_jax[plan]'"
     f" (jax says: {str(error).strip().splitlines()[0][:200]})."
   )
 
 
-def _processes(target: Machine) -> str:
-  """Slices x processes a slice x devices a process."""
-  return f"1x{target.nodes}x{target.num // target.nodes}"
+def _processes(machine: Machine) -> str:
+  """Returns "slices x processes in a slice x devices of a process"."""
+  return f"1x{machine.nodes}x{machine.num // machine.nodes}"
 
 
 def _description(device: Device) -> str:
+  """Returns the GpuTargetConfig of a GPU."""
   major, _ = device.capability
   return _GPU.format(
     name=device.name,

@@ -1,20 +1,58 @@
 """Reads the traces that jax.profiler writes, without TensorFlow.
 
-A trace is a protocol buffer (XSpace of openxla/tsl, profiler/protobuf/
-xplane.proto): planes (a device, or the host) hold lines (a stream, a thread)
-that hold events. What is read here:
+A trace holds planes (a device, or the host); these hold lines (a stream, a
+thread), which hold events, which have stats. `jax.profiler.ProfileData` reads
+all of them, in whole nanoseconds. It does not expose (jax 0.10 to 0.12) the
+stats that all events of a name share, and among these are
 
-  XSpace   1 planes
-  XPlane   2 name  3 lines  4 event metadata  5 stat metadata (both maps)
-  XLine    2 name  4 events
-  XEvent   1 metadata id  2 offset in ps  3 duration in ps  4 stats
-  XStat    1 metadata id  3 uint64  4 int64  5 string  6 bytes  7 reference
+  "Hlo Proto"  a compiled program, whose operations name their scopes
+  "tf_op"      the scopes of an operation, on TPUs
+
+Those are read here with protobuf, by the part of the schemas that they need
+(openxla/xla: tsl/profiler/protobuf/xplane.proto, service/hlo.proto and
+xla_data.proto).
 """
 
-import collections
 import functools
+import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+
+import jax
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import message as protobuf
+
+# {message: {field: (number, type)}}; a star marks repeated fields.
+_SCHEMA = {
+  "XSpace": {"planes": (1, "XPlane*")},
+  "XPlane": {
+    "name": (2, "string"),
+    "event_metadata": (4, "EventEntry*"),
+    "stat_metadata": (5, "StatEntry*"),
+  },
+  "EventEntry": {"value": (2, "XEventMetadata")},
+  "StatEntry": {"key": (1, "int64"), "value": (2, "XStatMetadata")},
+  "XEventMetadata": {"name": (2, "string"), "stats": (5, "XStat*")},
+  "XStatMetadata": {"name": (2, "string")},
+  "XStat": {
+    "metadata_id": (1, "int64"),
+    "str_value": (5, "string"),
+    "bytes_value": (6, "bytes"),
+    "ref_value": (7, "uint64"),
+  },
+  "HloProto": {"hlo_module": (1, "HloModule")},
+  "HloModule": {
+    "name": (1, "string"),
+    "entry_computation_name": (2, "string"),
+    "computations": (3, "HloComputation*"),
+  },
+  "HloComputation": {
+    "name": (1, "string"),
+    "instructions": (2, "HloInstruction*"),
+  },
+  "HloInstruction": {"name": (1, "string"), "metadata": (7, "OpMetadata")},
+  "OpMetadata": {"op_name": (2, "string")},
+}
 
 
 class Event(NamedTuple):
@@ -23,148 +61,129 @@ class Event(NamedTuple):
   Attributes:
     plane, line: where it was recorded.
     name: of the operation, function or step.
-    start, duration: in picoseconds, within its line.
-    stats: of the event and of its kind, by name.
+    start, duration: in nanoseconds, since the trace began.
+    stats: of the event and of all events of its name, by their names.
   """
 
   plane: str
   line: str
   name: str
-  start: int
-  duration: int
+  start: float
+  duration: float
   stats: dict[str, Any]
 
 
-def events(data: bytes) -> Iterator[Event]:
-  """All events of a serialised XSpace.
+class Program(NamedTuple):
+  """What a compiled program says of its operations.
+
+  Attributes:
+    scopes: {operation: the scopes that it was written in}.
+    entry: names of the operations that each execution runs exactly once.
+  """
+
+  scopes: dict[str, str]
+  entry: frozenset[str]
+
+
+class Trace(NamedTuple):
+  """The content of one file: one host and its devices."""
+
+  events: list[Event]
+  programs: dict[str, Program]
+
+
+def read(data: bytes) -> Trace:
+  """Reads a serialized XSpace, the content of *.xplane.pb.
 
   Raises:
-    ValueError: not a protocol buffer.
+    ValueError: `data` is no XSpace.
   """
-  for plane in _messages(data, 1):
-    fields = _grouped(plane)
-    name = _text(fields[2])
-    stat_names = {
-      key: _text(_grouped(value)[2]) for key, value in _map(fields[5])
+  try:
+    planes = _messages()["XSpace"].FromString(data).planes
+    shared = {plane.name: dict(_shared_stats(plane)) for plane in planes}
+    events = _events(data, shared)
+  except (protobuf.DecodeError, RuntimeError) as e:
+    raise ValueError(f"not a trace: {e}.") from None
+  return Trace(events, dict(_programs(shared)))
+
+
+def _events(data: bytes, shared: dict[str, dict]) -> list[Event]:
+  """All events, with the stats that they share with others of their name."""
+  events = []
+  with warnings.catch_warnings():
+    # jaxlib's type of stats lacks a __module__, which Python 3.12 and newer
+    # warn of; as an error this would abort the process.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    for plane in jax.profiler.ProfileData.from_serialized_xspace(data).planes:
+      common = shared.get(plane.name, {})
+      events += [
+        Event(
+          plane.name,
+          line.name,
+          event.name,
+          event.start_ns,
+          event.duration_ns,
+          common.get(event.name, {}) | dict(event.stats),
+        )
+        for line in plane.lines
+        for event in line.events
+      ]
+  return events
+
+
+def _shared_stats(plane) -> Iterator[tuple[str, dict[str, Any]]]:
+  """(name of events, their common stats); those that are numbers left out."""
+  names = {entry.key: entry.value.name for entry in plane.stat_metadata}
+  for entry in plane.event_metadata:
+    stats = {
+      names.get(stat.metadata_id, ""): stat.bytes_value
+      or stat.str_value
+      or names.get(stat.ref_value, "")
+      for stat in entry.value.stats
     }
-    kinds = {}
-    for key, value in _map(fields[4]):
-      kind = _grouped(value)
-      kinds[key] = (_text(kind[2]), _stats(kind[5], stat_names))
-    for line in fields[3]:
-      yield from _line_events(name, line, kinds, stat_names)
+    yield entry.value.name, stats
 
 
-def programs(data: bytes) -> dict[str, dict[str, str]]:
-  """{program: {operation: the scopes it comes from}}, from the HLO in a trace.
-
-  HloProto 1 module; module 1 name 3 computations; computation 2 instructions;
-  instruction 1 name 7 metadata; metadata 2 op_name.
-  """
-  found = {}
-  for plane in _messages(data, 1):
-    fields = _grouped(plane)
-    stat_names = {k: _text(_grouped(v)[2]) for k, v in _map(fields[5])}
-    for _, kind in _map(fields[4]):
-      proto = _stats(_grouped(kind)[5], stat_names).get("Hlo Proto")
-      if proto is not None:
-        module = _grouped(_grouped(proto)[1][0])
-        found[_text(module[1])] = dict(_scopes(module[3]))
-  return found
+def _programs(shared: dict[str, dict]) -> Iterator[tuple[str, Program]]:
+  """(name, program) of each program whose HLO is in the trace."""
+  for kinds in shared.values():
+    for stats in kinds.values():
+      if hlo := stats.get("Hlo Proto"):
+        module = _messages()["HloProto"].FromString(hlo).hlo_module
+        yield module.name, _program(module)
 
 
-def _scopes(computations) -> Iterator[tuple[str, str]]:
-  for computation in computations:
-    for instruction in _messages(computation, 2):
-      fields = _grouped(instruction)
-      metadata = _grouped(fields[7][0]) if fields[7] else {}
-      yield _text(fields[1]), _text(metadata.get(2, []))
+def _program(module) -> Program:
+  scopes, entry = {}, frozenset()
+  for computation in module.computations:
+    found = {x.name: x.metadata.op_name for x in computation.instructions}
+    scopes |= found
+    if computation.name == module.entry_computation_name:
+      entry = frozenset(found)
+  return Program(scopes, entry)
 
 
-def _line_events(plane: str, line, kinds, stat_names) -> Iterator[Event]:
-  fields = _grouped(line)
-  name = _text(fields[2])
-  for event in fields[4]:
-    values = _grouped(event)
-    kind, common = kinds.get(_first(values[1]), ("", {}))
-    stats = common | _stats(values[4], stat_names)
-    start, duration = _first(values[2]), _first(values[3])
-    yield Event(plane, name, kind, start, duration, stats)
+@functools.cache
+def _messages() -> dict[str, type[protobuf.Message]]:
+  """The classes of `_SCHEMA`'s messages."""
+  file = descriptor_pb2.FileDescriptorProto(name="xplane", syntax="proto3")
+  for name, fields in _SCHEMA.items():
+    message = file.message_type.add(name=name)
+    for field, (number, kind) in fields.items():
+      message.field.add(name=field, number=number, **_type(kind))
+  pool = descriptor_pool.DescriptorPool()
+  pool.Add(file)
+  return message_factory.GetMessageClassesForFiles([file.name], pool)
 
 
-def _stats(stats, names) -> dict[str, Any]:
-  result = {}
-  for stat in stats:
-    fields = _grouped(stat)
-    name = names.get(_first(fields[1]), "")
-    if fields[7]:
-      result[name] = names.get(fields[7][0], "")
-    elif fields[5]:
-      result[name] = _text(fields[5])
-    else:
-      value = fields[6] or fields[4] or fields[3]
-      result[name] = value[0] if value else None
-  return result
-
-
-def _map(entries) -> Iterator[tuple[int, memoryview]]:
-  for entry in entries:
-    fields = _grouped(entry)
-    yield _first(fields[1]), fields[2][0]
-
-
-def _first(values) -> int:
-  return values[0] if values else 0  # zero is not written
-
-
-def _text(values) -> str:
-  return bytes(values[0]).decode("utf-8", "replace") if values else ""
-
-
-def _messages(data, number: int) -> list:
-  return _grouped(data)[number]
-
-
-def _grouped(data) -> collections.defaultdict:
-  """{field number: its values}."""
-  found = collections.defaultdict(list)
-  for number, value in _fields(memoryview(data)):
-    found[number].append(value)
-  return found
-
-
-_FIXED = {1: 8, 5: 4}  # wire type -> bytes
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
-  """(number, value) of each field: an int, or its bytes."""
-  at = 0
-  while at < len(data):
-    key, at = _varint(data, at)
-    number, wire = key >> 3, key & 7
-    if wire == 0:
-      value, at = _varint(data, at)
-      yield number, value
-      continue
-    size, at = _varint(data, at) if wire == 2 else (_FIXED.get(wire), at)
-    if size is None or at + size > len(data):
-      raise ValueError("not a trace: its bytes are no protocol buffer.")
-    yield number, data[at : at + size]
-    at += size
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-  """(number, where the next one begins); seven bits a byte, lowest first."""
-  value = shift = 0
-  while True:
-    if at >= len(data):
-      raise ValueError("not a trace: it is cut off.")
-    byte = data[at]
-    at += 1
-    value |= (byte & 0x7F) << shift
-    if byte < 0x80:
-      return value, at
-    shift += 7
+def _type(kind: str) -> dict[str, Any]:
+  """The type of a field, as a FieldDescriptorProto says it."""
+  field = descriptor_pb2.FieldDescriptorProto
+  label = field.LABEL_REPEATED if kind[-1] == "*" else field.LABEL_OPTIONAL
+  name = kind.rstrip("*")
+  if name in _SCHEMA:
+    return {"label": label, "type": field.TYPE_MESSAGE, "type_name": name}
+  return {"label": label, "type": field.Type.Value(f"TYPE_{name.upper()}")}
 
 
 @functools.cache

@@ -40,14 +40,14 @@ DENY = ("selected", "things", "all")
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-  """What becomes of segments.
+  """Which segments are asked for, and which categories are denied.
 
   Attributes:
     categories: that boxes are wanted of; empty: all things.
     min_share: of an image's pixels that a segment has, at least.
     min_score: of a segment, at least.
     max_void: share of pixels without a segment, above which nothing is absent.
-    deny: which categories may be called absent, of DENY.
+    deny: which categories may be said to be absent, one of DENY.
   """
 
   categories: tuple[str, ...] = ()
@@ -57,29 +57,30 @@ class Selection:
   deny: str = "things"
 
 
-# ------------------------------------------------------------- pseudo-boxes
-
-
 class PseudoBoxes:
   """Makes COCO's instances out of segmentations, and counts.
 
+  Args:
+    categories: rows of the file, by their ids.
+    selection: what is asked for and denied.
+
   Attributes:
-    images: what became of them.
-    segments: what became of them; of those "used", "not alone" are not the
-      only one of their category.
-    absent: of how many categories images are said to show nothing, in all.
+    images: how many were used, and how many not, by reason.
+    segments: how many had each outcome; of those "used", "not alone" are not
+      the only one of their category.
+    absent: over all images, how many categories are said to be absent.
 
   Raises:
-    ValueError: rules that are none, or a category that the file hasn't, or
-      that has no instances.
+    ValueError: an unknown `deny`, or a category that the file hasn't or that
+      has no instances.
   """
 
-  def __init__(self, categories: Mapping[int, dict], rules: Selection):
-    self._rules, self._kinds = rules, categories
-    if rules.deny not in DENY:
-      raise ValueError(f"deny {rules.deny!r}: not one of {DENY}.")
+  def __init__(self, categories: Mapping[int, dict], selection: Selection):
+    self._selection, self._kinds = selection, categories
+    if selection.deny not in DENY:
+      raise ValueError(f"deny {selection.deny!r}: not one of {DENY}.")
     things = {i for i, k in categories.items() if k["isthing"]}
-    self._wanted = _by_name(categories, rules.categories) or things
+    self._wanted = _by_name(categories, selection.categories) or things
     if stuff := sorted(self._wanted - things):
       raise ValueError(
         f"category {categories[stuff[0]]['name']!r} is stuff, which has no"
@@ -89,13 +90,13 @@ class PseudoBoxes:
       "selected": self._wanted,
       "things": things,
       "all": set(categories),
-    }[rules.deny]
+    }[selection.deny]
     self.images, self.segments = collections.Counter(), collections.Counter()
     self.absent = 0
     self._numbers = itertools.count(1)
 
   def kinds(self) -> list[dict]:
-    """The categories of the file: all that is asked for or denied."""
+    """Lists the categories of the file: all that is asked for or denied."""
     named = self._wanted | self._deniable
     return [
       {
@@ -107,24 +108,27 @@ class PseudoBoxes:
       if i in named
     ]
 
-  def __call__(self, found: segmentations.Segmented) -> tuple[dict, list[dict]]:
-    """(the image's row, its annotations)."""
-    fates = [self._fate(s, found.image) for s in found.segments]
-    self.segments.update(fates)
-    self._count_not_alone(found.segments, fates)
+  def __call__(
+    self, found: segmentations.SegmentedImage
+  ) -> tuple[dict, list[dict]]:
+    """Makes (the image's row, its annotations)."""
+    outcomes = [self._outcome(s, found.image) for s in found.segments]
+    self.segments.update(outcomes)
+    self._count_not_alone(found.segments, outcomes)
     self.images["used"] += 1
     image = {k: found.image[k] for k in ("id", "file_name", "width", "height")}
     image |= {"absent": self._absent(found), "void": round(found.void, 4)}
     self.absent += len(image["absent"])
     named = self._wanted | self._deniable
     return image, [
-      self._note(s, fate, image["id"])
-      for s, fate in zip(found.segments, fates, strict=True)
+      self._annotation(s, outcome, image["id"])
+      for s, outcome in zip(found.segments, outcomes, strict=True)
       if s.category in named and s.box
     ]
 
-  def _fate(self, segment: segmentations.Segment, image: Mapping) -> str:
-    least = self._rules.min_share * image["width"] * image["height"]
+  def _outcome(self, segment: segmentations.Segment, image: Mapping) -> str:
+    """Decides what becomes of a segment; the module's docstring lists it."""
+    least = self._selection.min_share * image["width"] * image["height"]
     if not self._kinds[segment.category]["isthing"]:
       return "stuff"
     if segment.category not in self._wanted:
@@ -133,25 +137,26 @@ class PseudoBoxes:
       return "no pixels"
     if segment.crowd:
       return "crowd"
-    if segment.score < self._rules.min_score:
+    if segment.score < self._selection.min_score:
       return "unsure"
     return "small" if segment.area < least else "used"
 
-  def _count_not_alone(self, segments, fates) -> None:
+  def _count_not_alone(self, segments, outcomes) -> None:
     number = collections.Counter(s.category for s in segments)
     self.segments["not alone"] += sum(
-      fate == "used" and number[s.category] > 1
-      for s, fate in zip(segments, fates, strict=True)
+      outcome == "used" and number[s.category] > 1
+      for s, outcome in zip(segments, outcomes, strict=True)
     )
 
-  def _absent(self, found: segmentations.Segmented) -> list[int]:
-    if found.void > self._rules.max_void:
+  def _absent(self, found: segmentations.SegmentedImage) -> list[int]:
+    """Lists the categories that the image is said to show nothing of."""
+    if found.void > self._selection.max_void:
       self.images["with too many pixels of no segment"] += 1
       return []
     return sorted(self._deniable - {s.category for s in found.segments})
 
-  def _note(
-    self, segment: segmentations.Segment, fate: str, image: int
+  def _annotation(
+    self, segment: segmentations.Segment, outcome: str, image: int
   ) -> dict:
     x1, y1, x2, y2 = segment.box
     return {
@@ -160,14 +165,14 @@ class PseudoBoxes:
       "category_id": segment.category,
       "bbox": [x1, y1, x2 - x1, y2 - y1],
       "area": segment.area,
-      "iscrowd": int(fate != "used"),
-      "fate": fate,
+      "iscrowd": int(outcome != "used"),
+      "fate": outcome,
       "segment_id": segment.id,
       "score": segment.score,
     }
 
   def summary(self) -> dict:
-    """All counts."""
+    """Lists all counts."""
     return {
       "images": dict(sorted(self.images.items())),
       "segments": dict(sorted(self.segments.items())),
@@ -185,14 +190,22 @@ def _by_name(categories: Mapping[int, dict], names) -> set[int]:
 
 
 def pseudo_boxes(
-  source: segmentations.Segmentations, rules: Selection, threads: int = 2
+  source: segmentations.Segmentations, selection: Selection, threads: int = 2
 ) -> tuple[dict, dict]:
-  """(content of an instances json, summary of what was left out and why).
+  """Makes pseudo-boxes of all images.
+
+  Args:
+    source: the segmentations.
+    selection: what is asked for and denied.
+    threads: that read masks.
+
+  Returns:
+    (content of an instances json, summary of what was left out and why).
 
   Raises:
     ValueError: see `PseudoBoxes`; or a PNG that the json does not describe.
   """
-  make = PseudoBoxes(source.categories, rules)
+  make = PseudoBoxes(source.categories, selection)
   images, notes = [], []
   for found in source.each(threads):
     if found is None:
@@ -207,7 +220,7 @@ def pseudo_boxes(
 
 
 def by_video(content: Mapping) -> dict:
-  """Pseudo-boxes over frames as `data.sources.tracks` reads them.
+  """Turns boxes of frames into those of videos, for `data.sources.tracks`.
 
   The frames of a video are the images of one folder, in the order of their
   names. Boxes have no identity: an annotation has at most one of a frame.
@@ -264,7 +277,7 @@ def _video(number: int, folder: str, rows: list[dict]) -> dict:
 
 
 def _boxes_by_frame(notes: list[dict]) -> dict:
-  """{image: {(category, crowd): boxes}}."""
+  """Groups boxes: {image: {(category, crowd): boxes}}."""
   boxes = collections.defaultdict(lambda: collections.defaultdict(list))
   for note in notes:
     kind = note["category_id"], note["iscrowd"]
@@ -273,6 +286,6 @@ def _boxes_by_frame(notes: list[dict]) -> dict:
 
 
 def _of_video(rows: list[dict], boxes: Mapping) -> dict:
-  """{(category, crowd): the boxes of each frame}."""
+  """Groups boxes: {(category, crowd): the boxes of each frame}."""
   kinds = dict.fromkeys(k for row in rows for k in boxes[row["id"]])
   return {k: [boxes[row["id"]][k] for row in rows] for k in kinds}

@@ -9,15 +9,24 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from locvlm_jax import errors
-from locvlm_jax.data import files
 from locvlm_jax.data import images as images_lib
+from locvlm_jax.data import reading
 
 _READ_AHEAD = 64  # masks that wait to be used, at most
 
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-  """A segment with what its pixels say; box is (x1, y1, x2, y2), or None."""
+  """One segment of an image.
+
+  Attributes:
+    id: its number in the PNG.
+    category: the id of its category.
+    crowd: it is said to be several objects.
+    score: the segmenter's, from 0 to 1.
+    area: its pixels.
+    box: (x1, y1, x2, y2) around them; None where it has none.
+  """
 
   id: int
   category: int
@@ -28,8 +37,14 @@ class Segment:
 
 
 @dataclasses.dataclass(frozen=True)
-class Segmented:
-  """An image with all of its segments; void: the share of pixels without."""
+class SegmentedImage:
+  """An image with all of its segments.
+
+  Attributes:
+    image: its row in the json.
+    segments: all of them.
+    void: the share of its pixels that are in no segment.
+  """
 
   image: dict
   segments: tuple[Segment, ...]
@@ -37,7 +52,7 @@ class Segmented:
 
 
 class Segmentations:
-  """A panoptic json with its PNGs, by random access.
+  """Reads a panoptic json with its PNGs, by random access.
 
   Args:
     path: the json file.
@@ -54,43 +69,43 @@ class Segmentations:
   def __init__(self, path: str, masks: str):
     if not os.path.isdir(masks):
       raise errors.DataError(f"{masks}: no such folder of masks.")
-    content = files.read_json(path)
+    content = reading.read_json(path)
     self.path, self.masks = path, masks
-    self.categories = files.by_id(
-      files.section(content, "categories", path), "categories", path
+    self.categories = reading.by_id(
+      reading.section(content, "categories", path), "categories", path
     )
     for i, row in self.categories.items():
-      files.words(row, "name", f"{path}: category {i}")
+      reading.text(row, "name", f"{path}: category {i}")
       _flag(row, "isthing", f"{path}: category {i}")
-    rows = files.section(content, "images", path)
-    self.images = files.by_id(rows, "images", path)
+    rows = reading.section(content, "images", path)
+    self.images = reading.by_id(rows, "images", path)
     for i, row in self.images.items():
       origin = f"{path}: image {i}"
-      size = [files.integer(row, k, origin) for k in ("width", "height")]
-      if min(size) < 1:
-        raise errors.DataError(f"{origin}: size {size} is not positive.")
-      files.words(row, "file_name", origin)
-    self._rows = files.section(content, "annotations", path)
+      reading.size(row, origin)
+      reading.text(row, "file_name", origin)
+    self._rows = reading.section(content, "annotations", path)
     self._check()
 
   def _check(self) -> None:
     seen = set()
     for i, row in enumerate(self._rows):
       origin = f"{self.path}: annotation {i}"
-      image = files.integer(row, "image_id", origin)
+      image = reading.integer(row, "image_id", origin)
       if image not in self.images:
         raise errors.DataError(f"{origin}: unknown image {image}.")
       if image in seen:
         raise errors.DataError(f"{origin}: a second one of image {image}.")
       seen.add(image)
-      segments = files.section(row, "segments_info", origin)
-      for number, segment in files.by_id(segments, "segments", origin).items():
+      segments = reading.section(row, "segments_info", origin)
+      for number, segment in reading.by_id(
+        segments, "segments", origin
+      ).items():
         _check_segment(segment, self.categories, f"{origin}: segment {number}")
 
   def __len__(self) -> int:
     return len(self._rows)
 
-  def __getitem__(self, index: int) -> Segmented:
+  def __getitem__(self, index: int) -> SegmentedImage:
     """Reads one PNG.
 
     Raises:
@@ -101,8 +116,8 @@ class Segmentations:
     row = self._rows[index]
     origin = f"{self.path}: annotation {index}"
     image = self.images[row["image_id"]]
-    name = files.field(row, "file_name", origin)
-    path = files.image_path(self.masks, name, origin)
+    name = reading.field(row, "file_name", origin)
+    path = reading.image_path(self.masks, name, origin)
     size = image["width"], image["height"]
     ids = segment_ids(np.asarray(images_lib.load_image(path, size)))
     boxes = boxes_of(ids)
@@ -115,10 +130,10 @@ class Segmentations:
     segments = (
       _segment(s, *boxes.get(s["id"], (0, None))) for s in row["segments_info"]
     )
-    return Segmented(image, tuple(segments), void / ids.size)
+    return SegmentedImage(image, tuple(segments), void / ids.size)
 
-  def each(self, threads: int) -> Iterator[Segmented | None]:
-    """All, in their order; None for one whose PNG can't be used."""
+  def each(self, threads: int) -> Iterator[SegmentedImage | None]:
+    """Yields all, in their order; None for one whose PNG can't be used."""
 
     def read(index):
       try:
@@ -143,7 +158,7 @@ def _flag(row: Mapping, key: str, origin: str, default: int | None = None):
 
 
 def _check_segment(row: dict, categories: Mapping, origin: str) -> None:
-  category = files.integer(row, "category_id", origin)
+  category = reading.integer(row, "category_id", origin)
   if category not in categories:
     raise errors.DataError(f"{origin}: unknown category {category}.")
   if not 0 < row["id"] < 1 << 24:
@@ -166,13 +181,13 @@ def _segment(row: dict, area: int, box) -> Segment:
 
 
 def segment_ids(pixels: np.ndarray) -> np.ndarray:
-  """uint8 [H, W, 3] of a PNG -> ids [H, W]."""
+  """Reads ids [H, W] from the pixels of a PNG, uint8 [H, W, 3]."""
   red, green, blue = np.moveaxis(pixels.astype(np.uint32), -1, 0)
   return red + (green << 8) + (blue << 16)
 
 
 def segment_pixels(ids: np.ndarray) -> np.ndarray:
-  """The inverse of `segment_ids`."""
+  """Writes ids [H, W] as pixels, uint8 [H, W, 3]."""
   channels = [ids >> shift & 255 for shift in (0, 8, 16)]
   return np.stack(channels, -1).astype(np.uint8)
 
@@ -180,7 +195,9 @@ def segment_pixels(ids: np.ndarray) -> np.ndarray:
 def boxes_of(
   ids: np.ndarray,
 ) -> dict[int, tuple[int, tuple[int, int, int, int]]]:
-  """{id: (pixels, box)} of [H, W]; boxes end beside their last pixel.
+  """Finds {id: (number of pixels, box)} in ids [H, W].
+
+  Boxes are (x1, y1, x2, y2) and end beside their last pixel:
 
   0 7 7        7: (3, (1, 0, 3, 2))
   0 0 7        0: (3, (0, 0, 2, 2))

@@ -3,7 +3,7 @@
 Any model that `AutoModelForUniversalSegmentation` loads and whose image
 processor has `post_process_panoptic_segmentation`: Mask2Former, MaskFormer,
 OneFormer. The paper used SEEM, which has no such class; what it writes in
-COCO's panoptic format is read the same way (`data/panoptic.py`).
+COCO's panoptic format is read the same way (`pseudo/segmentations.py`).
 
 Frames of a video become pictures VIDEO/00012.png, so that the result can stand
 for annotations of the video.
@@ -18,14 +18,65 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from PIL import Image
 
+from locvlm_jax import errors, files, progress
 from locvlm_jax.data import images as images_lib
-from locvlm_jax.data import video
+from locvlm_jax.data import reading, video
 from locvlm_jax.pseudo import segmentations
 
 _ADVICE = (
   "needs PyTorch: pip install 'locvlm_jax[pseudo]', and transformers' own"
   " checkpoint of a panoptic model in --model"
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What is segmented, and by what.
+
+  Attributes:
+    model: the directory of a panoptic model in transformers' format.
+    media: the folder of pictures, or of videos.
+    things: names of the categories that have instances, with commas between
+      them, or a COCO file that lists them; "": all.
+    min_score: the least score of a segment that is kept.
+    frames: of each video, spread evenly; 0: `media` holds pictures.
+  """
+
+  model: str
+  media: str
+  things: str = ""
+  min_score: float = 0.5
+  frames: int = 0
+
+  def recorded(self) -> dict:
+    """Returns what the segmentations depend on, as the folder says it."""
+    return {"mode": "segment", **dataclasses.asdict(self)}
+
+
+def write(settings: Settings, out: str) -> dict:
+  """Segments all pictures or videos, and returns the summary.
+
+  Args:
+    settings: what, and by what.
+    out: the folder to write; see `segment`.
+
+  Raises:
+    ValueError: no PyTorch, or no such model, category or folder.
+  """
+  claim(out, settings.recorded())
+  model = Segmenter.load(
+    settings.model, _things(settings.things), settings.min_score
+  )
+  counts = segment(model, settings.media, out, settings.frames)
+  return {"settings": settings.recorded(), **counts}
+
+
+def _things(named: str) -> list[str]:
+  """Returns the names of a list with commas, or of a COCO file."""
+  if not named.endswith(".json"):
+    return [n.strip() for n in named.split(",") if n.strip()]
+  rows = reading.section(reading.read_json(named), "categories", named)
+  return [reading.text(row, "name", named) for row in rows]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +91,10 @@ class Segmenter:
   _run: Callable[[Image.Image], tuple[np.ndarray, list[dict]]]
 
   @classmethod
-  def load(cls, directory: str, things: Sequence[str], threshold: float):
-    """From the user's disk; nothing is fetched.
+  def load(
+    cls, directory: str, things: Sequence[str], threshold: float
+  ) -> "Segmenter":
+    """Loads a model from the user's disk; nothing is fetched.
 
     Args:
       directory: config.json, weights and preprocessor_config.json.
@@ -80,7 +133,11 @@ class Segmenter:
     return cls(rows, run)
 
   def __call__(self, picture: Image.Image) -> tuple[np.ndarray, list[dict]]:
-    """(ids [H, W], rows of segments_info); 0 where there is no segment."""
+    """Segments a picture.
+
+    Returns:
+      (ids [H, W], 0 where there is no segment; rows of "segments_info").
+    """
     labels, found = self._run(picture)
     ids = np.zeros(labels.shape, np.uint32)
     rows = []
@@ -98,7 +155,7 @@ class Segmenter:
 
 
 def _open(directory: str):
-  """(model on the fastest device, processor, torch)."""
+  """Opens (model on the fastest device, processor, torch)."""
   try:
     import torch
     import transformers
@@ -112,7 +169,7 @@ def _open(directory: str):
   except ImportError as e:
     raise ValueError(f"--mode=segment {_ADVICE} ({e}).") from None
   except (OSError, ValueError) as e:
-    raise ValueError(
+    raise errors.DataError(
       f"{directory}: no panoptic model of transformers ({e})."
     ) from None
   device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -120,10 +177,10 @@ def _open(directory: str):
 
 
 def claim(out: str, settings: Mapping) -> None:
-  """That what a folder holds already was made with the same settings.
+  """Notes the settings in a folder that is empty, or that has the same ones.
 
   Raises:
-    ValueError: it was not.
+    ValueError: what the folder holds was made with other settings.
   """
   os.makedirs(out, exist_ok=True)
   path = os.path.join(out, "settings.json")
@@ -158,21 +215,21 @@ def segment(
     The summary: pictures by what became of them.
 
   Raises:
-    ValueError: no picture or video in the folder.
+    DataError: no picture or video in the folder.
   """
   os.makedirs(out, exist_ok=True)
   counts, images, notes = collections.Counter(), [], []
   sources = sorted(_videos(media) if frames else _pictures(media))
   if not sources:
     kind = "video" if frames else "picture"
-    raise ValueError(f"{media}: no {kind} in this folder.")
-  for number, name in enumerate(sources, 1):
+    raise errors.DataError(f"{media}: no {kind} in this folder.")
+  counter = progress.Progress("segmented", len(sources), log)
+  for name in sources:
     for image, note in _segmented(model, media, name, out, frames, counts):
       image["id"] = note["image_id"] = len(images) + 1
       images.append(image)
       notes.append(note)
-    if number % 20 == 0 or number == len(sources):
-      log(f"{number} of {len(sources)} segmented")
+    counter.add(1)
   _write_json(
     os.path.join(out, "panoptic.json"),
     {"images": images, "annotations": notes, "categories": model.categories},
@@ -190,16 +247,16 @@ def _videos(folder: str) -> list[str]:
 
 def _listed(folder: str) -> list[str]:
   if not os.path.isdir(folder):
-    raise ValueError(f"{folder}: no such folder.")
+    raise errors.DataError(f"{folder}: no such folder.")
   return os.listdir(folder)
 
 
 def _segmented(
   model, media, name, out, frames, counts
 ) -> Iterator[tuple[dict, dict]]:
-  """(image, annotation) of a picture, or of each frame of a video.
+  """Yields (image, annotation) of a picture, or of each frame of a video.
 
-  A damaged one is told and left out as a whole.
+  A damaged one is named, and left out as a whole.
   """
   path = os.path.join(media, name)
   try:
@@ -215,7 +272,7 @@ def _segmented(
 
 
 def _one(model, read, name, out, counts) -> tuple[dict, dict]:
-  """Segments a picture, unless that is done; both files appear whole."""
+  """Segments a picture, unless that is done already."""
   mask = name if name.endswith(".png") else name + ".png"
   path = os.path.join(out, mask)
   if os.path.exists(path + ".json"):
@@ -225,9 +282,8 @@ def _one(model, read, name, out, counts) -> tuple[dict, dict]:
   picture = read()
   ids, segments = model(picture)
   os.makedirs(os.path.dirname(path), exist_ok=True)
-  pixels = Image.fromarray(segmentations.segment_pixels(ids))
-  pixels.save(path + ".partial", "PNG")
-  os.replace(path + ".partial", path)
+  with files.replacing(path, "wb") as f:
+    Image.fromarray(segmentations.segment_pixels(ids)).save(f, "PNG")
   found = {"size": picture.size, "segments": segments}
   _write_json(path + ".json", found)
   counts["segmented"] += 1
@@ -243,6 +299,5 @@ def _rows(name: str, mask: str, found: Mapping) -> tuple[dict, dict]:
 
 
 def _write_json(path: str, content: object) -> None:
-  with open(path + ".partial", "w", encoding="utf-8") as f:
+  with files.replacing(path) as f:
     json.dump(content, f, ensure_ascii=False)
-  os.replace(path + ".partial", path)

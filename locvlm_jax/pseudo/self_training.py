@@ -14,15 +14,19 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
+from locvlm_jax import files
+from locvlm_jax.config import Config, plain
 from locvlm_jax.data import objectives
-from locvlm_jax.data.records import Object, Record, Source
+from locvlm_jax.data.records import Object, Record, Records
+from locvlm_jax.data.view import View
 from locvlm_jax.evals import session
+from locvlm_jax.evals.scorers.metrics import Unit, Units
 from locvlm_jax.evals.selection import shuffled, take, transform_of
+from locvlm_jax.inference import predictor
 from locvlm_jax.inference.question import Question
 from locvlm_jax.parallel import hosts
-from locvlm_jax.text import coords as coords_lib
 from locvlm_jax.text import prompts
 
 KINDS = ("plain", "relational")
@@ -39,61 +43,53 @@ class Captioning:
     settings: `config.pseudo`.
   """
 
-  settings: Mapping
+  settings: Any
   name: str = "self_training"
   source: str = "instances"
+  units: ClassVar[Units] = dict.fromkeys((*FILTERS, "kept"), Unit.COUNT)
 
-  def examples(
-    self,
-    records: Source,
-    coords: coords_lib.Coords,
-    geometry: str,
-    image_size: int,
-    vocabulary: Sequence[str],
-    seed: int,
-    limit: int | None = None,
+  def questions(
+    self, records: Records, view: View, limit: int | None = None
   ) -> list[Question]:
-    """Each object that a question can mean, in the wordings that are set."""
-    del coords, vocabulary
+    """Asks about each object that a question can mean, in all wordings."""
+    return take(self._groups(records, view), limit)
+
+  def _groups(self, records: Records, view: View) -> Iterator[list[Question]]:
     kinds = [k for k in KINDS if self.settings[k]]
+    for record, _ in shuffled(records, view.seed):
+      shown = transform_of(record, view.geometry, view.image_size)
+      for thing, _ in objectives.visible(record.objects, shown):
+        if thing.id:  # without one, its captions could not be found again
+          yield [self._question(record, thing, kind) for kind in kinds]
 
-    def groups():
-      for record, _ in shuffled(records, seed):
-        shown = transform_of(record, geometry, image_size)
-        for thing, _ in objectives.visible(record.objects, shown):
-          if thing.id:  # without one, its captions could not be found again
-            yield [self._example(record, thing, kind) for kind in kinds]
-
-    return take(groups(), limit)
-
-  def _example(self, record: Record, thing: Object, kind: str) -> Question:
-    question = prompts.fill(self.settings[kind][0], obj=thing.category)
+  def _question(self, record: Record, thing: Object, kind: str) -> Question:
+    asked = prompts.fill(self.settings[kind][0], obj=thing.category)
     truth = {
       "annotation_id": thing.id,
       "image_id": int(record.id),
       "category": thing.category,
       "kind": kind,
     }
-    return Question(f"{thing.id} {kind}", record.image, question, truth=truth)
+    return Question(f"{thing.id} {kind}", record.image, asked, truth=truth)
 
-  def judge(self, example: Question, answer: str) -> dict[str, Any]:
-    """The caption, and the filter that leaves it out, or ""."""
-    name = example.truth["category"]
+  def judge(self, question: Question, answer: str) -> dict[str, Any]:
+    """Returns the caption, and the filter that leaves it out, or ""."""
+    name = question.truth["category"]
     said = phrase(answer)
-    form = self.settings[example.truth["kind"]][1]
+    form = self.settings[question.truth["kind"]][1]
     caption = " ".join(
       form.replace("{answer}", said).replace("{obj}", name).split()
     )
-    reasons = faults(said, caption, name, self.settings["max_words"])
-    found = [r for r in reasons if r in self.settings["filters"]]
+    reasons = faults(said, caption, name, self.settings.max_words)
+    found = [r for r in reasons if r in self.settings.filters]
     return {"caption": caption, "left_out": found[0] if found else ""}
 
   def score(
-    self, examples: Sequence[Question], answers: Sequence[str]
+    self, questions: Sequence[Question], answers: Sequence[str]
   ) -> dict[str, float]:
-    """How many answers were kept and left out, by reason."""
-    told = map(self.judge, examples, answers)
-    found = collections.Counter(x["left_out"] or "kept" for x in told)
+    """Counts the answers that were kept and left out, by reason."""
+    judged = map(self.judge, questions, answers)
+    found = collections.Counter(x["left_out"] or "kept" for x in judged)
     return {reason: float(found[reason]) for reason in sorted(found)}
 
 
@@ -121,7 +117,7 @@ def faults(said: str, caption: str, name: str, max_words: int) -> Iterator[str]:
     yield "repeating"
 
 
-def write(config: Mapping, workdir: str, out: str, llava: str = "") -> dict:
+def write(config: Config, workdir: str, out: str, llava: str = "") -> dict:
   """Asks the model and writes the captions; all processes have to call.
 
   Interrupted, the same call goes on: the answers so far are in OUT.answers/.
@@ -138,36 +134,38 @@ def write(config: Mapping, workdir: str, out: str, llava: str = "") -> dict:
   Raises:
     ValueError: `config.pseudo` has no question, or an unknown filter.
   """
-  check(config["pseudo"])
-  task, folder = Captioning(config["pseudo"]), out + ".answers"
+  check(config.pseudo)
+  task, folder = Captioning(config.pseudo), out + ".answers"
   counts, manifest = session.ask(
-    _asking(config), [task], workdir, folder, llava
+    config, [task], workdir, folder, llava, _request(config)
   )
   if not counts:
     raise ValueError(
-      f"{config['data']['instances']}: no object with an annotation id that is"
+      f"{config.data.instances}: no object with an annotation id that is"
       " alone in its category."
     )
-  info = {"origin": manifest["origin"], "settings": config["pseudo"]}
+  info = {"origin": manifest["origin"], "settings": plain(config.pseudo)}
   if not hosts.is_first():
     return info
   rows = _read(os.path.join(folder, "predictions.jsonl"))
-  if "ambiguous" in config["pseudo"]["filters"]:
+  if "ambiguous" in config.pseudo.filters:
     _mark_ambiguous(rows)
   rows.sort(key=lambda row: (row["truth"]["annotation_id"], row["id"]))
   kept = [_line(row, info) for row in rows if not row["result"]["left_out"]]
-  _write(out, kept)
+  files.write_lines(
+    out, (json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
+  )
   counts = collections.Counter(r["result"]["left_out"] or "kept" for r in rows)
   return {**info, "asked": len(rows), **dict(sorted(counts.items()))}
 
 
-def check(settings: Mapping) -> None:
+def check(settings: Any) -> None:
   """Refuses what `config.pseudo` can't mean.
 
   Raises:
     ValueError: says which field, and what is allowed.
   """
-  if unknown := set(settings["filters"]) - set(FILTERS):
+  if unknown := set(settings.filters) - set(FILTERS):
     raise ValueError(f"pseudo.filters: {min(unknown)!r} is not in {FILTERS}.")
   if not any(settings[kind] for kind in KINDS):
     raise ValueError("pseudo: neither plain nor relational has a question.")
@@ -179,17 +177,16 @@ def check(settings: Mapping) -> None:
       )
 
 
-def _asking(config: Mapping) -> dict:
-  """The config whose evaluation asks about the training images."""
-  data, number = config["data"], config["pseudo"]["samples"]
-  changed = {
-    "instances": data["instances"],
-    "images": data["images"],
-    "samples": number,
-    "seeds": 1,
-    "constrained": False,
-  }
-  return {**config, "eval": {**config["eval"], **changed}}
+def _request(config: Config) -> session.Request:
+  """Asks about the training images, once, in the model's own words."""
+  return session.Request(
+    files=config.data,
+    decoding=dataclasses.replace(
+      predictor.Decoding.of(config.eval), constrained=False
+    ),
+    batch_size=config.eval.batch_size,
+    samples=config.pseudo.samples,
+  )
 
 
 def _read(path: str) -> list[dict]:
@@ -220,11 +217,3 @@ def _line(row: Mapping, info: Mapping) -> dict:
     "seed": row["seed"],
     "checkpoint": info["origin"]["sha256"],
   }
-
-
-def _write(path: str, rows: Sequence[Mapping]) -> None:
-  """The file, whole or not at all."""
-  partial = path + ".partial"
-  with open(partial, "w", encoding="utf-8") as f:
-    f.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-  os.replace(partial, path)

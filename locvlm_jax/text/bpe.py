@@ -6,11 +6,31 @@ from collections.abc import Iterable
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
+from locvlm_jax.text import formats, prompts
 from locvlm_jax.text import tokenizer as tokenizer_lib
 
 _SPECIALS = ("<unk>", "<s>", "</s>")  # ids 0, 1, 2, as in LLaMA
 _BYTES = tuple(f"<0x{i:02X}>" for i in range(256))
 _PRINTABLE = [chr(i) for i in range(33, 127)]
+
+
+def wordings() -> list[str]:
+  """Returns the questions and answers of the objectives, as texts to train on.
+
+  Each comes often enough that its words become whole pieces.
+  """
+  templates = [
+    *prompts.LOC_PRED["box"],
+    *prompts.LOC_PRED["point"],
+    *prompts.LOC_PRED_ANSWERS,
+    *prompts.NEG_PRED_ANSWERS,
+    *prompts.REV_LOC["box"],
+    *prompts.REV_LOC["point"],
+    *prompts.HELD_OUT,
+  ]
+  lines = [prompts.fill(t, obj="ball", a="ball", b="cup") for t in templates]
+  bare = formats.FORMATS["bare"]
+  return [f"{bare.start}{x}{bare.assistant} [ At" for x in lines] * 200
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> tokenizer_lib.Tokenizer:
@@ -61,7 +81,7 @@ def _splitter() -> pre_tokenizers.PreTokenizer:
 
 
 def _llama_like(vocab: dict[str, int], merges: list) -> tokenizer_lib.Tokenizer:
-  """A tokenizer in which the bytes, unlike the specials, are plain tokens."""
+  """Makes a tokenizer whose bytes, unlike its specials, are plain tokens."""
   model = models.BPE(
     vocab=vocab,
     merges=[tuple(m) for m in merges],

@@ -4,11 +4,11 @@ A location is written in one of three forms, without spaces, as in the paper's
 figure 1. The box (0.30, 0.40, 0.55, 0.80), in fractions of the square that the
 model sees, reads
 
-  nfp   [0.3000,0.4000,0.5500,0.8000]   normalised floating point, 4 decimals
+  nfp   [0.3000,0.4000,0.5500,0.8000]   normalized floating point, 4 decimals
   ivb   [28,38,52,76]                   integer bin of 96 along each side
   diga  [35:-14,-16,10,22]              anchor 35 of 64, then deviations in bins
 
-and as a point, which is the box's centre,
+and as a point, which is the box's center,
 
   nfp   [0.4250,0.6000]
   ivb   [40,57]
@@ -17,8 +17,8 @@ and as a point, which is the box's centre,
 The paper leaves the text of `diga` to its appendix; this one is ours. The
 anchors are the cells of a grid, counted along the rows:
 
-   0  1  2 ..  7      the anchor is the cell that holds the centre; its own
-   8  9 10 .. 15      centre, here (3.5, 4.5) / 8, lies in bins 42 and 54; a
+   0  1  2 ..  7      the anchor is the cell that holds the center; its own
+   8  9 10 .. 15      center, here (3.5, 4.5) / 8, lies in bins 42 and 54; a
   16 17 18 .. 23      deviation is a coordinate's bin minus that bin, so diga
                       is exactly as precise as ivb
 """
@@ -94,7 +94,7 @@ class Coords:
       )
 
   def encode(self, box: Box) -> str:
-    """The text of `box`, xyxy in [0, 1]; for points, that of its centre.
+    """Writes `box`, xyxy in [0, 1]; for points, its center.
 
     Raises:
       ValueError: a coordinate outside [0, 1], or x2 < x1, or y2 < y1.
@@ -108,7 +108,7 @@ class Coords:
     return self._write(box)
 
   def encode_point(self, cx: float, cy: float) -> str:
-    """The text of the point (cx, cy) in [0, 1], whatever `location` is.
+    """Writes the point (cx, cy) in [0, 1], whatever `location` is.
 
     Raises:
       ValueError: a coordinate outside [0, 1].
@@ -117,11 +117,11 @@ class Coords:
     return self._write((cx, cy))
 
   def parse(self, text: str) -> Parsed:
-    """Reads the first location in free text. Total: it never raises.
+    """Reads the first location in free text; never raises.
 
     Spaces and round brackets are accepted. A bracket with another count of
     numbers is passed over if a complete one follows. ivb and diga give the
-    centre of the bin, so encode(parse(encode(x)).value) == encode(x).
+    center of the bin, so encode(parse(encode(x)).value) == encode(x).
 
     Returns:
       xyxy (or cx, cy for points) in [0, 1], or None and the reason, such as
@@ -139,31 +139,31 @@ class Coords:
     if self.form == "ivb":
       return "[" + ",".join(map(str, bins)) + "]"
     anchor = self._anchor(bins)
-    centres = self.anchor_bins(anchor) * (len(bins) // 2)
-    deviations = [b - c for b, c in zip(bins, centres, strict=True)]
+    centers = self.anchor_bins(anchor) * (len(bins) // 2)
+    deviations = [b - c for b, c in zip(bins, centers, strict=True)]
     return f"[{anchor}:" + ",".join(map(str, deviations)) + "]"
 
   def _bin(self, value: float) -> int:
     return min(int(value * self.num_bins), self.num_bins - 1)
 
   def _anchor(self, bins: list[int]) -> int:
-    """The grid cell that holds the centre of a point or box of bins.
+    """Finds the grid cell that holds the center of a point or box of bins.
 
     From bins, not from the exact box, so that reading and writing a location
     again gives the same text. Integers only: no rounding at a cell's edge.
     """
     n = len(bins) // 2
-    twice = (2 * sum(bins[i::2]) + n for i in (0, 1))  # centre * 2n, in bins
+    twice = (2 * sum(bins[i::2]) + n for i in (0, 1))  # center * 2n, in bins
     column, row = (t * self.grid // (2 * n * self.num_bins) for t in twice)
     return row * self.grid + column
 
   def anchor_bins(self, anchor: int) -> list[int]:
-    """The bins (x, y) of the centre of one of diga's anchors."""
+    """Computes the bins (x, y) of the center of one of diga's anchors."""
     row, column = divmod(anchor, self.grid)
     return [self._bin((i + 0.5) / self.grid) for i in (column, row)]
 
   def _find(self, text: str) -> list[str]:
-    """The numbers of the first bracket that could be a location."""
+    """Finds the numbers of the first bracket that could be a location."""
     groups = [_split(m.group(1)) for m in _CLOSED.finditer(text)]
     groups = [group for group in groups if any(map(_has_digit, group))]
     if not groups:
@@ -183,8 +183,8 @@ class Coords:
     bins = [_integer(w) for w in words]
     if self.form == "diga":
       anchor = _limited(bins[0], self.grid**2 - 1, words[0])
-      centres = self.anchor_bins(anchor) * (len(bins) // 2)
-      bins = [b + c for b, c in zip(bins[1:], centres, strict=True)]
+      centers = self.anchor_bins(anchor) * (len(bins) // 2)
+      bins = [b + c for b, c in zip(bins[1:], centers, strict=True)]
     bins = [_limited(b, self.num_bins - 1, str(b)) for b in bins]
     return _ordered([(b + 0.5) / self.num_bins for b in bins])
 

@@ -1,4 +1,16 @@
-"""@tokenizer"""
+"""Conversations as token ids with their loss mask.
+
+A row is built from pieces that are tokenized one by one, so the mask comes
+from the spans of the pieces and never from tokenizing a part again (which is
+how LLaVA masked whole samples by accident, LLaVA:llava/train/train.py). With
+the format "v1" or "bare", three visual tokens (-1) and two turns:
+
+  piece   <s> USER:  -1 -1 -1 \\nWhere? ASSISTANT:  At [4,5]. </s>
+  target   .   . .    .  .  .  .  .  .    .  .      x  x x x  x
+
+  piece   USER: And the cup? ASSISTANT:  No. </s>
+  target   .  .   .  .  .  .   .   .     x x  x
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -36,7 +48,7 @@ def encode_conversation(
   num_image_tokens: int,
   max_text_tokens: int,
 ) -> Encoded:
-  """A row for training: as many whole turns as fit.
+  """Encodes a row for training: as many whole turns as fit.
 
   Args:
     tokenizer: text to ids.
@@ -75,7 +87,7 @@ def encode_prompt(
   question: str,
   num_image_tokens: int,
 ) -> Int32[np.ndarray, " n"]:
-  """A prompt that ends where the answer's first token is to be generated.
+  """Encodes a prompt; the answer's first token is the next to be generated.
 
   It is the beginning of encode_conversation([*turns_before, (question, a)]).
 
@@ -96,7 +108,7 @@ def encode_prompt(
 
 
 def _head(tokenizer, fmt, num_image_tokens) -> list[int]:
-  """From BOS to the image, if there is one, else BOS alone."""
+  """Encodes BOS and what comes up to the image, if there is one."""
   if not num_image_tokens:
     return list(tokenizer.start_ids)
   image = [formats.IMAGE_TOKEN] * num_image_tokens
@@ -104,7 +116,7 @@ def _head(tokenizer, fmt, num_image_tokens) -> list[int]:
 
 
 def _question(tokenizer, fmt, question, index, num_image_tokens) -> list[int]:
-  """A question up to its answer; the first one follows the image."""
+  """Encodes a question up to its answer; the first one follows the image."""
   if not fmt.questions:
     return []
   bos = tokenizer.start_ids if fmt.bos and index else []
@@ -114,7 +126,7 @@ def _question(tokenizer, fmt, question, index, num_image_tokens) -> list[int]:
 
 
 def _answer(tokenizer, fmt, answer: str) -> list[int]:
-  """The space before an answer, the answer and its stop."""
+  """Encodes the space before an answer, the answer and its stop."""
   if not answer.strip():
     raise ValueError("a turn has an empty answer; leave the turn out")
   text = " " + answer.strip() if fmt.questions else answer.strip()

@@ -14,13 +14,13 @@ _PLURAL = re.compile(
 
 
 def bare(noun: str) -> str:
-  """`noun` without a leading article: "the red cup" -> "red cup"."""
+  """Takes off a leading article: "the red cup" -> "red cup"."""
   noun = noun.strip()
   return noun[m.end() :] if (m := _ARTICLE.match(noun)) else noun
 
 
 def with_article(noun: str) -> str:
-  """`noun` with an article: "a cup", "an umbrella", "scissors".
+  """Adds an article: "a cup", "an umbrella", "scissors".
 
   A noun that brings its own article keeps it.
   """
@@ -35,12 +35,13 @@ def with_article(noun: str) -> str:
 _PLURALS = {
   "person": "people", "man": "men", "woman": "women", "child": "children",
   "mouse": "mice", "knife": "knives", "sheep": "sheep", "skis": "skis",
-  "scissors": "scissors", "broccoli": "broccoli",
+  "scissors": "scissors", "broccoli": "broccoli", "fish": "fish",
+  "leaf": "leaves",
 }  # fmt: skip
 
 
 def plural(noun: str) -> str:
-  """The plural of a category: "cup" -> "cups", "wine glass" -> "wine glasses".
+  """Makes the plural of a category: "wine glass" -> "wine glasses".
 
   >>> plural("baseball glove"), plural("person"), plural("bus")
   ('baseball gloves', 'people', 'buses')

@@ -5,12 +5,8 @@ IMAGE_TOKEN marks the places of visual tokens in a row of token ids.
 
 import dataclasses
 
-# Stands for one visual token in `tokens`; never an id of a vocabulary.
+# Stands for one visual token in `tokens`; no vocabulary has a negative id.
 IMAGE_TOKEN = -1
-
-
-# ------------------------------------------------------ conversation formats
-
 EOS = "</s>"  # stands for the tokenizer's own, whatever its name
 
 
@@ -80,6 +76,3 @@ FORMATS = {
     Format("bare", start="USER: "),  # ours: v1 without the system text
   )
 }
-
-
-IMAGE_TOKEN = -1  # one visual token; no vocabulary has a negative id

@@ -65,7 +65,7 @@ class Grammar:
   longest: int
 
   def text(self, numbers: Sequence[int] | Int[np.ndarray, " C"]) -> str:
-    """The location of C numbers, as `coords` writes it."""
+    """Writes the location of C numbers as `coords` does."""
     if self.coords.form == "nfp":
       return _joined(self.coords, [f"{v / _DECIMALS:.4f}" for v in numbers])
     return _joined(self.coords, [str(int(v)) for v in numbers])
@@ -74,7 +74,7 @@ class Grammar:
 def build(
   coords: coords_lib.Coords, text: tokenizer.Tokenizer, after: str = "."
 ) -> Grammar:
-  """The grammar of `coords` in the tokens of `text`.
+  """Builds the grammar of `coords` in the tokens of `text`.
 
   Only tokens that the tokenizer itself writes numbers with are legal, as in
   training.
@@ -140,7 +140,7 @@ def _joined(coords: coords_lib.Coords, words: Sequence[str]) -> str:
 
 
 def _kinds(coords: coords_lib.Coords) -> list[str]:
-  """What stands at each of the C places."""
+  """Names what each of the C numbers is."""
   num = 2 if coords.location == "point" else 4
   if coords.form == "diga":
     return ["anchor", *["deviation"] * num]
@@ -148,7 +148,7 @@ def _kinds(coords: coords_lib.Coords) -> list[str]:
 
 
 def _numbers(coords: coords_lib.Coords, kind: str) -> dict[str, int]:
-  """All numbers of a kind, text -> value, in rising order."""
+  """Lists all numbers of a kind, text -> value, in rising order."""
   if kind == "fraction":
     return {f"{v / _DECIMALS:.4f}": v for v in range(_DECIMALS + 1)}
   first, last = {
@@ -160,7 +160,7 @@ def _numbers(coords: coords_lib.Coords, kind: str) -> dict[str, int]:
 
 
 def _tokens(coords, places, after, text) -> tuple[list[int], list[str]]:
-  """The tokens that `text` writes all numbers with, after the bracket."""
+  """Finds the tokens that `text` writes all numbers with, after a bracket."""
   head, used = text.encode_after(" ["), set()
   for i in range(max(map(len, places))):
     words = [p[i % len(p)] for p in places]
@@ -184,7 +184,7 @@ def _tokens(coords, places, after, text) -> tuple[list[int], list[str]]:
 def _intervals(
   following: list[list[int]], whole: list[int | None]
 ) -> list[list[tuple[int, int]]]:
-  """What each node may become, by tokens: longer prefixes have been there."""
+  """Lists what each node may become, as runs of whole numbers."""
 
   @functools.cache
   def values(node: int) -> frozenset[int]:
@@ -195,7 +195,7 @@ def _intervals(
 
 
 def _runs(values: list[int]) -> list[tuple[int, int]]:
-  """[1, 2, 3, 7, 8] -> [(1, 3), (7, 8)]."""
+  """Groups numbers into runs: [1, 2, 3, 7, 8] -> [(1, 3), (7, 8)]."""
   if not values:
     return []
   cuts = [i for i in range(1, len(values)) if values[i] > values[i - 1] + 1]
@@ -204,15 +204,15 @@ def _runs(values: list[int]) -> list[tuple[int, int]]:
 
 
 def _bounds(coords, kinds, numbers) -> dict[str, np.ndarray]:
-  """low, high, above and shift of each place."""
+  """Computes `low`, `high`, `above` and `shift` of a grammar."""
   first = int(kinds[0] == "anchor")
   top = {k: max(v.values()) for k, v in numbers.items()}
   above = [-1] * (first + 2) + [first, first + 1]
-  centres = np.zeros((1, 2), np.int32)
+  centers = np.zeros((1, 2), np.int32)
   if first:
     every = range(coords.grid**2)
-    centres = np.array([coords.anchor_bins(p) for p in every], np.int32)
-  shift = np.tile(-centres, (1, (len(kinds) - first) // 2))
+    centers = np.array([coords.anchor_bins(p) for p in every], np.int32)
+  shift = np.tile(-centers, (1, (len(kinds) - first) // 2))
   return {
     "low": np.zeros(len(kinds), np.int32),
     "high": np.array([top[kind] for kind in kinds], np.int32),

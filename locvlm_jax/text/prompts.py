@@ -193,7 +193,7 @@ SPATIAL_ANSWERS = {
 def spatial_icl(
   spatial: Spatial, examples: list[tuple[str, str, str]]
 ) -> list[Turn]:
-  """The turns before an in-context question (paper section 4.2).
+  """Makes the turns before an in-context question (paper section 4.2).
 
   Args:
     spatial: the wording, the same as the final question's.
@@ -222,22 +222,16 @@ HELD_OUT = (
 
 # ------------------------------------------------------------------ filling
 
-# After a question that wants no sentence (`LLaVA:docs/Evaluation.md`).
-SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
-
 _SLOT = re.compile(r"\{(\w+)\}")
 
 
 def of_video(template: str) -> str:
-  """A wording about an image, about a video.
+  """Turns a wording about an image into one about a video.
 
   >>> of_video("There is no {obj} in this picture.")
   'There is no {obj} in this video.'
   """
   return re.sub(r"\b(image|picture)\b", "video", template)
-
-
-a = english.with_article  # the short name for callers: prompts.a("cup")
 
 
 def fill(
@@ -268,6 +262,6 @@ _HELD_OUT_PATTERNS = tuple(map(_pattern, HELD_OUT))
 
 
 def is_held_out(text: str) -> bool:
-  """Whether `text` holds a wording that is kept for evaluation."""
+  """Says whether `text` holds a wording that is kept for evaluation."""
   text = text.lower()
   return any(pattern.search(text) for pattern in _HELD_OUT_PATTERNS)

@@ -1,18 +1,7 @@
-"""Text to token ids, and a conversation to ids with its loss mask.
-
-A row is built from pieces that are tokenised one by one, so the mask comes
-from the spans of the pieces and never from tokenising a part again (which is
-how LLaVA masked whole samples by accident, LLaVA:llava/train/train.py). With
-the format "v1" or "bare", three visual tokens (-1) and two turns:
-
-  piece   <s> USER:  -1 -1 -1 \\nWhere? ASSISTANT:  At [4,5]. </s>
-  target   .   . .    .  .  .  .  .  .    .  .      x  x x x  x
-
-  piece   USER: And the cup? ASSISTANT:  No. </s>
-  target   .  .   .  .  .  .   .   .     x x  x
+"""Text to token ids and back.
 
 Text never becomes a special token: "</s>" or "<image>" that a user or a
-caption wrote is spelt out in ordinary characters.
+caption wrote is spelled out in ordinary characters.
 """
 
 import json
@@ -23,6 +12,7 @@ import numpy as np
 import tokenizers
 from jaxtyping import Integer
 
+from locvlm_jax import errors
 from locvlm_jax.text import formats
 
 ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
@@ -72,7 +62,7 @@ class Tokenizer:
 
   @classmethod
   def load(cls, directory: str | pathlib.Path) -> "Tokenizer":
-    """Reads a directory; see `open_files`."""
+    """Opens the tokenizer of a directory; see `open_files`."""
     return cls(*open_files(directory))
 
   def save(self, directory: str | pathlib.Path) -> None:
@@ -80,31 +70,31 @@ class Tokenizer:
     write_files(directory, self._backend, self._specials)
 
   def encode(self, text: str) -> list[int]:
-    """The ids of `text`, with no special id, whatever the text says."""
+    """Encodes text to ids, none of them special, whatever the text says."""
     if not text:
       return []
     encoding = self._backend.encode(text, add_special_tokens=False)
     if self._forbidden.keys().isdisjoint(encoding.ids):
       return encoding.ids
-    return [i for id_ in encoding.ids for i in self._spelt(id_)]
+    return [i for id_ in encoding.ids for i in self._spelled(id_)]
 
-  def _spelt(self, id_: int) -> list[int]:
-    """A forbidden id as single characters, or as bytes; others as they are.
+  def _spelled(self, id_: int) -> list[int]:
+    """Spells a forbidden id in characters or bytes; others stay as they are.
 
     Converted LLaMA files can hold merges that end in "</s>".
     """
     if id_ not in self._forbidden:
       return [id_]
-    spelt = []
+    spelled = []
     for char in self._forbidden[id_].replace(" ", SPACE):
       whole = self._backend.token_to_id(char)
       parts = [f"<0x{byte:02X}>" for byte in char.encode()]
       ids = [whole] if whole is not None else map(self._id, parts)
-      spelt.extend(ids)
-    return spelt
+      spelled.extend(ids)
+    return spelled
 
   def decode(self, ids: Sequence[int] | Integer[np.ndarray, " n"]) -> str:
-    """The text of `ids`, special, visual and unknown ids left out."""
+    """Decodes ids to text; special, visual and unknown ones are left out."""
     known = [
       int(i)
       for i in ids
@@ -113,11 +103,11 @@ class Tokenizer:
     return self._backend.decode(known, skip_special_tokens=False)
 
   def piece(self, id_: int) -> str:
-    """The text of one token as the vocabulary has it, spaces as "▁" or "Ġ"."""
+    """Looks up a token in the vocabulary, where a space is "▁" or "Ġ"."""
     return self._backend.id_to_token(int(id_))
 
   def encode_after(self, text: str) -> list[int]:
-    """The ids of `text` where it goes on after a word.
+    """Encodes text that goes on after a word.
 
     SentencePiece starts a text of its own with a space, byte-level BPE does
     not; after a word both have the space if and only if it is there.
@@ -125,20 +115,20 @@ class Tokenizer:
     return self.encode("a" + text)[self._word :]
 
   def ending(self, fmt: formats.Format) -> list[int]:
-    """The ids that follow an answer in the format `fmt`."""
+    """Lists the ids that follow an answer in the format `fmt`."""
     text = fmt.end.removesuffix(formats.EOS)
     ids = self.encode_after(text)
     return [*ids, self.eos_id] if text != fmt.end else ids
 
   def stop_ids(self, fmt: formats.Format) -> list[int]:
-    """The ids that, generated one after the other, end an answer."""
+    """Lists the ids that, generated one after the other, end an answer."""
     ids = self.ending(fmt)
     return ids[-1:] if ids[-1] == self.eos_id else ids
 
   def answer(
     self, ids: Sequence[int] | Integer[np.ndarray, " n"], fmt: formats.Format
   ) -> str:
-    """The text of a generated answer, without what stopped it."""
+    """Decodes a generated answer, without what stopped it."""
     ids, stop = [int(i) for i in ids], self.stop_ids(fmt)
     starts = range(len(ids) - len(stop) + 1)
     ends = (i for i in starts if ids[i : i + len(stop)] == stop)
@@ -146,12 +136,12 @@ class Tokenizer:
 
 
 def exists(directory: str | pathlib.Path) -> bool:
-  """Whether `open_files` finds a tokenizer there."""
+  """Says whether `open_files` finds a tokenizer there."""
   return any((pathlib.Path(directory) / n).is_file() for n in (_JSON, _MODEL))
 
 
 def files(directory: str | pathlib.Path) -> list[str]:
-  """The paths of a tokenizer's files, whatever it has."""
+  """Lists the paths of a tokenizer's files, whichever it has."""
   names = (_JSON, _MODEL, *_COMPANIONS, "added_tokens.json")
   paths = [pathlib.Path(directory) / name for name in names]
   return [str(path) for path in paths if path.is_file()]
@@ -160,17 +150,20 @@ def files(directory: str | pathlib.Path) -> list[str]:
 def open_files(
   directory: str | pathlib.Path,
 ) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
-  """(the library's tokenizer, {role: text of a special token}) of a directory.
+  """Opens the files of a tokenizer.
 
   Where there is no tokenizer.json, SentencePiece's tokenizer.model of the
   LLaMA family is read, which LLaMA's own and Vicuna's directories have.
 
+  Returns:
+    (the library's tokenizer, {role: text of a special token}).
+
   Raises:
-    ValueError: a file is missing, malformed, or names no eos token.
+    DataError: a file is missing, malformed, or names no eos token.
   """
   directory = pathlib.Path(directory)
   if not exists(directory):
-    raise ValueError(
+    raise errors.DataError(
       f"{directory}: neither {_JSON} nor {_MODEL} is there; copy one from the"
       " model that the weights were trained from"
     )
@@ -180,7 +173,7 @@ def open_files(
   try:
     backend = tokenizers.Tokenizer.from_file(str(path))
   except Exception as e:  # the library raises bare Exception
-    raise ValueError(f"{path} is not a tokenizer: {e}") from None
+    raise errors.DataError(f"{path} is not a tokenizer: {e}") from None
   return backend, _read_specials(directory)
 
 
@@ -195,7 +188,9 @@ def _open_sentencepiece(directory: pathlib.Path):
   except ImportError as e:
     raise ValueError(f"{path}: {e}; pip install {e.name}") from None
   except Exception as e:  # whatever those libraries raise
-    raise ValueError(f"{path} is not a SentencePiece model: {e}") from None
+    raise errors.DataError(
+      f"{path} is not a SentencePiece model: {e}"
+    ) from None
   roles = {r: getattr(fast, r) for r in ROLES if getattr(fast, r)}
   return fast.backend_tokenizer, roles
 
@@ -205,7 +200,7 @@ def write_files(
   backend: tokenizers.Tokenizer,
   specials: dict[str, str],
 ) -> None:
-  """The opposite of `open_files`; transformers loads the directory too."""
+  """Writes what `open_files` reads; transformers loads the directory too."""
   directory = pathlib.Path(directory)
   directory.mkdir(parents=True, exist_ok=True)
   config = {
@@ -234,7 +229,7 @@ def _with_all_special(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
 
 
 def _read_specials(directory: pathlib.Path) -> dict[str, str]:
-  """Roles and token texts from whichever config file names them."""
+  """Reads roles and token texts from whichever config file names them."""
   found = {}
   for name in _COMPANIONS:
     path = directory / name
@@ -243,11 +238,11 @@ def _read_specials(directory: pathlib.Path) -> dict[str, str]:
     try:
       content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as e:
-      raise ValueError(f"{path} is not JSON: {e}") from None
+      raise errors.DataError(f"{path} is not JSON: {e}") from None
     named = {r: content[r] for r in ROLES if content.get(r)}
     found |= {r: _token_text(v) for r, v in named.items()}
   if "eos_token" not in found:
-    raise ValueError(
+    raise errors.DataError(
       f"{directory}/tokenizer_config.json names no eos_token; add it"
     )
   return found

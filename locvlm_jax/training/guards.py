@@ -1,9 +1,10 @@
-"""What the numbers of a step say of it: skipped, a spike, or nothing."""
+"""Notices steps that were skipped, and losses that jump."""
 
 import collections
 import math
 import statistics
 from collections.abc import Mapping
+from typing import Any
 
 from locvlm_jax import errors
 
@@ -12,18 +13,22 @@ _ENOUGH = 10  # losses without which nothing is called a spike
 
 
 class Guard:
-  """Looks at every step's scalars, alike on all hosts.
+  """Judges every step by its scalars, which are alike on all hosts.
 
   Args:
     limits: `config.faults`.
   """
 
-  def __init__(self, limits: Mapping):
+  def __init__(self, limits: Any):
     self._limits, self._skipped = limits, 0
     self._losses = collections.deque(maxlen=_WINDOW)
 
-  def look(self, scalars: Mapping[str, float]) -> str:
-    """Why the batch of this step has to be told; "" if it need not."""
+  def reason(self, scalars: Mapping[str, float]) -> str:
+    """Says what is wrong with a step; "" if nothing is.
+
+    Args:
+      scalars: of the step; call it for each, in order.
+    """
     if scalars["skipped"]:
       self._skipped += 1
       return "not finite"
@@ -31,7 +36,7 @@ class Guard:
     usual = statistics.median(self._losses) if self._losses else math.inf
     enough = len(self._losses) >= _ENOUGH
     self._losses.append(scalars["loss"])
-    if enough and scalars["loss"] > self._limits["spike_factor"] * usual:
+    if enough and scalars["loss"] > self._limits.spike_factor * usual:
       return f"spike: the usual loss is {usual:.4f}"
     return ""
 
@@ -41,7 +46,7 @@ class Guard:
     Raises:
       NotFinite: `max_skipped` steps in a row.
     """
-    if self._skipped >= self._limits["max_skipped"]:
+    if self._skipped >= self._limits.max_skipped:
       raise errors.NotFinite(
         f"step {step}: loss or gradient not finite {self._skipped} times in a "
         "row (faults.max_skipped). incidents.jsonl names the examples. Lower "

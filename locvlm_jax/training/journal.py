@@ -1,34 +1,175 @@
-"""What a run writes down: its log lines, metrics, incidents."""
+"""What a run writes down: progress lines, metrics, incidents.
+
+metrics.jsonl     numbers every `log_every` steps; also for TensorBoard
+incidents.jsonl   the examples of steps that were skipped, or had a spike
+"""
 
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from locvlm_jax import files
+from locvlm_jax.config import Config
+from locvlm_jax.parallel import hosts, sharding
+from locvlm_jax.training import guards, meter, optimizer
+
+Scalars = Mapping[str, jax.Array]
 
 
-def summary(config, trainable, frozen, sources, mesh) -> str:
-  """What is about to run, in a few lines."""
+class StepResult(NamedTuple):
+  """What a step has used and computed.
 
-  def millions(flat):
-    return sum(math.prod(v.shape) for v in flat.values()) / 1e6
+  Attributes:
+    step: counted from 1.
+    examples: int32 [B], indices in the stream; of this host's rows.
+    scalars: still on the devices.
+    length: positions of an example, padding included.
+    real: positions of an example that are no padding, on average.
+  """
 
-  data = ", ".join(f"{n}={s!r}" for n, s in sources.items())
-  return (
-    f"stage {config['stage']}: {config['steps']} steps of "
-    f"{config['batch_size']} rows\n"
-    f"  parameters: {millions(trainable):.2f} M trained, "
-    f"{millions(frozen):.2f} M frozen\n"
-    f"  mesh: {dict(mesh.shape)} on {jax.devices()[0].device_kind}\n"
-    f"  data: {data}"
-  )
+  step: int
+  examples: np.ndarray
+  scalars: Scalars
+  length: int
+  real: float
+
+
+class Journal:
+  """Reads each step's numbers and writes down what has to be known.
+
+  The numbers of a step are read when the next one is under way, so that the
+  devices never wait for the host.
+
+  Args:
+    config: of the run.
+    workdir: where the files go; the first process alone writes them.
+    start: steps done before; lines of later ones are replaced.
+    rates: measures the speed.
+    name_records: gives the record behind each example.
+  """
+
+  def __init__(
+    self,
+    config: Config,
+    workdir: str,
+    start: int,
+    rates: meter.Meter,
+    name_records: Callable[[Sequence[int]], list[str]],
+  ):
+    self._config, self._rates = config, rates
+    self._name_records = name_records
+    self._guard = guards.Guard(config.faults)
+    self._lr = optimizer.schedule(config.optim, config.steps)
+    self._files = _Files(workdir, start) if hosts.is_first() else None
+    self._waiting: StepResult | None = None
+    self._newest: dict[str, float] = {}
+    self._first = True
+
+  def add(self, result: StepResult) -> None:
+    """Reads the step before `result`, whose own numbers wait.
+
+    Raises:
+      NotFinite: too many steps in a row were skipped.
+    """
+    self.flush()
+    self._waiting = result
+
+  def flush(self) -> dict[str, float]:
+    """Reads the newest step, and gives its numbers.
+
+    Raises:
+      NotFinite: too many steps in a row were skipped.
+    """
+    if self._waiting:
+      result, self._waiting = self._waiting, None
+      self._newest = self._read(result)
+    return self._newest
+
+  def write(self, step: int, numbers: Mapping[str, float], line: str) -> None:
+    """Prints a line and keeps its numbers."""
+    if self._files:
+      print(line, flush=True)
+      self._files.write(step, numbers)
+
+  def close(self) -> None:
+    """Closes the files."""
+    if self._files:
+      self._files.close()
+
+  def _read(self, result: StepResult) -> dict[str, float]:
+    step = result.step
+    scalars = {k: float(v) for k, v in jax.device_get(result.scalars).items()}
+    if reason := self._guard.reason(scalars):
+      self._report_incident(result, reason, scalars)
+    self._guard.check(step)
+    if self._first:  # it included compilation
+      self._rates.start(step)
+      self._first = False
+    else:
+      self._rates.count(result.length, result.real)
+    last = step == self._config.steps
+    if (step % self._config.log_every == 0 or last) and not scalars["skipped"]:
+      numbers = scalars | self._rates.rates(step)
+      numbers |= {"lr": float(self._lr(step - 1))}
+      self.write(step, numbers, self._rates.line(step, numbers))
+    return scalars
+
+  def _report_incident(
+    self, result: StepResult, reason: str, scalars: Mapping[str, float]
+  ) -> None:
+    # Every process gathers, the first writes.
+    examples = sharding.fetch(result.examples).tolist()
+    step, loss = result.step, scalars["loss"]
+    print(f"step {step}: {reason}: loss {loss}", flush=True)
+    if not self._files:
+      return
+    self._files.report(
+      {
+        "step": step,
+        "why": reason,
+        "scalars": {k: repr(v) for k, v in scalars.items()},  # json has no NaN
+        "examples": examples,
+        "records": self._name_records(examples),
+      }
+    )
+
+
+class _Files:
+  """The files of a journal, and TensorBoard's where clu can write them."""
+
+  def __init__(self, workdir: str, start: int):
+    self._lines = JsonLines(os.path.join(workdir, "metrics.jsonl"), start)
+    path = os.path.join(workdir, "incidents.jsonl")
+    self._incidents = JsonLines(path, start)
+    try:
+      from clu import metric_writers  # brings TensorFlow, which may be absent
+
+      self._board = metric_writers.SummaryWriter(workdir)
+    except ImportError:
+      self._board = None
+
+  def write(self, step: int, numbers: Mapping[str, float]) -> None:
+    self._lines.write({"step": step, **numbers})
+    if self._board:
+      self._board.write_scalars(step, numbers)
+
+  def report(self, incident: Mapping) -> None:
+    self._incidents.write(incident)
+
+  def close(self) -> None:
+    self._lines.close()
+    self._incidents.close()
+    if self._board:
+      self._board.close()
 
 
 class JsonLines:
-  """Appends a json object a line; rows at or after `step` are dropped first.
+  """Appends a json object a line; rows after `step` are dropped first.
 
   A run that was killed resumes from an earlier checkpoint: what it logged
   beyond that step is logged again, so the old rows have to go.
@@ -56,4 +197,35 @@ def _step_of(line: str) -> float:
   try:
     return float(json.loads(line)["step"])
   except (json.JSONDecodeError, KeyError, TypeError):
-    return float("inf")  # a line cut off by the kill
+    return math.inf  # a line cut off by the kill
+
+
+def write_overview(workdir: str, state) -> None:
+  """Writes shape, dtype and sharding of each parameter to parameters.txt."""
+  try:
+    from clu import parameter_overview  # not on every GPU image
+  except ImportError:
+    return
+  parts = {"trained": state.trainable, "frozen": state.frozen}
+  tables = [
+    parameter_overview.get_parameter_overview(flat, include_stats="sharding")
+    for flat in parts.values()
+  ]
+  lines = [f"{n}\n{t}\n" for n, t in zip(parts, tables, strict=True)]
+  files.write_lines(os.path.join(workdir, "parameters.txt"), lines)
+
+
+def summary(config: Config, state, sources: Mapping, mesh) -> str:
+  """Describes in a few lines what is about to run."""
+
+  def millions(flat):
+    return sum(math.prod(v.shape) for v in flat.values()) / 1e6
+
+  data = ", ".join(f"{name}={source!r}" for name, source in sources.items())
+  return (
+    f"stage {config.stage}: {config.steps} steps of {config.batch_size} rows\n"
+    f"  parameters: {millions(state.trainable):.2f} M trained, "
+    f"{millions(state.frozen):.2f} M frozen (parameters.txt)\n"
+    f"  mesh: {dict(mesh.shape)} on {jax.devices()[0].device_kind}\n"
+    f"  data: {data}"
+  )

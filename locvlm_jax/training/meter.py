@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 
 import jax
 
+from locvlm_jax import progress
+from locvlm_jax.config import Config
 from locvlm_jax.perf import flops
 
 
@@ -38,8 +40,8 @@ class Meter:
     self._time, self._step = now, step
     self._positions = self._real = self._flops = 0.0  # of one sample a step
 
-  def saw(self, length: int, real: float) -> None:
-    """A step with rows of `length` positions, `real` of them on average."""
+  def count(self, length: int, real: float) -> None:
+    """Counts a step: positions of an example, and those without padding."""
     self._positions += length
     self._real += real
     self._flops += self._sample_flops(length)
@@ -64,7 +66,7 @@ class Meter:
 
   def line(self, step: int, scalars: Mapping[str, float]) -> str:
     """One line of progress."""
-    left = time.strftime("%H:%M:%S", time.gmtime(scalars["seconds_left"]))
+    left = progress.duration(scalars["seconds_left"])
     return (
       f"step {step}/{self._steps}  loss {scalars['loss']:.4f}  "
       f"acc {scalars['accuracy']:.3f}  "
@@ -75,19 +77,26 @@ class Meter:
     )
 
 
-def of_run(config, m, spec, trainable) -> Meter:
-  """Rates and MFU of this run on these devices."""
+def of_run(config: Config, model, spec, trainable) -> Meter:
+  """Measures the rates and MFU of this run on these devices.
+
+  Args:
+    config: all of it.
+    model: `LocVLM`.
+    spec: of the rows.
+    trainable: the paths of what trains.
+  """
   parts = flops.trained_parts(trainable)
 
   def sample_flops(length: int) -> float:
-    forward = flops.forward_flops(m, length - spec.num_visual)
-    if config["video"]["cache"]:  # the tower has seen them before
+    forward = flops.forward_flops(model, length - spec.num_visual)
+    if config.video.cache:  # the tower has seen them before
       forward["vision"] = 0.0
     return flops.train_flops(forward, parts)
 
   return Meter(
-    config["steps"],
-    config["batch_size"],
+    config.steps,
+    config.batch_size,
     sample_flops,
     flops.peak_flops(jax.devices()[0].device_kind) * jax.device_count(),
   )

@@ -2,28 +2,29 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import optax
 import optax.contrib
 
 
-def schedule(optim: Mapping, steps: int) -> optax.Schedule:
+def schedule(optim: Any, steps: int) -> optax.Schedule:
   """Linear warm-up over `warmup_ratio` of the steps, then cosine to zero.
 
   Args:
     optim: `config.optim`.
     steps: length of the run.
   """
-  warmup = round(optim["warmup_ratio"] * steps)
+  warmup = round(optim.warmup_ratio * steps)
   return optax.schedules.warmup_cosine_decay_schedule(
-    init_value=0.0 if warmup else optim["lr"],
-    peak_value=optim["lr"],
+    init_value=0.0 if warmup else optim.lr,
+    peak_value=optim.lr,
     warmup_steps=warmup,
     decay_steps=max(steps, warmup + 1),
   )
 
 
-# Matrices that Muon orthogonalises: the end of a path -> the dims that are
+# Matrices that Muon orthogonalizes: the end of a path -> the dims that are
 # contracted with the input, and those of the output; the leading L of stacked
 # layers counts the matrices. Embedding, head and vectors are left to Adam.
 _MATRICES = (
@@ -36,11 +37,11 @@ _MATRICES = (
 OPTIMIZERS = ("adamw", "muon")
 
 
-def make(optim: Mapping, steps: int) -> optax.GradientTransformation:
-  """AdamW or Muon, after clipping by the global norm.
+def make(optim: Any, steps: int) -> optax.GradientTransformation:
+  """Makes AdamW or Muon, after clipping by the global norm.
 
   AdamW is the paper's and the default. Muon (arXiv:2502.16982) moves the
-  matrices by orthogonalised momentum, at the root mean square that AdamW's
+  matrices by orthogonalized momentum, at the root mean square that AdamW's
   updates have, and all else as AdamW does: the same `lr` suits both. It learns
   from fewer examples, which is worth its cost where a step is small.
 
@@ -55,38 +56,38 @@ def make(optim: Mapping, steps: int) -> optax.GradientTransformation:
   Raises:
     ValueError: an unknown `optim.name`.
   """
-  if optim["name"] not in OPTIMIZERS:
-    raise ValueError(f"optim.name={optim['name']!r}: not one of {OPTIMIZERS}.")
-  build = {"adamw": _adamw, "muon": _muon}[optim["name"]]
-  clip = optax.clip_by_global_norm(optim["clip_norm"])
+  if optim.name not in OPTIMIZERS:
+    raise ValueError(f"optim.name={optim.name!r}: not one of {OPTIMIZERS}.")
+  build = {"adamw": _adamw, "muon": _muon}[optim.name]
+  clip = optax.clip_by_global_norm(optim.clip_norm)
   return optax.chain(clip, build(optim, schedule(optim, steps)))
 
 
-def _adamw(optim: Mapping, lr: optax.Schedule) -> optax.GradientTransformation:
+def _adamw(optim: Any, lr: optax.Schedule) -> optax.GradientTransformation:
   return optax.adamw(
     lr,
-    b1=optim["b1"],
-    b2=optim["b2"],
-    eps=optim["eps"],
-    weight_decay=optim["weight_decay"],
+    b1=optim.b1,
+    b2=optim.b2,
+    eps=optim.eps,
+    weight_decay=optim.weight_decay,
     mask=_decays,
-    mu_dtype=optim["mu_dtype"],
+    mu_dtype=optim.mu_dtype,
   )
 
 
-def _muon(optim: Mapping, lr: optax.Schedule) -> optax.GradientTransformation:
+def _muon(optim: Any, lr: optax.Schedule) -> optax.GradientTransformation:
   return optax.chain(
     optax.contrib.muon(
       1.0,
-      eps=optim["eps"],
-      adam_b1=optim["b1"],
-      adam_b2=optim["b2"],
+      eps=optim.eps,
+      adam_b1=optim.b1,
+      adam_b2=optim.b2,
       consistent_rms=0.2,
-      mu_dtype=optim["mu_dtype"],
+      mu_dtype=optim.mu_dtype,
       muon_weight_dimension_numbers=lambda flat: {p: _matrix(p) for p in flat},
     ),
     # Its own decay would take in every vector that Adam moves.
-    optax.add_decayed_weights(-optim["weight_decay"], _decays),
+    optax.add_decayed_weights(-optim.weight_decay, _decays),
     optax.scale_by_schedule(lr),
   )
 

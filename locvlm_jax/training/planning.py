@@ -7,7 +7,10 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 
+import jax
+
 from locvlm_jax import assemble, checks
+from locvlm_jax.config import Config
 from locvlm_jax.data import packing
 from locvlm_jax.models import locvlm, params
 from locvlm_jax.parallel import sharding
@@ -19,23 +22,54 @@ from locvlm_jax.training import step as step_lib
 GIB = 2**30
 
 
-def plan(config: Mapping, target: machines.Machine, hlo_file=None) -> dict:
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """How a step is laid out on a machine: what a search varies.
+
+  Attributes:
+    mesh: size of each axis; -1: all devices that are left.
+    accumulate: microbatches a step.
+    remat: what the backward pass computes again.
+  """
+
+  mesh: Mapping[str, int]
+  accumulate: int
+  remat: str
+
+  @classmethod
+  def of(cls, config: Config) -> "Layout":
+    """Reads the config's own layout."""
+    return cls(dict(config.mesh), config.accumulate, config.model.remat)
+
+
+def plan(
+  config: Config,
+  target: machines.Machine,
+  layout: Layout | None = None,
+  hlo_file: str | None = None,
+) -> dict:
   """Compiles the training step of `config` for `target` and measures it.
+
+  Args:
+    config: all of it.
+    target: the machine.
+    layout: default: the config's.
+    hlo_file: where the compiled program is written.
 
   Raises:
     ValueError: the config and the machine do not go together, or a compiler
       is missing.
   """
-
-  mesh = sharding.make_mesh(config["mesh"], machines.devices(target))
-  checks.check_batch(config, mesh)
+  layout = layout or Layout.of(config)
+  mesh = sharding.make_mesh(layout.mesh, machines.devices(target))
+  checks.check_batch(config, mesh, layout.accumulate)
   began = time.monotonic()
   result = {
     "topology": target.topology,
-    "settings": settings(config, target, mesh),
+    "settings": settings(config, target, layout, mesh),
   }
   try:
-    compiled = _compile(config, target, mesh)
+    compiled = _compile(config, target, layout, mesh)
   except Exception as e:
     return result | {"fits": False} | _out_of_memory(e)
   text = compiled.as_text()
@@ -49,44 +83,39 @@ def plan(config: Mapping, target: machines.Machine, hlo_file=None) -> dict:
     "memory": {"peak": peak, "has": target.device.memory},
     "fits": peak <= target.device.memory,
     "collectives": hlo.summary(moved),
-    **floor(config, target, hlo.traffic(moved)),
+    **floor(config, target, layout, hlo.traffic(moved)),
   }
 
 
-def settings(config: Mapping, target: machines.Machine, mesh) -> dict:
-  """What --search varies, and the shape of the batch."""
-
-  model = assemble.model(config, target.device.name).config
+def settings(
+  config: Config, target: machines.Machine, layout: Layout, mesh
+) -> dict:
+  """Lists what a search varies, and the shape of the batch."""
+  model = assemble.model(config, target.device.name, layout.remat).config
   return {
-    "stage": config["stage"],
-    "batch_size": config["batch_size"],
+    "stage": config.stage,
+    "batch_size": config.batch_size,
     "row": row_length(config),
     "mesh": dict(mesh.shape),
-    "accumulate": config["accumulate"],
+    "accumulate": layout.accumulate,
     "remat": model.remat,
     "unroll": model.unroll,
   }
 
 
-def row_length(config: Mapping) -> int:
+def row_length(config: Config) -> int:
   """Positions of the longest row: visual and text, to a multiple of 64."""
-
   visual = assemble.model(config).config.num_visual
-  length = visual + config["data"]["text_length"]
+  length = visual + config.data.text_length
   return length + -length % packing.LENGTH_MULTIPLE
 
 
-def _compile(config: Mapping, target: machines.Machine, mesh):
-  """The step as the machine would run it."""
-  import jax
-
+def _compile(config: Config, target: machines.Machine, layout: Layout, mesh):
+  """Compiles the step as the machine would run it."""
   attention = "cudnn" if target.device.is_gpu else "xla"
-  model = locvlm.LocVLM(
-    dataclasses.replace(
-      assemble.model(config, target.device.name).config, attention=attention
-    )
-  )
-  tx = optimizer.make(config["optim"], config["steps"])
+  shape = assemble.model(config, target.device.name, layout.remat).config
+  model = locvlm.LocVLM(dataclasses.replace(shape, attention=attention))
+  tx = optimizer.make(config.optim, config.steps)
   trainable, frozen = _parameters(config, model, mesh)
   state = step_lib.state_shapes(trainable, frozen, tx, mesh)
   rows = sharding.batch_sharding(mesh)
@@ -95,7 +124,7 @@ def _compile(config: Mapping, target: machines.Machine, mesh):
     tx,
     jax.tree.map(lambda x: x.sharding, state),
     rows,
-    config["accumulate"],
+    layout.accumulate,
   )
   batch = _batch(config, model, rows)
   # No autotuning without the device: its own choice of Triton's tiles has no
@@ -108,31 +137,21 @@ def _compile(config: Mapping, target: machines.Machine, mesh):
 
 
 def _parameters(config, model, mesh) -> tuple[dict, dict]:
-  """(trainable, frozen) shapes, as `build.initial_params` places them."""
-  import jax
-  import jax.numpy as jnp
-
+  """(trainable, frozen) shapes, as `initial.initial_params` places them."""
   shapes = params.param_shapes(model)
   where = sharding.param_shardings(shapes, mesh)
-  masters, _ = params.split(shapes, config["trainable"])
-  frozen_dtype = jnp.dtype(config["model"]["dtype"])
+  kept = params.kept_dtypes(shapes, config.trainable, config.model.dtype)
   placed = {
-    path: jax.ShapeDtypeStruct(
-      x.shape,
-      x.dtype if path in masters else frozen_dtype,
-      sharding=where[path],
-    )
+    path: jax.ShapeDtypeStruct(x.shape, kept[path], sharding=where[path])
     for path, x in shapes.items()
   }
-  return params.split(placed, config["trainable"])
+  return params.split(placed, config.trainable)
 
 
 def _batch(config, model: locvlm.LocVLM, rows) -> dict:
   """Returns the shapes of the longest batch, with sharding `rows`."""
-  import jax
-
   length = row_length(config)
-  shapes = locvlm.batch_shapes(model.config, config["batch_size"], length)
+  shapes = locvlm.batch_shapes(model.config, config.batch_size, length)
   return {
     k: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows)
     for k, x in shapes.items()
@@ -154,24 +173,25 @@ def _out_of_memory(error: Exception) -> dict:
   return {"memory": {"peak": float(used[1]) * GIB if used else None}}
 
 
-def floor(config: Mapping, target: machines.Machine, traffic: int) -> dict:
-  """The least time of a step, and of the run.
+def floor(
+  config: Config, target: machines.Machine, layout: Layout, traffic: int
+) -> dict:
+  """Computes the least time of a step, and of the run.
 
   Three things take time: the model's products at the devices' peak, the
   optimizer's one pass over its state, what goes over the slowest link. The
   last can hide behind the first, the optimizer behind neither.
   """
-
   model, device = assemble.model(config), target.device
   text = row_length(config) - model.config.num_visual
-  trainable, _ = params.split(params.param_shapes(model), config["trainable"])
+  trainable, _ = params.split(params.param_shapes(model), config.trainable)
   parts = flops_lib.trained_parts(trainable)
   flops = flops_lib.train_flops(flops_lib.forward_flops(model, text), parts)
   peak = flops_lib.peak_flops(device.name)
-  compute = flops * config["batch_size"] / (peak * target.num)
+  compute = flops * config.batch_size / (peak * target.num)
   seconds = {
     "products": compute,
-    "optimizer": _optimizer_seconds(config, target),
+    "optimizer": _optimizer_seconds(config, target, layout),
     "links": _link_seconds(target, traffic),
   }
   least = max(compute, seconds["links"]) + seconds["optimizer"]
@@ -179,18 +199,17 @@ def floor(config: Mapping, target: machines.Machine, traffic: int) -> dict:
     "sample_flops": flops,
     "floor_ms": least * 1e3,
     "floor_of_ms": {name: s * 1e3 for name, s in seconds.items()},
-    "samples_per_s": config["batch_size"] / least,
-    "days": config["steps"] * least / 86_400,
+    "samples_per_s": config.batch_size / least,
+    "days": config.steps * least / 86_400,
   }
 
 
-def _optimizer_seconds(config, target) -> float:
+def _optimizer_seconds(config, target, layout: Layout) -> float:
   """Master, gradient and two moments are read; all but the gradient written."""
-
   shapes = params.param_shapes(assemble.model(config))
-  trainable, _ = params.split(shapes, config["trainable"])
+  trainable, _ = params.split(shapes, config.trainable)
   each = sum(math.prod(x.shape) for x in trainable.values())
-  shards = target.num if config["mesh"]["fsdp"] != 1 else 1
+  shards = target.num if layout.mesh["fsdp"] != 1 else 1
   return 28 * each / shards / target.device.bandwidth
 
 
@@ -243,18 +262,18 @@ def table(result: Mapping) -> str:
   )
 
 
-def search(config: Mapping, target: machines.Machine) -> list[dict]:
-  """All variants, best first: those that fit, by their floor.
+def search(config: Config, target: machines.Machine) -> list[dict]:
+  """Plans every layout; the best first: those that fit, by their floor.
 
-  "full" rematerialisation runs the language model forward twice. Of two that
+  "full" rematerialization runs the language model forward twice. Of two that
   are equally fast by the floor, the one that recomputes less is first.
   """
   results = []
-  for variant in variants(config, target):
-    result = plan(variant, target)
+  for layout in layouts(config, target):
+    result = plan(config, target, layout)
     print(table(result), flush=True)
     results.append(result)
-  results.sort(key=lambda r: rank(r, config))
+  results.sort(key=lambda r: rank(r))
   best = results[0]
   if best["fits"]:
     s = best["settings"]
@@ -271,8 +290,8 @@ def search(config: Mapping, target: machines.Machine) -> list[dict]:
 _REMAT = ("none", "dots", "full")
 
 
-def rank(result: Mapping, config: Mapping) -> tuple:
-  """Smaller is better."""
+def rank(result: Mapping) -> tuple:
+  """Orders results: the smaller, the better."""
   s = result["settings"]
   if not result["fits"]:
     return (1, 0.0, 0, 0)
@@ -282,9 +301,9 @@ def rank(result: Mapping, config: Mapping) -> tuple:
   return (0, round(time_, 3), _REMAT.index(s["remat"]), s["accumulate"])
 
 
-def variants(config: Mapping, target: machines.Machine) -> Iterator[dict]:
-  """`config` with each remat, microbatching and mesh that divide."""
-  heads = config["model"]["llm"]["num_kv_heads"]
+def layouts(config: Config, target: machines.Machine) -> Iterator[Layout]:
+  """Lists each remat, number of microbatches and mesh that divide."""
+  heads = config.model.llm.num_kv_heads
   for remat, accumulate, tensor in itertools.product(
     _REMAT, (1, 2, 4, 8), (1, 2)
   ):
@@ -293,9 +312,8 @@ def variants(config: Mapping, target: machines.Machine) -> Iterator[dict]:
       continue
     for data in sorted({1, target.nodes}):
       fsdp = rest // data
-      rows, left = divmod(config["batch_size"], accumulate)
+      rows, left = divmod(config.batch_size, accumulate)
       if left or rest % data or rows % (data * fsdp):
         continue
       mesh = {"data": data, "fsdp": fsdp, "tensor": tensor}
-      model = {**config["model"], "remat": remat}
-      yield {**config, "mesh": mesh, "accumulate": accumulate, "model": model}
+      yield Layout(mesh, accumulate, remat)

@@ -36,15 +36,15 @@ def open_params(workdir: str) -> tuple[dict[str, stored.StoredArray], dict]:
   """({path: parameter, on disk}, info) of the newest checkpoint of a run.
 
   Raises:
-    ValueError: the directory holds no checkpoint.
+    DataError: the directory holds no checkpoint.
   """
   directory = checkpoint_dir(workdir)
   if not os.path.isdir(directory):
-    raise ValueError(f"{workdir}: no checkpoint there. Train first.")
+    raise errors.DataError(f"{workdir}: no checkpoint there. Train first.")
   saved = Checkpoints(directory, read_only=True)
   step = saved.latest
   if step is None:
-    raise ValueError(f"{workdir}: no finished checkpoint. Train first.")
+    raise errors.DataError(f"{workdir}: no finished checkpoint. Train first.")
   params, info = saved.open(step, "params"), saved.info(step)
   saved.close()
   return params, info

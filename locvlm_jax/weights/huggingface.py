@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
+from locvlm_jax import errors
 from locvlm_jax.models import clip_vit, llama, locvlm
 from locvlm_jax.weights import config_json, placement, tables, tensor_files
 from locvlm_jax.weights.tables import Leaf
@@ -204,7 +205,7 @@ def open_tensors(
     ignored: a pattern of (renamed) keys that are no parameters.
 
   Raises:
-    ValueError: keys that are missing, unknown or there twice; a wrong shape.
+    DataError: keys that are missing, unknown or there twice; a wrong shape.
   """
   stored = [
     (rename(key, renames), file, key)
@@ -243,7 +244,7 @@ def _check_keys(directory: str, leaves: list[Leaf], found: list[str]) -> None:
     if keys
   )
   if text:
-    raise ValueError(
+    raise errors.DataError(
       f"{directory}: the weights do not match config.json: {text}"
     )
 
@@ -251,7 +252,7 @@ def _check_keys(directory: str, leaves: list[Leaf], found: list[str]) -> None:
 def _check_shape(directory: str, part: placement.Part) -> None:
   shape = part.file.shape(part.name)
   if shape != part.leaf.stored_shape:
-    raise ValueError(
+    raise errors.DataError(
       f"{directory}: {part.name} has shape {shape}; config.json asks for"
       f" {part.leaf.stored_shape}"
     )

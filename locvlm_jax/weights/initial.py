@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 
+from locvlm_jax.config import Config
 from locvlm_jax.models import locvlm
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
@@ -14,25 +15,27 @@ from locvlm_jax.weights import stored as stored_lib
 
 
 def initial_params(
-  config: Mapping, m: locvlm.LocVLM, mesh: jax.sharding.Mesh
+  config: Config, model: locvlm.LocVLM, mesh: jax.sharding.Mesh
 ) -> params_lib.Flat:
-  """Parameters on the mesh: random where `config.init` names no weights.
+  """Makes the parameters on the mesh: random where no weights are named.
 
-  Trainable ones are float32, frozen ones bfloat16 unless the model computes
-  in float32.
+  `params.kept_dtypes` says in which dtype each of them is.
+
+  Raises:
+    ValueError: weights of another model, or frozen parameters that none of
+      the named directories has.
   """
-  trainable, _ = params_lib.split(
-    params_lib.param_shapes(m), config["trainable"]
-  )
-  frozen_dtype = jnp.dtype(config["model"]["dtype"])
+  shapes = params_lib.param_shapes(model)
+  trainable, _ = params_lib.split(shapes, config.trainable)
+  kept = params_lib.kept_dtypes(shapes, config.trainable, config.model.dtype)
 
   def init(key):
-    flat = params_lib.flatten(locvlm.init_params(m, key))
-    return {p: _cast(v, p in trainable, frozen_dtype) for p, v in flat.items()}
+    flat = params_lib.flatten(locvlm.init_params(model, key))
+    return {path: value.astype(kept[path]) for path, value in flat.items()}
 
-  shardings = sharding.param_shardings(params_lib.param_shapes(m), mesh)
-  key = jax.random.key(config["seed"])
-  stored = stored_params(config["init"], m.config)
+  shardings = sharding.param_shardings(shapes, mesh)
+  key = jax.random.key(config.seed)
+  stored = stored_params(config.init, model.config)
   _check_frozen(stored, trainable, shardings)
   params = jax.jit(init, out_shardings=shardings)(key)
   for path, value in stored.items():
@@ -52,10 +55,6 @@ def _check_frozen(stored: Mapping, trainable: Mapping, paths: Mapping) -> None:
     )
 
 
-def _cast(value, trains: bool, frozen_dtype):
-  return value.astype(jnp.float32 if trains else frozen_dtype)
-
-
 def check_shape(path: str, value, params: Mapping) -> None:
   """Refuses a stored parameter that the model has otherwise, or not."""
   if path not in params or params[path].shape != value.shape:
@@ -66,39 +65,39 @@ def check_shape(path: str, value, params: Mapping) -> None:
 
 
 def stored_params(
-  init: Mapping, wanted: locvlm.LocVLMConfig
+  init: Any, wanted: locvlm.LocVLMConfig
 ) -> Mapping[str, placement.Tensor | stored_lib.StoredArray]:
   """What `config.init` names, still on disk.
 
   Raises:
     ValueError: it is of another model than `wanted`.
   """
-  if init["checkpoint"]:
-    return checkpoints.open_params(init["checkpoint"])[0]
+  if init.checkpoint:
+    return checkpoints.open_params(init.checkpoint)[0]
   flat = {}
-  if init["llava"]:
+  if init.llava:
     flat, found = _open_llava(init)
-    _check_agree(found.vision, wanted.vision, "vision", init["llava"])
-    _check_agree(found.llm, wanted.llm, "llm", init["llava"])
-    if not huggingface.is_llava(init["llava"]):
+    _check_agree(found.vision, wanted.vision, "vision", init.llava)
+    _check_agree(found.llm, wanted.llm, "llm", init.llava)
+    if not huggingface.is_llava(init.llava):
       return flat
-  if init["vision"]:
+  if init.vision:
     layer = wanted.vision.feature_layer
-    tensors, found = huggingface.open_clip_vision(init["vision"], layer)
-    _check_agree(found, wanted.vision, "vision", init["vision"])
+    tensors, found = huggingface.open_clip_vision(init.vision, layer)
+    _check_agree(found, wanted.vision, "vision", init.vision)
     flat |= {f"vision/{path}": t for path, t in tensors.items()}
-  if init["llm"]:
-    tensors, found = huggingface.open_llama(init["llm"])
-    _check_agree(found, wanted.llm, "llm", init["llm"])
+  if init.llm:
+    tensors, found = huggingface.open_llama(init.llm)
+    _check_agree(found, wanted.llm, "llm", init.llm)
     flat |= {f"llm/{path}": t for path, t in tensors.items()}
   return flat
 
 
-def _open_llava(init: Mapping):
+def _open_llava(init: Any):
   """Of Hugging Face, or LLaVA's own with the tower and base it rests on."""
-  if huggingface.is_llava(init["llava"]):
-    return huggingface.open_llava(init["llava"])
-  return original.open_llava(init["llava"], init["vision"], init["llm"])
+  if huggingface.is_llava(init.llava):
+    return huggingface.open_llava(init.llava)
+  return original.open_llava(init.llava, init.vision, init.llm)
 
 
 def _check_agree(found, wanted, part: str, where: str) -> None:

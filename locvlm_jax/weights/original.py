@@ -19,6 +19,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from locvlm_jax import errors
 from locvlm_jax.models import locvlm
 from locvlm_jax.weights import (
   config_json,
@@ -180,7 +181,8 @@ def _merged(flat: dict[str, Tensor], directory: str) -> dict[str, Tensor]:
   there = os.listdir(directory)
   names = [name for name in _LORA_FILES if name in there]
   if not names:
-    raise ValueError(f"{directory}: neither {' nor '.join(_LORA_FILES)} there")
+    names = " nor ".join(_LORA_FILES)
+    raise errors.DataError(f"{directory}: neither {names} there")
   file = tensor_files.open_file(os.path.join(directory, names[0]))
   pairs = _pairs(file)
 
@@ -196,7 +198,7 @@ def _merged(flat: dict[str, Tensor], directory: str) -> dict[str, Tensor]:
     for path, t in flat.items()
   }
   if pairs:
-    raise ValueError(
+    raise errors.DataError(
       f"{file.path}: adapts {next(iter(pairs))}, which the base does not have"
     )
   return flat
@@ -220,11 +222,11 @@ def _pairs(file: tensor_files.File) -> dict[str, dict[str, str]]:
   for key in file.keys():
     match = _LORA_KEY.fullmatch(key)
     if not match:
-      raise ValueError(f"{file.path}: unknown key {key}")
+      raise errors.DataError(f"{file.path}: unknown key {key}")
     kernel = huggingface.rename(f"{match[1]}.weight", tables.ORIGINAL_RENAMES)
     pairs[kernel][match[2]] = key
   if lonely := [kernel for kernel, keys in pairs.items() if len(keys) != 2]:
-    raise ValueError(f"{file.path}: only one of A and B for {lonely[0]}")
+    raise errors.DataError(f"{file.path}: only one of A and B for {lonely[0]}")
   return dict(pairs)
 
 
@@ -233,7 +235,7 @@ def _check_pair(
 ):
   up, down = file.shape(keys["B"]), file.shape(keys["A"])
   if (up[0], down[1]) != part.leaf.stored_shape or up[1] != down[0]:
-    raise ValueError(
+    raise errors.DataError(
       f"{file.path}: {up} x {down} does not fit {part.name}, which is"
       f" {part.leaf.stored_shape}"
     )

@@ -16,6 +16,8 @@ import zipfile
 import ml_dtypes
 import numpy as np
 
+from locvlm_jax import errors
+
 _MAX_DESCRIPTION = 64 << 20  # bytes; a real one has about 100 a tensor
 _STORAGES = {
   "DoubleStorage": np.float64, "FloatStorage": np.float32,
@@ -97,7 +99,7 @@ class File:
     path: written by `torch.save` of PyTorch 1.6 or later.
 
   Raises:
-    ValueError: not such a file, truncated, or a pickle that wants more.
+    DataError: not such a file, truncated, or a pickle that wants more.
   """
 
   def __init__(self, path: str):
@@ -106,12 +108,14 @@ class File:
       with zipfile.ZipFile(path) as archive:
         self._tensors = self._describe(archive)
         self._offsets = self._locate(archive)
+    except OSError as error:
+      raise errors.DataError(errors.describe(error)) from None
     except zipfile.BadZipFile as error:
-      raise ValueError(
+      raise errors.DataError(
         f"{path}: {error}: truncated, or older than PyTorch 1.6"
       ) from error
     except Exception as error:  # a broken pickle can raise anything
-      raise ValueError(f"{path}: {error}") from error
+      raise errors.DataError(f"{path}: {error}") from error
 
   def keys(self) -> list[str]:
     return list(self._tensors)

@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
+from locvlm_jax import errors
 from locvlm_jax.weights import pickles
 
 # In order of preference; each may be in parts, with an index beside them.
@@ -43,8 +44,10 @@ class _Safetensors:
       with open(path, "rb") as f:
         size = int.from_bytes(f.read(8), "little")
         self._header = json.loads(f.read(size))
-    except (OSError, safetensors.SafetensorError) as error:
-      raise ValueError(f"{path}: {error}") from error
+    except OSError as error:
+      raise errors.DataError(errors.describe(error)) from None
+    except safetensors.SafetensorError as error:
+      raise errors.DataError(f"{path}: {error}") from error
     self._header.pop("__metadata__", None)
     self._bytes = np.memmap(path, np.uint8, "r")[8 + size :]
     self.path = path
@@ -58,7 +61,9 @@ class _Safetensors:
   def dtype(self, key: str) -> np.dtype:
     name = self._header[key]["dtype"]
     if name not in _DTYPES:
-      raise ValueError(f"{self.path}: {key} is {name}; not one of {[*_DTYPES]}")
+      raise errors.DataError(
+        f"{self.path}: {key} is {name}; not one of {[*_DTYPES]}"
+      )
     return np.dtype(_DTYPES[name])
 
   def read(self, key: str, index: tuple[slice, ...]) -> np.ndarray:
@@ -68,13 +73,19 @@ class _Safetensors:
 
 
 def read_json(directory: str, name: str) -> dict:
-  """A json file of `directory`; ValueError names what is wrong with it."""
+  """Reads a json file of `directory`.
+
+  Raises:
+    DataError: it is missing, or no json.
+  """
   path = os.path.join(directory, name)
   try:
     with open(path, encoding="utf-8") as f:
       return json.load(f)
-  except (OSError, json.JSONDecodeError) as error:
-    raise ValueError(f"{path}: {error}") from error
+  except OSError as error:
+    raise errors.DataError(errors.describe(error)) from None
+  except ValueError as error:
+    raise errors.DataError(f"{path}: not valid json ({error}).") from None
 
 
 def has_weights(directory: str) -> bool:
@@ -86,11 +97,11 @@ def files(directory: str) -> list[File]:
   """The files of a directory that hold its weights, opened, in order.
 
   Raises:
-    ValueError: there are none, or one can't be read.
+    DataError: there are none, or one can't be read.
   """
   names = _names(directory)
   if not names:
-    raise ValueError(
+    raise errors.DataError(
       f"{directory}: no weights there: neither {' nor '.join(WEIGHTS)}, nor an"
       " index of their parts"
     )
@@ -111,7 +122,9 @@ def _indexed(directory: str, index: str) -> list[str]:
   names = sorted(set(read_json(directory, index)["weight_map"].values()))
   for name in names:
     if os.path.basename(name) != name:
-      raise ValueError(f"{directory}: {index} names {name!r}, outside of it")
+      raise errors.DataError(
+        f"{directory}: {index} names {name!r}, outside of it"
+      )
   return names
 
 
@@ -119,6 +132,6 @@ def open_file(path: str) -> File:
   """One file of weights, as its name ends: safetensors or PyTorch's .bin.
 
   Raises:
-    ValueError: it is missing, truncated or not such a file.
+    DataError: it is missing, truncated or not such a file.
   """
   return (pickles.File if path.endswith(".bin") else _Safetensors)(path)

@@ -5,21 +5,10 @@ import tempfile
 
 import pytest
 
-from locvlm_jax.microworld import dataset
-
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory):
-  path = tmp_path_factory.mktemp("world") / "w"
-  dataset.write(
-    str(path),
-    num_train=24,
-    num_val=8,
-    num_videos=0,
-    workers=0,
-    log=lambda line: None,
-  )
-  return str(path)
+def world(microworld):
+  return microworld(num_train=24, num_val=8)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -46,9 +46,9 @@ def _count_compilations(watch) -> None:
   import jax
 
   events, where = [], ["start", 0]
-  original = watch.at
+  original = watch.enter
 
-  def at(self, step, phase):
+  def enter(self, step, phase):
     where[:] = [phase, step]
     original(self, step, phase)
 
@@ -60,15 +60,15 @@ def _count_compilations(watch) -> None:
     with open(FOLDER / "compiled.json", "w", encoding="utf-8") as f:
       json.dump(events, f)
 
-  watch.at = at
+  watch.enter = enter
   jax.monitoring.register_event_duration_secs_listener(heard)
   atexit.register(write)
 
 
 def _inject_at_phase(watch) -> None:
-  original, done = watch.at, []
+  original, done = watch.enter, []
 
-  def at(self, step, phase):
+  def enter(self, step, phase):
     original(self, step, phase)
     here = FAULT.get("phase") == phase and step >= FAULT.get("step", 0)
     if here and not done:
@@ -77,7 +77,7 @@ def _inject_at_phase(watch) -> None:
       for action in FAULT["action"].split("+"):
         ACTIONS[action]()
 
-  watch.at = at
+  watch.enter = enter
 
 
 def _ends_early(stream) -> None:

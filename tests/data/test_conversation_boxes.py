@@ -64,7 +64,7 @@ def test_upright_images_and_several_boxes():
   ],
 )
 def test_other_text_stays(text):
-  assert told(text) == text and conversation_boxes.held(text) == []
+  assert told(text) == text and conversation_boxes.find_boxes(text) == []
 
 
 def test_a_turn_whose_box_is_cropped_away_is_left_out():
@@ -158,7 +158,7 @@ def _maker(boxes):
 def _said(make, record):
   row = make(record, np.random.default_rng(0))
   tokens = row["tokens"][: int(row["lengths"])]
-  need = make.needs(record, np.random.default_rng(0))
+  need = make.min_length(record, np.random.default_rng(0))
   assert int(row["lengths"]) <= need
   return make.spec.tokenizer.decode(tokens[tokens >= 0]), need
 

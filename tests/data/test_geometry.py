@@ -1,3 +1,5 @@
+"""Crops and pads: pixels as transformers has them, boxes alike and back."""
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -112,7 +114,7 @@ def noise(width, height):
 
 @pytest.mark.parametrize("width, height", [(60, 41), (41, 60), (50, 50)])
 def test_center_crop_is_clips(width, height):
-  """Resize the shorter edge, the longer rounded down, then cut the centre."""
+  """Resize the shorter edge, the longer rounded down, then cut the center."""
   image, size = noise(width, height), 32
   scale = size / min(width, height)
   resized = image.resize(

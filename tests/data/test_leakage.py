@@ -5,7 +5,9 @@ import json
 import os
 import pathlib
 
+import ml_collections
 import pytest
+from changed import changed
 
 from locvlm_jax import errors
 from locvlm_jax.data import catalog, leakage
@@ -109,21 +111,23 @@ def data(tmp_path):
   coco_file, llava_file = (
     str(tmp_path / f"{n}.json") for n in ("coco", "llava")
   )
-  return {
-    "instances": coco_file,
-    "captions": coco_file,
-    "conversations": llava_file,
-    "images": str(tmp_path),
-    "conversation_images": str(tmp_path),
-    "mixture": {"instances": 1.0, "captions": 1.0, "conversations": 1.0},
-    "per_object": True,
-    "object_captions": "",
-    "exclude": [str(tmp_path / "pope.json")],
-  }
+  return ml_collections.ConfigDict(
+    {
+      "instances": coco_file,
+      "captions": coco_file,
+      "conversations": llava_file,
+      "images": str(tmp_path),
+      "conversation_images": str(tmp_path),
+      "mixture": {"instances": 1.0, "captions": 1.0, "conversations": 1.0},
+      "per_object": True,
+      "object_captions": "",
+      "exclude": (str(tmp_path / "pope.json"),),
+    }
+  )
 
 
 def test_images_of_evaluation_sets_are_left_out(data):
-  sources = catalog.open_sources(data)
+  sources = catalog.open_sources(data, exclude=data.exclude)
   left = {n: [s[i].id for i in range(len(s))] for n, s in sources.items()}
   assert left == {
     "instances": ["0", "1", "3", "4"],
@@ -134,38 +138,41 @@ def test_images_of_evaluation_sets_are_left_out(data):
   for source in sources.values():
     assert "less 2 records about images of evaluation sets" in repr(source)
     assert not {2, 5} & set(source.image_ids())
-  sources = catalog.open_sources({**data, "exclude": []})
+  sources = catalog.open_sources(data)
   assert [len(s) for s in sources.values()] == [6, 6, 7]
 
 
 def test_nothing_left_is_an_error(data):
   with pytest.raises(errors.DataError, match="data.instances: every record"):
-    catalog.open_sources({**data, "exclude": [data["instances"]]})
+    catalog.open_sources(data, exclude=[data.instances])
 
 
 def test_files_of_the_evaluation_are_excluded_by_default(tmp_path):
   from configs import base
   from locvlm_jax import assemble
 
-  config = json.loads(base.get_config().to_json_best_effort())
   tested = tmp_path / "a.json"
   tested.write_text('[{"image_id": 7}]')
-  config["data"]["exclude"] = (str(tested),)
-  config["eval"] |= {"instances": "b.json", "conversations": str(tested)}
-  config["eval"]["hal_act"]["questions"] = "c.jsonl"
-  config["eval"]["hal_ade"]["questions"] = str(tmp_path)  # a folder
-  found = assemble.with_exclusions(config)["data"]["exclude"]
-  assert found == [str(tested), "b.json", "c.jsonl"]
-  config["data"]["exclude_eval"] = False
-  assert assemble.with_exclusions(config)["data"]["exclude"] == [str(tested)]
+  fields = {
+    "data.exclude": (str(tested),),
+    "eval.instances": "b.json",
+    "eval.conversations": str(tested),
+    "eval.hal_act.questions": "c.jsonl",
+    "eval.hal_ade.questions": str(tmp_path),  # a folder
+  }
+  config = changed(base.get_config(), **fields)
+  found = assemble.excluded_files(config)
+  assert found == (str(tested), "b.json", "c.jsonl")
+  config = changed(config, **{"data.exclude_eval": False})
+  assert assemble.excluded_files(config) == (str(tested),)
   tested.write_text('[{"image": "flickr_42.jpg"}]')
   leakage.image_ids.cache_clear()
   with pytest.raises(errors.DataError, match="a.json: it names no image by"):
-    assemble.with_exclusions(config)
+    assemble.training_sources(config)
 
 
 def test_a_table_of_overlaps(data):
-  table = leakage.table([data["instances"], *data["exclude"]])
+  table = leakage.table([data.instances, *data.exclude])
   first, second = (line.split() for line in table.splitlines()[1:])
   assert first == ["[0]", "6", "2", "coco.json"]
   assert second == ["[1]", "2", "2", "pope.json"]

@@ -33,7 +33,7 @@ def world(tmp_path):
     (0, 2, [20, 5, 8, 8], 0),
     (1, 2, [20, 5, 8, 8], 0),
     (1, 2, [25, 15, 8, 8], 0),
-    (2, 3, [0, 0, 2, 9], 0),  # beside the centre
+    (2, 3, [0, 0, 2, 9], 0),  # beside the center
     (3, 1, [2, 3, 30, 12], 1),
     (3, 2, [2, 3, 9, 9], 1),
     (3, 3, [2, 3, 9, 9], 1),
@@ -112,15 +112,13 @@ def test_the_same_pairs_as_on_the_fly(world):
   source = coco.Instances(str(world / "instances.json"), str(world))
   built = conversations.Conversations(str(world / "out.jsonl"), str(world))
   by_index = {row["provenance"]["index"]: k for k, row in enumerate(rows)}
+  form = coords.Coords("nfp", 224, "point")
+  spec = objectives.PairSpec(form, source.categories, 4)
+  padded = geometry.make("pad", 40, 30, 32)
   for i in range(len(source)):
-    turns = objectives.turns(
-      source[i],
-      geometry.make("pad", 40, 30, 32),
-      coords.Coords("nfp", 224, "point"),
-      source.categories,
-      np.random.default_rng((5, i)),
-      4,
-    )
+    rng = np.random.default_rng((5, i))
+    pairs = objectives.pairs(source[i], padded, spec, rng)
+    turns = [pair.turn for pair in pairs]
     if i in by_index:
       record = built[by_index[i]]
       assert list(record.turns) == turns
@@ -151,7 +149,7 @@ def test_a_broken_line_is_named(tmp_path):
 
 
 def cropped(box, width, height, size):
-  """CLIP's shortest edge and centre crop, by hand; in pixels, or None."""
+  """CLIP's shortest edge and center crop, by hand; in pixels, or None."""
   scale = size / min(width, height)
   w, h = (max(size, int(scale * v)) for v in (width, height))
   left, top = (w - size) // 2, (h - size) // 2
@@ -200,19 +198,8 @@ def test_every_pair_about_real_images_is_true(split, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-  from locvlm_jax.microworld import dataset
-
-  path = tmp_path_factory.mktemp("world") / "w"
-  dataset.write(
-    str(path),
-    num_train=1,
-    num_val=1,
-    num_videos=12,
-    workers=0,
-    log=lambda line: None,
-  )
-  return path
+def clips(microworld):
+  return pathlib.Path(microworld(num_videos=12))
 
 
 def build_videos(clips, out, *options):

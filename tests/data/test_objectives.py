@@ -1,3 +1,5 @@
+"""The three objectives: true, unambiguous, and drawn by their weights."""
+
 import re
 from collections import Counter
 
@@ -31,9 +33,9 @@ RECORD = Record("1", None, 100, 100, OBJECTS)
 
 def ask(record=RECORD, seed=0, pairs=8, weights=EVEN, transform=SQUARE):
   rng = np.random.default_rng(seed)
-  return objectives.turns(
-    record, transform, COORDS, VOCABULARY, rng, pairs, weights
-  )
+  spec = objectives.PairSpec(COORDS, VOCABULARY, pairs, weights)
+  found = objectives.pairs(record, transform, spec, rng)
+  return [pair.turn for pair in found]
 
 
 def kind(turn):
@@ -102,17 +104,12 @@ def test_the_mixture_does_not_depend_on_the_number_of_objects():
     )
     vocabulary = tuple(f"absent{i}" for i in range(90))
     counts = Counter()
+    record = Record("1", None, 100, 100, objects)
+    spec = objectives.PairSpec(COORDS, vocabulary, 99, (2.0, 1.0, 1.0))
     for seed in range(600):
       rng = np.random.default_rng(seed)
-      record = Record("1", None, 100, 100, objects)
-      counts.update(
-        map(
-          kind,
-          objectives.turns(
-            record, SQUARE, COORDS, vocabulary, rng, 99, (2.0, 1.0, 1.0)
-          ),
-        )
-      )
+      found = objectives.pairs(record, SQUARE, spec, rng)
+      counts.update(kind(pair.turn) for pair in found)
     total = sum(counts.values())
     return [counts[k] / total for k in range(3)]
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from locvlm_jax.evals import paper
+from locvlm_jax.evals import paper, units
 from locvlm_jax.evals.tasks import EVALS
 
 
@@ -17,6 +17,7 @@ def test_every_cell_is_a_metric_of_a_task():
         assert len(names) == len(table.columns)
       for name in (n for names in table.ours.values() for n in names if n):
         assert name.split(".")[0] in EVALS, name
+        assert units.of(name) in (units.Unit.SHARE, units.Unit.PERCENT)
 
 
 def test_a_table_has_the_papers_numbers_ours_and_the_gaps():
@@ -37,6 +38,14 @@ def test_a_table_has_the_papers_numbers_ours_and_the_gaps():
   assert paper.render(9, {}).count("LocVLM-B") == 3
   with pytest.raises(ValueError, match="table 3: not one of 4, 5, 6"):
     paper.render(3, {})
+
+
+def test_a_number_is_scaled_by_the_unit_that_its_file_states():
+  metrics = {"gqa.accuracy": 0.473}
+  text = paper.render(5, metrics, {"gqa.accuracy": "share"})
+  assert "| **this run** | 47.3 | – | – |" in text
+  text = paper.render(10, {"rd_refcocog_val.meteor": 20.6})
+  assert "| **this run** | – | – | 20.6 | – |" in text
 
 
 def test_the_command_prints_a_table(tmp_path):

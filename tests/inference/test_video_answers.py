@@ -6,38 +6,31 @@ import pathlib
 import shutil
 
 import pytest
+from changed import changed
 from PIL import Image
 from zygote import run
 
 from configs import micro
+from locvlm_jax.config import Config
 from locvlm_jax.evals import session
-from locvlm_jax.microworld import dataset
 
 DATA = os.environ.get("LOCVLM_TEST_DATA", "")
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-  path = tmp_path_factory.mktemp("world") / "w"
-  dataset.write(
-    str(path),
-    num_train=1,
-    num_val=1,
-    num_videos=20,
-    workers=0,
-    log=lambda line: None,
-  )
-  return str(path)
+def root(microworld, tmp_path_factory):
+  """A copy, since a test damages one of its videos."""
+  folder = tmp_path_factory.mktemp("world") / "w"
+  return str(shutil.copytree(microworld(num_videos=20), folder))
 
 
-def config(words="vid_b", frames=4, **change) -> dict:
+def config(words="vid_b", frames=4, **change) -> Config:
   """Few frames and short answers."""
   c = micro.get_config(words)
   c.video.frames = frames
   c.eval.update(samples=0, batch_size=4, max_new_tokens=4)
-  with c.unlocked():
-    c.update_from_flattened_dict(change)
-  return json.loads(c.to_json())
+  c.root = change.pop("root", c.root)
+  return changed(c, **change)
 
 
 def rows(workdir) -> list[dict]:

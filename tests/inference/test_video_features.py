@@ -44,9 +44,8 @@ def films(tmp_path):
 
 
 def cache_of(tmp_path, params, clips=CLIPS, model=MODEL):
-  config = {"video": {"cache": str(tmp_path / "cache")}}
   return video_features.open_cache(
-    config, model, params_lib.flatten(params), clips
+    str(tmp_path / "cache"), model, params_lib.flatten(params), clips
   )
 
 

@@ -2,6 +2,7 @@
 
 import jax
 import pytest
+from changed import changed
 
 from configs import base
 from locvlm_jax import assemble
@@ -87,10 +88,11 @@ def test_a_loop_unrolled_by_two_turns_half_as_often():
 
 def compiled_step(change=(), batch_size=8, length=96):
   """Stage 2 of a small LocVLM in bfloat16 on four devices, fsdp=4."""
-  config = base.get_config("tiny").to_dict()
-  config["model"]["dtype"] = "bfloat16"
-  config["mesh"] = {"fsdp": 4} | dict(change)
-  model, mesh = assemble.model(config), sharding.make_mesh(config["mesh"])
+  config = changed(base.get_config("tiny"), **{"model.dtype": "bfloat16"})
+  model, mesh = (
+    assemble.model(config),
+    sharding.make_mesh({"fsdp": 4} | dict(change)),
+  )
   rows = sharding.batch_sharding(mesh)
   shapes = params.param_shapes(model)
   where = sharding.param_shardings(shapes, mesh)
@@ -98,8 +100,8 @@ def compiled_step(change=(), batch_size=8, length=96):
     path: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where[path])
     for path, x in shapes.items()
   }
-  trainable, frozen = params.split(placed, config["trainable"])
-  tx = optimizer.make(config["optim"], 10)
+  trainable, frozen = params.split(placed, config.trainable)
+  tx = optimizer.make(config.optim, 10)
   state = step_lib.state_shapes(trainable, frozen, tx, mesh)
   step = step_lib.jit_train_step(
     model, tx, jax.tree.map(lambda x: x.sharding, state), rows

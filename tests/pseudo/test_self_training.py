@@ -6,27 +6,19 @@ import pytest
 from paths import ASSETS
 
 from configs import micro
+from locvlm_jax.config import Config, freeze
 from locvlm_jax.data import objectives
 from locvlm_jax.data.sources import coco, object_captions
 from locvlm_jax.inference import predictor
-from locvlm_jax.microworld import dataset, scene
+from locvlm_jax.microworld import scene
 from locvlm_jax.pseudo import self_training
 
 BASE = ASSETS / "micro_base"
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-  path = tmp_path_factory.mktemp("world") / "w"
-  dataset.write(
-    str(path),
-    num_train=6,
-    num_val=2,
-    num_videos=0,
-    workers=0,
-    log=lambda line: None,
-  )
-  return str(path)
+def root(microworld):
+  return microworld(num_train=6, num_val=2)
 
 
 @pytest.fixture
@@ -42,12 +34,12 @@ def asked(monkeypatch):
   return batches
 
 
-def _config(root, **pseudo) -> dict:
+def _config(root, **pseudo) -> Config:
   c = micro.get_config("stage1")
   c.root, c.tokenizer = root, str(BASE)
   c.eval.batch_size = 4
   c.pseudo.update(pseudo)
-  return json.loads(c.to_json())
+  return freeze(c)
 
 
 def _write(config, path):

@@ -1,8 +1,10 @@
+"""Every wording: many, distinct, and none of the held-out ones trained on."""
+
 import re
 
 import pytest
 
-from locvlm_jax.text import formats, prompts
+from locvlm_jax.text import prompts
 
 QUESTIONS = {
   "loc_pred box": (prompts.LOC_PRED["box"], 20, ["obj"]),
@@ -80,33 +82,6 @@ def test_denials_deny_by_popes_rule(template):
   assert {"No", "not", "no"} & set(words)
 
 
-@pytest.mark.parametrize(
-  "noun, want",
-  [
-    ("cup", "a cup"),
-    ("umbrella", "an umbrella"),
-    ("orange ball", "an orange ball"),
-    ("hourglass", "an hourglass"),
-    ("unicorn", "a unicorn"),
-    ("x-ray", "an x-ray"),
-    ("scissors", "scissors"),
-    ("bus", "a bus"),
-    ("wine glass", "a wine glass"),
-    ("the red cup", "the red cup"),
-    ("An owl ", "An owl"),
-    ("", ""),
-  ],
-)
-def test_articles(noun, want):
-  assert prompts.a(noun) == want
-
-
 def test_fill_never_fills_what_it_filled_in():
   got = prompts.fill("{obj} at {loc}", obj="a {loc} {b} %s \\1", loc="[1,2]")
   assert got == "{loc} {b} %s \\1 at [1,2]"
-
-
-def test_formats_are_under_their_names():
-  assert set(formats.FORMATS) == {"plain", "v0", "v1", "llama_2", "bare"}
-  for name, fmt in formats.FORMATS.items():
-    assert fmt.name == name and fmt.end

@@ -1,77 +1,61 @@
+"""Text to ids and back, whatever the text and the tokenizer's files."""
+
 import json
 import os
 import pathlib
 import pickle
-import shutil
 
-import make_token_goldens
 import numpy as np
 import pytest
 import tokenizers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from small_tokenizer import (
+  CORPUS,
+  FORGED,
+  TEXT,
+  TOKENIZER,
+  load_llama,
+  needs_llama,
+)
 
-from locvlm_jax.text import formats, prompts
-from locvlm_jax.text.bpe import train_bpe
-from locvlm_jax.text.encoding import TooLong, encode_conversation, encode_prompt
+from locvlm_jax.text import formats
+from locvlm_jax.text.bpe import train_bpe, wordings
+from locvlm_jax.text.encoding import encode_conversation
 from locvlm_jax.text.formats import IMAGE_TOKEN
 from locvlm_jax.text.tokenizer import Tokenizer
 
-CORPUS = [
-  *prompts.LOC_PRED["box"],
-  *["USER: Where is the red cup? ASSISTANT: It is at [12,34,45,60]."] * 5,
-  *["a dog and 2024 cups, 365 balls"] * 5,
-]
-TOKENIZER = train_bpe(CORPUS, 600)
 FORMATS = list(formats.FORMATS.values())
-BARE = formats.FORMATS["bare"]
 TURNS = [
   ("Where is the cup?", "It is at [12,34,45,60]."),
   ("And the dog?", "There is no dog."),
   ("What is at [1,2,3,4]?", "a ball"),
 ]
 
-# The tokenizer reads "▁" as a space, and one leading space is its own.
-TEXT = st.text().map(lambda t: t.replace("\u2581", " ").lstrip(" "))
-FORGED = st.lists(
-  st.sampled_from(
-    ["<s>", "</s>", "<unk>", "<image>", "<0x0A>", "</", "s>", " ", "cup", "-1"]
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+  return load_llama(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def reference():
+  sentencepiece = pytest.importorskip("sentencepiece")
+  path = pathlib.Path(
+    os.environ["LOCVLM_TEST_DATA"], "tokenizers", "llama2_tokenizer.model"
   )
-).map(lambda parts: "".join(parts).lstrip(" "))
-
-
-def pieces(text, tokenizer=TOKENIZER):
-  return [tokenizer._backend.id_to_token(i) for i in tokenizer.encode(text)]
-
-
-def test_specials_are_llamas():
-  t = TOKENIZER
-  assert (t.start_ids, t.eos_id, t.pad_id) == ([1], 2, 0)
-  assert t.vocab_size <= 600
-
-
-def test_each_digit_stands_alone():
-  assert pieces(" 12") == ["\u2581", "1", "2"]
-  assert pieces("2024 cups")[1:5] == ["2", "0", "2", "4"]
-  for token in TOKENIZER._backend.get_vocab():
-    if not token.startswith("<0x"):
-      assert token.isdigit() <= (len(token) == 1), token
-
-
-def test_bytes_carry_what_the_vocabulary_lacks():
-  assert pieces("\u00e9") == ["\u2581", "<0xC3>", "<0xA9>"]
-  assert pieces("a\n")[-1] == "<0x0A>"
+  return sentencepiece.SentencePieceProcessor(str(path))
 
 
 @given(st.one_of(TEXT, FORGED))
-def test_round_trip(text):
+def test_any_text_is_decoded_as_it_was_encoded(text):
   ids = TOKENIZER.encode(text)
   assert TOKENIZER.decode(ids) == text
   assert all(2 < i < TOKENIZER.vocab_size for i in ids)
 
 
 @given(st.lists(st.integers(-3, 700)))
-def test_decode_is_total(ids):
+def test_any_ids_can_be_decoded(ids):
   assert isinstance(TOKENIZER.decode(ids), str)
   assert isinstance(TOKENIZER.decode(np.array(ids, np.int32)), str)
 
@@ -81,7 +65,7 @@ def test_decode_skips_specials_and_goes_on():
   assert TOKENIZER.decode(ids + TOKENIZER.encode("cup")) == "a dog cup"
 
 
-def test_save_and_load(tmp_path):
+def test_a_saved_tokenizer_is_loaded_as_it_was(tmp_path):
   TOKENIZER.save(tmp_path)
   loaded = Tokenizer.load(tmp_path)
   for text in (*CORPUS, "</s><s> \u00e9\n 12"):
@@ -186,136 +170,6 @@ def test_bad_directories_are_named(tmp_path, files, named):
     Tokenizer.load(tmp_path)
 
 
-def test_a_vocabulary_has_room_for_its_bytes():
-  with pytest.raises(ValueError, match="vocab_size 300 is below 354"):
-    train_bpe(CORPUS, 300)
-
-
-def test_the_drawn_conversation():
-  turns = [("Where?", "At [4,5]."), ("And the cup?", "No.")]
-  row = encode_conversation(TOKENIZER, BARE, turns, 3, 100)
-  space = TOKENIZER.encode("a ")[-1]
-  head = [1, *TOKENIZER.encode("USER:"), space]
-  assert row.tokens[: len(head)].tolist() == head
-  assert (row.tokens == IMAGE_TOKEN).sum() == 3
-  assert (row.tokens[len(head) : len(head) + 3] == IMAGE_TOKEN).all()
-  targets = [*TOKENIZER.encode("At [4,5]."), 2, *TOKENIZER.encode("No."), 2]
-  assert row.tokens[row.loss_mask].tolist() == targets
-  shown = TOKENIZER.decode(row.tokens[~row.loss_mask])
-  assert shown == "USER:  \nWhere? ASSISTANT: USER: And the cup? ASSISTANT:"
-
-
-@pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f.name)
-@pytest.mark.parametrize("num_image_tokens", [0, 4, 9])
-def test_a_prompt_is_the_beginning_of_its_conversation(fmt, num_image_tokens):
-  turns = TURNS if fmt.questions else TURNS[:1]
-  row = encode_conversation(TOKENIZER, fmt, turns, num_image_tokens, 1000)
-  before, (question, answer) = turns[:-1], turns[-1]
-  prompt = encode_prompt(TOKENIZER, fmt, before, question, num_image_tokens)
-  assert prompt.dtype == row.tokens.dtype == np.int32
-  assert row.turns_used == len(turns)
-  np.testing.assert_array_equal(row.tokens[: len(prompt)], prompt)
-  rest = [*TOKENIZER.encode(answer), *TOKENIZER.ending(fmt)]
-  assert row.tokens[len(prompt) :].tolist() == rest
-  assert row.loss_mask[len(prompt) :].all()
-  assert (row.tokens == IMAGE_TOKEN).sum() == num_image_tokens
-  assert row.tokens[0] == 1
-  assert (row.tokens == 1).sum() == (len(turns) if fmt.bos else 1)
-
-
-def test_plain_is_a_caption_that_a_newline_ends():
-  fmt = formats.FORMATS["plain"]
-  row = encode_conversation(TOKENIZER, fmt, TURNS[:1], 2, 100)
-  caption = TOKENIZER.encode(TURNS[0][1])
-  newline = TOKENIZER._backend.token_to_id("<0x0A>")
-  assert row.tokens.tolist() == [1, -1, -1, *caption, newline]
-  assert row.loss_mask.tolist() == [False] * 3 + [True] * (len(caption) + 1)
-
-
-@given(
-  st.lists(st.tuples(TEXT, TEXT.filter(str.strip)), min_size=1, max_size=4),
-  st.integers(0, 5),
-  st.integers(8, 200),
-)
-def test_turns_are_used_whole_and_as_many_as_fit(turns, visual, budget):
-  try:
-    row = encode_conversation(TOKENIZER, BARE, turns, visual, budget)
-  except TooLong as e:
-    whole = encode_conversation(TOKENIZER, BARE, turns[:1], visual, 10**6)
-    needed = len(whole.tokens) - visual
-    assert needed > budget and f"needs {needed} text tokens" in str(e)
-    return
-  used = turns[: row.turns_used]
-  whole = encode_conversation(TOKENIZER, BARE, used, visual, 10**6)
-  np.testing.assert_array_equal(row.tokens, whole.tokens)
-  np.testing.assert_array_equal(row.loss_mask, whole.loss_mask)
-  assert len(row.tokens) - visual <= budget
-  assert row.loss_mask.sum() == sum(
-    len(TOKENIZER.encode(answer.strip())) + 1 for _, answer in used
-  )
-  more = turns[: row.turns_used + 1]
-  if len(more) > len(used):
-    longer = encode_conversation(TOKENIZER, BARE, more, visual, 10**6)
-    assert len(longer.tokens) - visual > budget
-
-
-@given(FORGED, FORGED)
-def test_text_forges_neither_images_nor_ends(question, answer):
-  turns = [(question, f"x {answer}")]
-  row = encode_conversation(TOKENIZER, BARE, turns, 3, 10**6)
-  assert (row.tokens == IMAGE_TOKEN).sum() == 3
-  assert (row.tokens == TOKENIZER.start_ids[0]).sum() == 1
-  assert np.flatnonzero(row.tokens == TOKENIZER.eos_id).tolist() == [
-    len(row.tokens) - 1
-  ]
-
-
-def test_nothing_to_train_on_is_refused():
-  with pytest.raises(ValueError, match="at least one turn"):
-    encode_conversation(TOKENIZER, BARE, [], 3, 100)
-  with pytest.raises(ValueError, match="empty answer"):
-    encode_conversation(TOKENIZER, BARE, [("Where?", " ")], 3, 100)
-
-
-needs_llama = pytest.mark.skipif(
-  "LOCVLM_TEST_DATA" not in os.environ,
-  reason="LOCVLM_TEST_DATA names no folder with tokenizers/",
-)
-CONVERSATIONS = json.loads(make_token_goldens.PATH.read_text())
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory):
-  """The tokenizer of LLaMA-2, from a directory that has tokenizer.model."""
-  pytest.importorskip("sentencepiece")
-  folder = pathlib.Path(os.environ["LOCVLM_TEST_DATA"], "tokenizers")
-  directory = tmp_path_factory.mktemp("llama")
-  shutil.copy(folder / "llama2_tokenizer.model", directory / "tokenizer.model")
-  return Tokenizer.load(directory)
-
-
-@pytest.fixture(scope="module")
-def reference():
-  sentencepiece = pytest.importorskip("sentencepiece")
-  path = pathlib.Path(
-    os.environ["LOCVLM_TEST_DATA"], "tokenizers", "llama2_tokenizer.model"
-  )
-  return sentencepiece.SentencePieceProcessor(str(path))
-
-
-@needs_llama
-@pytest.mark.parametrize("name", CONVERSATIONS)
-def test_conversations_are_llavas(llama, name):
-  """Ids and targets as LLaVA's slow tokenizer has them."""
-  assert len(CONVERSATIONS[name]) >= 1
-  for case, golden in CONVERSATIONS[name].items():
-    turns, image = make_token_goldens.CASES[case]
-    visual = make_token_goldens.NUM_VISUAL * image
-    row = encode_conversation(llama, formats.FORMATS[name], turns, visual, 1000)
-    assert row.tokens.tolist() == golden["tokens"], case
-    assert np.flatnonzero(row.loss_mask).tolist() == golden["targets"], case
-
-
 @needs_llama
 def test_llama_splits_digits(llama):
   ids = llama.encode("12.34")
@@ -387,7 +241,7 @@ def byte_level(directory, roles):
   ],
   ids=["llama 3", "qwen2"],
 )
-def test_byte_level_tokenizers(tmp_path, roles):
+def test_byte_level_tokenizers_encode_conversations_too(tmp_path, roles):
   """No space that starts a text, perhaps no BOS, no <unk>."""
   text = byte_level(tmp_path, roles)
   row = encode_conversation(text, formats.FORMATS["v1"], TURNS[:2], 2, 1000)
@@ -408,14 +262,7 @@ def test_byte_level_tokenizers(tmp_path, roles):
   assert text.answer(ids, formats.FORMATS["v1"]) == "No."
 
 
-def test_v1_is_llavas_text():
-  """LLaVA:llava/conversation.py, conv_vicuna_v1, rendered by hand."""
-  row = encode_conversation(
-    TOKENIZER, formats.FORMATS["v1"], TURNS[:2], 0, 1000
-  )
-  assert TOKENIZER.decode(row.tokens) == (
-    "A chat between a curious user and an artificial intelligence assistant."
-    " The assistant gives helpful, detailed, and polite answers to the user's"
-    " questions. USER: Where is the cup? ASSISTANT: It is at [12,34,45,60]."
-    " USER: And the dog? ASSISTANT: There is no dog."
-  )
+def test_the_wordings_of_the_objectives_become_whole_words():
+  trained = train_bpe(wordings(), 1024)
+  pieces = [trained.decode([i]) for i in trained.encode("Where is the ball?")]
+  assert pieces[1:3] == ["is", "the"]

@@ -9,44 +9,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from changed import changed
 from paths import GOLDEN
 
 from configs import micro
 from locvlm_jax import assemble, checks, errors
-from locvlm_jax.data import catalog, packing
+from locvlm_jax.config import Config, freeze
+from locvlm_jax.data import packing
 from locvlm_jax.data import rows as rows_lib
 from locvlm_jax.data import stream as stream_lib
 from locvlm_jax.evals import session
-from locvlm_jax.microworld import dataset
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
-from locvlm_jax.training import loop, optimizer
+from locvlm_jax.training import loop, optimizer, setup
 from locvlm_jax.training import step as step_lib
 from locvlm_jax.weights import checkpoints
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def root(microworld):
   """A micro-world of 24 training and 8 validation images."""
-  path = tmp_path_factory.mktemp("world") / "w"
-  dataset.write(
-    str(path),
-    num_train=24,
-    num_val=8,
-    num_videos=0,
-    workers=0,
-    log=lambda line: None,
-  )
-  return str(path)
+  return microworld(num_train=24, num_val=8)
 
 
-def _config(root, argument="base,tiny", **change) -> dict:
+def _config(root, argument="base,tiny", **change) -> Config:
   c = micro.get_config(argument)
   c.root = root
-  c.optim.name = "adamw"  # compiles faster; `test_optim` has Muon's tests
-  with c.unlocked():
-    c.update_from_flattened_dict(change)
-  return json.loads(c.to_json())
+  c.optim.name = "adamw"  # compiles faster; `test_optimizer` tests Muon
+  return changed(c, **change)
 
 
 def _curve(workdir) -> list[tuple[int, float, float]]:
@@ -85,8 +75,7 @@ def test_same_seed_same_curve_and_resume_is_bitwise(
     loop.train(config, broken)
   monkeypatch.setattr(stream_lib, "train_iterator", original)
   # Other reader threads and another mesh entry do not change the run.
-  config["data"]["threads"] = 0
-  loop.train(config, broken)
+  loop.train(changed(config, **{"data.threads": 0}), broken)
 
   assert _curve(whole) == _curve(broken)
   assert [row[0] for row in _curve(whole)] == [1, 2, 3, 4, 5, 6]
@@ -168,10 +157,10 @@ def test_a_spike_is_told_and_its_step_can_be_replayed(
 def test_other_annotations_are_no_resumption(root, tmp_path):
   config = _config(root)
   notes = tmp_path / "captions.json"
-  with open(config["data"]["captions"]) as f:
+  with open(config.data.captions) as f:
     content = json.load(f)
   notes.write_text(json.dumps(content))
-  config["data"]["captions"] = str(notes)
+  config = changed(config, **{"data.captions": str(notes)})
   loop.train(config, str(tmp_path / "run"))
   content["annotations"].pop()
   notes.write_text(json.dumps(content))
@@ -275,7 +264,7 @@ def test_every_tiny_config_trains(root, tmp_path, name, words):
     c.data.images = f"{root}/images/train"
     c.data.instances = f"{root}/annotations/instances_train.json"
     c.data.captions = f"{root}/annotations/captions_train.json"
-  loop.train(json.loads(c.to_json()), str(tmp_path))
+  loop.train(freeze(c), str(tmp_path))
   assert [step for step, *_ in _curve(tmp_path)] == [1, 2]
 
 
@@ -290,7 +279,7 @@ def test_real_coco_from_annotations_to_numbers(tmp_path):
   c = coco.get_config("tiny")
   c.data.instances = f"{folder}/annotations/instances_val2017.json"
   c.data.images = f"{folder}/val2017"
-  config = json.loads(c.to_json())
+  config = freeze(c)
   loop.train(config, str(tmp_path))
   metrics = session.evaluate(config, str(tmp_path), c.eval.tasks)
   assert metrics["locpred.num"] == metrics["hallucination.num"] == 8
@@ -319,16 +308,13 @@ def parts(root):
     },
   )
   text = assemble.load_tokenizer(config)
-  sources = catalog.open_sources(config["data"])
+  sources = assemble.training_sources(config)
   make_row = rows_lib.RowMaker(assemble.row_spec(config, text, sources))
   batch = next(
     stream_lib.train_iterator(
       sources,
-      config["data"]["mixture"],
       make_row,
-      batch_size=8,
-      seed=0,
-      threads=0,
+      stream_lib.StreamSpec(dict(config.data.mixture), 8, seed=0, threads=0),
     )
   )
   model = assemble.model(config)
@@ -345,8 +331,9 @@ def _run(parts, mesh_shape, steps=2, accumulate=1, batch=None, lr=1e-2):
   mesh = sharding.make_mesh(mesh_shape)
   where = sharding.param_shardings(flat, mesh)
   placed = {p: jax.device_put(v, where[p]) for p, v in flat.items()}
-  trainable, frozen = params_lib.split(placed, config["trainable"])
-  tx = optimizer.make(config["optim"] | {"lr": lr, "warmup_ratio": 0.0}, 1000)
+  trainable, frozen = params_lib.split(placed, config.trainable)
+  how = changed(config, **{"optim.lr": lr, "optim.warmup_ratio": 0.0})
+  tx = optimizer.make(how.optim, 1000)
   with jax.set_mesh(mesh):
     state, shardings = step_lib.init_state(trainable, frozen, tx, mesh)
     # init_state's arrays are donated: the caller keeps its own.
@@ -377,7 +364,7 @@ def _close(a, b, tolerance=1e-5):
 def test_packed_rows_train_as_single_ones(parts, pack, mesh):
   """The same examples in longer rows: the same loss, the same update."""
   config, model, flat, batch = parts
-  config = config | {"optim": config["optim"] | {"eps": 1e-3}}
+  config = changed(config, **{"optim.eps": 1e-3})
   parts = config, model, flat, batch
   single = {**batch, "valid": np.ones(8, bool), "example": np.arange(8)}
   rows = [{k: v[i] for k, v in single.items()} for i in range(8)]
@@ -400,14 +387,13 @@ def test_packed_rows_train_as_single_ones(parts, pack, mesh):
 def test_meshes_equal_replicas(parts, mesh, name):
   # SGD-like comparison would hide nothing, but Adam divides by the size of
   # the gradient: an eps well above rounding keeps noise from being amplified.
-  change = {"eps": 1e-3, "name": name}
-  config = parts[0] | {"optim": parts[0]["optim"] | change}
+  config = changed(parts[0], **{"optim.eps": 1e-3, "optim.name": name})
   parts = (config, *parts[1:])
   _close(_run(parts, {"data": 4}), _run(parts, mesh))
 
 
 def test_accumulation_weighs_every_token_alike(parts):
-  config = parts[0] | {"optim": parts[0]["optim"] | {"eps": 1e-3}}
+  config = changed(parts[0], **{"optim.eps": 1e-3})
   parts = (config, *parts[1:])
   # Uneven rows: the classic bug averages the means of the microbatches.
   batch = dict(parts[3])
@@ -477,12 +463,7 @@ def test_batch_that_the_mesh_does_not_divide_is_refused(root):
   ],
 )
 def test_bad_values_name_the_field(root, field, value):
-  config = _config(root)
-  target = config
-  *keys, last = field.split(".")
-  for key in keys:
-    target = target[key]
-  target[last] = value
+  config = changed(_config(root), **{field: value})
   with pytest.raises(ValueError, match=field):
     checks.check(config)
 
@@ -493,9 +474,14 @@ def test_too_many_bad_records_stop_the_run(root):
   make_row = rows_lib.RowMaker(assemble.row_spec(config, text, {}))
   make_row.counts.update(rows=98, skipped=2)
   make_row.skipped = {"a.jpg": "truncated", "b.jpg": "missing"}
-  loop._check_bad_share(make_row, 0.05)
+  for share in (0.05, 0.01):
+    data = setup.Data(
+      changed(config, **{"data.max_bad_share": share}), {}, make_row, {}
+    )
+    if share == 0.05:
+      data.check_bad_share()
   with pytest.raises(errors.DataError, match="2 of 100.*a.jpg: truncated"):
-    loop._check_bad_share(make_row, 0.01)
+    data.check_bad_share()
 
 
 def test_golden_loss_curve(parts):

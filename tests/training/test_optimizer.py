@@ -1,11 +1,13 @@
 """The trainable set, the schedule, decay; FLOPs and the progress meter."""
 
 import json
+import types
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from locvlm_jax.config import freeze
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.perf import flops as flops_lib
 from locvlm_jax.training import journal, optimizer
@@ -14,6 +16,10 @@ from locvlm_jax.training import meter as meter_lib
 _OPTIM = {"name": "adamw", "lr": 1.0, "warmup_ratio": 0.03, "b1": 0.9,
           "b2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "mu_dtype": "float32",
           "clip_norm": 1.0}  # fmt: skip
+
+
+def _settings(**change):
+  return types.SimpleNamespace(**_OPTIM | change)
 
 
 def test_split_by_the_beginning_of_the_path():
@@ -28,7 +34,7 @@ def test_split_by_the_beginning_of_the_path():
 @pytest.mark.parametrize("ratio", [0.0, 0.03, 0.3])
 def test_schedule_warms_up_then_falls_to_zero(ratio):
   steps = 1000
-  rate = optimizer.schedule(_OPTIM | {"warmup_ratio": ratio}, steps)
+  rate = optimizer.schedule(_settings(warmup_ratio=ratio), steps)
   peak = round(ratio * steps)
   values = np.array([float(rate(i)) for i in range(steps + 1)])
   assert values.argmax() == peak and values.max() == pytest.approx(1.0)
@@ -42,7 +48,7 @@ def test_schedule_warms_up_then_falls_to_zero(ratio):
 @pytest.mark.parametrize("name", optimizer.OPTIMIZERS)
 def test_vectors_and_positions_do_not_decay(name):
   change = {"name": name, "weight_decay": 0.5, "warmup_ratio": 0.0}
-  tx = optimizer.make(_OPTIM | change, 10)
+  tx = optimizer.make(_settings(**change), 10)
   params = {
     path: jnp.ones((2, 2))
     for path in (
@@ -60,7 +66,7 @@ def test_vectors_and_positions_do_not_decay(name):
 
 
 def test_muon_orthogonalises_matrices_and_nothing_else():
-  optim_ = _OPTIM | {"name": "muon", "warmup_ratio": 0.0}
+  optim_ = _settings(name="muon", warmup_ratio=0.0)
   shapes = {
     "llm/layers/attention/q": (3, 16, 2, 4),
     "llm/layers/mlp/up": (3, 16, 24),
@@ -88,7 +94,7 @@ def test_every_matrix_of_the_model_is_muons():
   from configs import micro
   from locvlm_jax import assemble
 
-  shapes = params_lib.param_shapes(assemble.model(micro.get_config().to_dict()))
+  shapes = params_lib.param_shapes(assemble.model(freeze(micro.get_config())))
   left = {p for p in shapes if optimizer._matrix(p) is None}
   for path in left:
     assert (
@@ -106,7 +112,7 @@ def test_every_matrix_of_the_model_is_muons():
 
 def test_unknown_optimizer_is_named():
   with pytest.raises(ValueError, match="optim.name='sgd': not one of"):
-    optimizer.make(_OPTIM | {"name": "sgd"}, 10)
+    optimizer.make(_settings(name="sgd"), 10)
 
 
 def test_train_flops_follow_what_trains():
@@ -129,7 +135,7 @@ def test_forward_flops_of_locvlm_b_and_l():
     (locvlm_b, 256, 5.11e12),
     (locvlm_l, 576, 9.43e12),
   ):
-    model = assemble.model(config.get_config().to_dict())
+    model = assemble.model(freeze(config.get_config()))
     flops = flops_lib.forward_flops(model, text_length=128)
     head_on_visual = 2.0 * 32_000 * 4096 * visual
     assert flops["llm"] + head_on_visual == pytest.approx(expected, rel=0.01)
@@ -165,8 +171,8 @@ def test_meter_line_shows_rates_and_time_left(monkeypatch):
   )
   meter.start(0)
   for _ in range(10):
-    meter.saw(64, 32.0)
-    meter.saw(128, 112.0)
+    meter.count(64, 32.0)
+    meter.count(128, 112.0)
   rates = meter.rates(20)
   assert rates["samples_per_s"] == 16 and rates["tokens_per_s"] == 16 * 96
   assert rates["mfu"] == pytest.approx(2.4) and rates["seconds_left"] == 40

@@ -8,9 +8,11 @@ import sys
 
 import jax
 import pytest
+from changed import changed
 from paths import ROOT
 
 from configs import base, locvlm_b, locvlm_l
+from locvlm_jax.config import freeze
 from locvlm_jax.perf import machines
 from locvlm_jax.training import planning
 
@@ -59,10 +61,9 @@ def test_without_a_compiler_the_next_step_is_named(monkeypatch):
     machines.devices(machines.parse("v5e:2x2"))
 
 
-def full(module, argument="", text_length=128) -> dict:
-  config = module.get_config(argument).to_dict()
-  config["data"]["text_length"] = text_length
-  return config
+def full(module, argument="", text_length=128):
+  config = module.get_config(argument)
+  return changed(config, **{"data.text_length": text_length})
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,9 @@ def full(module, argument="", text_length=128) -> dict:
 def test_floor_is_the_products_and_the_optimizer(module, sample, milliseconds):
   """8 A100, 64 rows: SCALE's FLOPs without the head on visual positions."""
   target = machines.parse("a100:8")
-  got = planning.floor(full(module), target, traffic=10**9)
+  config = full(module)
+  layout = planning.Layout.of(config)
+  got = planning.floor(config, target, layout, traffic=10**9)
   assert got["sample_flops"] / 1e12 == pytest.approx(sample, rel=0.01)
   of = got["floor_of_ms"]
   assert of["products"] == pytest.approx(milliseconds, rel=0.01)
@@ -82,20 +85,22 @@ def test_floor_is_the_products_and_the_optimizer(module, sample, milliseconds):
 
 def test_slow_links_bound_a_step():
   config, target = full(locvlm_b), machines.parse("a100:2x8")
-  got = planning.floor(config, target, traffic=10**12)
+  got = planning.floor(
+    config, target, planning.Layout.of(config), traffic=10**12
+  )
   of = got["floor_of_ms"]
   assert of["links"] == pytest.approx(1e12 * 15 / 16 / 300e9 * 1e3)
   assert got["floor_ms"] == pytest.approx(of["links"] + of["optimizer"])
 
 
-def test_variants_divide_batch_heads_and_devices():
+def test_layouts_divide_batch_heads_and_devices():
   config = full(locvlm_b)
-  for variant in planning.variants(config, machines.parse("a100:2x8")):
-    mesh = variant["mesh"]
-    rows = config["batch_size"] // variant["accumulate"]
+  for layout in planning.layouts(config, machines.parse("a100:2x8")):
+    mesh = layout.mesh
+    rows = config.batch_size // layout.accumulate
     assert mesh["data"] * mesh["fsdp"] * mesh["tensor"] == 16
     assert rows % (mesh["data"] * mesh["fsdp"]) == 0
-  assert config["model"]["remat"] == base.get_config().model.remat
+  assert config.model.remat == base.get_config().model.remat
 
 
 @pytest.fixture
@@ -106,7 +111,7 @@ def here(monkeypatch):
 
 
 def test_a_plan_counts_what_the_step_needs(here):
-  config = base.get_config("tiny").to_dict()
+  config = freeze(base.get_config("tiny"))
   got = planning.plan(config, here)
   assert got["fits"] and got["memory"]["peak"] > 0
   assert got["settings"]["row"] == 256  # 16 visual, 192 text
@@ -118,14 +123,14 @@ def test_a_plan_counts_what_the_step_needs(here):
 
 
 def test_search_names_the_fastest_that_fits(here, capsys, monkeypatch):
-  config = base.get_config("tiny").to_dict()
-  some = list(planning.variants(config, here))
+  config = freeze(base.get_config("tiny"))
+  some = list(planning.layouts(config, here))
   monkeypatch.setattr(
     planning,
-    "variants",
-    lambda *_: [
-      v for v in some if v["accumulate"] == 1 and v["mesh"]["tensor"] == 1
-    ][:3],
+    "layouts",
+    lambda *_: [v for v in some if v.accumulate == 1 and v.mesh["tensor"] == 1][
+      :3
+    ],
   )
   results = planning.search(config, here)
   assert [r["settings"]["remat"] for r in results] == ["none", "dots", "full"]
@@ -156,7 +161,7 @@ def test_what_does_not_fit_ranks_last_and_says_so():
     "fits": False,
     **planning._out_of_memory(error),
   }
-  assert planning.rank(fits, {}) < planning.rank(large, {})
+  assert planning.rank(fits) < planning.rank(large)
   assert "needs 20.3 GiB" in planning.table(large)
   with pytest.raises(RuntimeError, match="other"):
     planning._out_of_memory(RuntimeError("other"))

@@ -1,4 +1,4 @@
-"""The convert command: what an input is, what comes out, what is refused."""
+"""Conversion of weights: what an input is, what comes out, what is refused."""
 
 import dataclasses
 import json
@@ -16,9 +16,8 @@ from converted import to_hf
 from toy_models import TOY, golden, params_of
 from zygote import run
 
-from locvlm_jax import convert
 from locvlm_jax.text import tokenizer
-from locvlm_jax.weights import export, huggingface
+from locvlm_jax.weights import conversion, export, huggingface
 
 
 @pytest.fixture
@@ -50,12 +49,15 @@ def contents(directory):
   }
 
 
-def test_a_llava_comes_out_as_it_went_in(llava, tmp_path, capsys):
+def test_a_llava_comes_out_as_it_went_in(llava, tmp_path):
   """Hugging Face -> ours -> Hugging Face, file by file and bit for bit."""
-  out = to_hf(llava, tmp_path / "out")
+  out = str(tmp_path / "out")
+  done = run("convert", f"--input={llava}", f"--output={out}")
+  assert done.returncode == 0, done.stderr
   assert contents(out) == contents(llava)
-  shown = capsys.readouterr().out
+  shown = done.stdout
   assert "adapter" in shown and "float32" in shown and "vision" in shown
+  assert shown.splitlines()[-1] == out
   assert json.loads(pathlib.Path(out, "origin.json").read_text())["input"]
 
 
@@ -95,7 +97,7 @@ def test_a_projector_gets_its_llm_and_tower(llm, clip, words, tmp_path):
     "model.mm_projector.bias": rng.standard_normal(32, np.float32),
   }
   torch_files.write(str(directory / "mm_projector.bin"), tensors)
-  assert convert.kind(str(directory)) == "original"
+  assert conversion.kind(str(directory)) == "original"
   with pytest.raises(ValueError, match="name the directory of its vision"):
     to_hf(directory, tmp_path / "out", base=llm, tokenizer=words)
   small = tmp_path / "words"  # the toy LLM has 64 ids; <image> is one more
@@ -112,9 +114,9 @@ def test_a_projector_gets_its_llm_and_tower(llm, clip, words, tmp_path):
 
 def test_kinds_are_told_apart(llm, clip, llava, tmp_path):
   kinds = {llm: "llm", clip: "vision", llava: "llava"}
-  assert {d: convert.kind(d) for d in kinds} == kinds
+  assert {d: conversion.kind(d) for d in kinds} == kinds
   (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-  assert convert.kind(str(tmp_path / "run")) == "run"
+  assert conversion.kind(str(tmp_path / "run")) == "run"
 
 
 def truncate(directory):

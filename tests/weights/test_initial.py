@@ -1,27 +1,26 @@
 """Where a run's parameters come from: `config.init`."""
 
-import copy
-import json
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from changed import changed
 
 from configs import micro
 from locvlm_jax import assemble
+from locvlm_jax.config import freeze
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
 from locvlm_jax.weights import export, huggingface, initial
 
 
 def _config(words="stage2", **init):
-  config = json.loads(micro.get_config(words).to_json_best_effort())
-  config["init"] = dict.fromkeys(config["init"], "") | init
-  return config
+  config = micro.get_config(words)
+  config.init.update(dict.fromkeys(config.init, "") | init)
+  return freeze(config)
 
 
 def _params(config):
-  mesh = sharding.make_mesh(config["mesh"])
+  mesh = sharding.make_mesh(dict(config.mesh))
   return initial.initial_params(config, assemble.model(config), mesh)
 
 
@@ -41,8 +40,7 @@ def parts(base, tmp_path_factory):
 
 
 def test_a_llava_gives_all(base):
-  config = _config(llava=micro.BASE)
-  config["model"]["dtype"] = "bfloat16"
+  config = changed(_config(llava=micro.BASE), **{"model.dtype": "bfloat16"})
   params = _params(config)
   assert params.keys() == base.keys()
   for path, value in params.items():
@@ -75,7 +73,8 @@ def test_frozen_parameters_have_to_come_from_somewhere(parts):
   ],
 )
 def test_what_no_shape_tells_is_compared(parts, part, field, value):
-  config = copy.deepcopy(_config("stage1", **parts))
-  config["model"][part][field] = value
+  config = changed(
+    _config("stage1", **parts), **{f"model.{part}.{field}": value}
+  )
   with pytest.raises(ValueError, match=rf"model\.{part}\.{field}="):
     _params(config)

@@ -6,12 +6,15 @@ import functools
 import jax
 import numpy as np
 import pytest
+from changed import changed
 from converted import to_hf
 from toy_models import CONFIG, hidden, logits, params_of, rows, shapes_of
 
 from configs import base, locvlm_l
 from locvlm_jax import assemble
 from locvlm_jax.bench import workload
+from locvlm_jax.config import freeze
+from locvlm_jax.config import plain as plain_config
 from locvlm_jax.models import lora as lora_lib
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
@@ -69,15 +72,17 @@ def test_a_target_counts(target):
 
 
 def test_only_updates_and_adapter_train():
-  config = locvlm_l.get_config("lora,tiny").to_dict()
-  config["lora"]["rank"] = 2
+  config = changed(
+    locvlm_l.get_config("lora,tiny"),
+    **{"lora.rank": 2, "optim.warmup_ratio": 0.0},
+  )
   model, mesh = assemble.model(config), sharding.make_mesh({"fsdp": 4})
   with jax.set_mesh(mesh):
     params = initial.initial_params(config, model, mesh)
-    trainable, frozen = params_lib.split(params, config["trainable"])
+    trainable, frozen = params_lib.split(params, config.trainable)
     before = {p: np.asarray(x) for p, x in trainable.items()}
     assert {p.split("_")[-1] for p in trainable if "llm" in p} == {"a", "b"}
-    tx = optimizer.make(config["optim"] | {"warmup_ratio": 0.0}, 4)
+    tx = optimizer.make(config.optim, 4)
     state, where = step_lib.init_state(trainable, frozen, tx, mesh)
     step = step_lib.jit_train_step(
       model, tx, where, sharding.batch_sharding(mesh)
@@ -99,13 +104,11 @@ def test_merged_on_export_it_computes_the_same(words, tmp_path):
   """A run's checkpoint -> convert -> Hugging Face's layout -> logits."""
   from locvlm_jax.text import tokenizer
 
-  config = base.get_config("tiny").to_dict()
-  config |= {
-    "tokenizer": words,
-    "lora": {"rank": 3, "alpha": 6.0, "targets": lora_lib.TARGETS},
-  }
-  size = tokenizer.Tokenizer.load(words).vocab_size
-  config["model"]["llm"]["vocab_size"] = size
+  config = base.get_config("tiny")
+  config.tokenizer = words
+  config.lora.update(rank=3, alpha=6.0, targets=lora_lib.TARGETS)
+  config.model.llm.vocab_size = tokenizer.Tokenizer.load(words).vocab_size
+  config = freeze(config)
   shape = assemble.model(config).config
   params = params_of(shape)
   trainable, frozen = params_lib.split(
@@ -115,7 +118,9 @@ def test_merged_on_export_it_computes_the_same(words, tmp_path):
     checkpoints.checkpoint_dir(str(tmp_path / "run"))
   )
   items = {"params": {"trainable": trainable, "frozen": frozen}}
-  saved.save(0, items, {"next_step": 0, "config": config}, last=True)
+  saved.save(
+    0, items, {"next_step": 0, "config": plain_config(config)}, last=True
+  )
   saved.close()
   out = to_hf(tmp_path / "run", tmp_path / "out", dtype="float32")
   flat, found = huggingface.open_llava(out)
@@ -148,9 +153,9 @@ def test_bad_fields_are_named(change, says):
 
 
 def test_full_size_updates_have_their_one_rule():
-  config = locvlm_l.get_config("lora").to_dict()
+  config = freeze(locvlm_l.get_config("lora"))
   shapes = params_lib.param_shapes(assemble.model(config))
-  trainable, _ = params_lib.split(shapes, config["trainable"])
+  trainable, _ = params_lib.split(shapes, config.trainable)
   updates = {p: x for p, x in trainable.items() if "_lora_" in p}
   mesh = sharding.make_mesh({"fsdp": 2, "tensor": 2})
   where = sharding.param_shardings(updates, mesh)

@@ -11,8 +11,8 @@ import json
 import pathlib
 
 from locvlm_jax import errors
-from locvlm_jax.data import files
-from locvlm_jax.data.records import Object, Record
+from locvlm_jax.data import reading
+from locvlm_jax.data.records import Object, Record, Source
 
 # The categories of COCO, then other names that ADE20K's objects have for them.
 COCO = frozenset({
@@ -45,8 +45,8 @@ _ALIASES = COCO | {
 }  # fmt: skip
 
 
-class Ade20k:
-  """One record an image; `categories` are those that COCO lacks.
+class Ade20k(Source):
+  """Gives one record an image; `categories` are those that COCO lacks.
 
   A category of parts alone, such as a van's license plate, is not among them,
   since parts are annotated in some images only.
@@ -81,7 +81,7 @@ class Ade20k:
 
 
 def _read(path: pathlib.Path) -> tuple[Record, set[str]]:
-  """(record of one file, its categories that COCO lacks)."""
+  """Reads (record of one file, its categories that COCO lacks)."""
   try:  # not all of the files are UTF-8; the names are ASCII
     note = json.loads(path.read_text("latin-1"))["annotation"]
     height, width = note["imsize"][:2]
@@ -93,7 +93,7 @@ def _read(path: pathlib.Path) -> tuple[Record, set[str]]:
       for r in rows
       if not r["parts"]["part_level"] and not in_coco(r)
     }
-    image = files.image_path(str(path.parent), note["filename"], str(path))
+    image = reading.image_path(str(path.parent), note["filename"], str(path))
   except (KeyError, TypeError, ValueError, IndexError) as e:
     raise errors.DataError(
       f"{path}: not ADE20K's annotation ({e!r})."
@@ -109,7 +109,7 @@ def _object(row: dict, width: int, height: int) -> Object:
 
 
 def in_coco(row: dict) -> bool:
-  """Whether an object may pass as one of COCO's.
+  """Says whether an object may pass as one of COCO's.
 
   Its own names are compared by whole words ("wine bottle" has "bottle"), what
   it is a kind of ("bird", of an owl) by all of them.
@@ -123,4 +123,5 @@ def in_coco(row: dict) -> bool:
 
 
 def _names(text: str) -> list[str]:
+  """Splits a list of synonyms, "ashcan, trash can"."""
   return [name.strip().lower() for name in text.split(",")]

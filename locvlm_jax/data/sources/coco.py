@@ -11,16 +11,23 @@ import sys
 from collections.abc import Collection, Mapping
 
 from locvlm_jax import errors
-from locvlm_jax.data import files, objectives
-from locvlm_jax.data.records import Box, Object, Record
+from locvlm_jax.data import objectives, reading
+from locvlm_jax.data.records import Box, ImageId, Object, Record, Source
 from locvlm_jax.data.sources import tfds_coco
 
-_HAIR = 0.01  # pixels past the edge that the rounding in COCO's files explains
+_ROUNDING = 0.01  # pixels past the edge that COCO's rounding explains
 
 
 def corner_box(row: dict, size: tuple[int, int], origin: str) -> Box:
-  """[x, y, width, height] -> (x1, y1, x2, y2), clipped to the image."""
-  bbox = files.field(row, "bbox", origin)
+  """Reads the "bbox" [x, y, width, height] of an annotation.
+
+  Returns:
+    (x1, y1, x2, y2), clipped to the image, in pixels.
+
+  Raises:
+    DataError: it is not four numbers, or of negative size.
+  """
+  bbox = reading.field(row, "bbox", origin)
   if not isinstance(bbox, list) or len(bbox) != 4:
     raise errors.DataError(f"{origin}: bbox {bbox!r} is not [x, y, w, h].")
   if not all(map(_is_number, bbox)):
@@ -34,12 +41,12 @@ def corner_box(row: dict, size: tuple[int, int], origin: str) -> Box:
 
 
 def _is_number(value: object) -> bool:
-  """Neither text, nor a truth value, nor infinite, nor beyond any float."""
+  """Says whether it is a finite number; True and False are none."""
   return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
-def _fate(bbox: list, box: Box) -> str:
-  """What `corner_box` did to a box: "empty", "clipped", or nothing."""
+def _defect(bbox: list, box: Box) -> str:
+  """Names what was wrong with a box: "empty", "clipped", or nothing."""
   x1, y1, x2, y2 = box
   if x2 <= x1 or y2 <= y1:
     # COCO train2017 has two boxes of zero height (cocoapi issue 355). The
@@ -48,15 +55,22 @@ def _fate(bbox: list, box: Box) -> str:
     return "empty"
   x, y, w, h = bbox
   past = max(x1 - x, y1 - y, x + w - x2, y + h - y2)
-  return "clipped" if past > _HAIR else ""
+  return "clipped" if past > _ROUNDING else ""
 
 
 def absent_names(
   row: dict, names: Mapping[int, str], origin: str
 ) -> tuple[str, ...] | None:
-  """The categories that an image's "absent" lists, None where it has none.
+  """Reads the categories that an image's "absent" lists by their ids.
 
-  That is ours (`data/panoptic.py`): all that is known not to be in the image.
+  The field is ours (`pseudo/pseudo_boxes.py`): it lists all categories that are
+  known not to be in the image.
+
+  Returns:
+    Their names; None where the image has no such field.
+
+  Raises:
+    DataError: it is no list, or has an unknown id.
   """
   if "absent" not in row:
     return None
@@ -68,8 +82,8 @@ def absent_names(
   return tuple(names[i] for i in listed)
 
 
-class Instances:
-  """COCO instances: one record an image, with its objects.
+class Instances(Source):
+  """Gives one record for each image of COCO's instances, with its objects.
 
   What a file has that is odd and yet not wrong:
 
@@ -86,11 +100,6 @@ class Instances:
     images: the folder that the file names are relative to; FOLDER for the
       latter.
 
-  Attributes:
-    categories: every category name of the file, in the order of the ids.
-    boxes: how many boxes were "clipped", or are "empty".
-    captions: how many captions of objects were used and left out, by reason.
-
   Raises:
     DataError: a missing file or folder, malformed json, two records of the
       same id, a missing field or one of another type, a file name that leads
@@ -99,42 +108,36 @@ class Instances:
   """
 
   def __init__(self, path: str, images: str):
-    if packed := tfds_coco.parts(path):
-      images, content = packed[0], tfds_coco.content(*packed)
+    if prepared := tfds_coco.parse_split(path):
+      images, content = prepared[0], tfds_coco.read_annotations(*prepared)
     else:
-      files.check_directory(images)
-      content = files.read_json(path)
-    self.path, self.images = path, images
-    self.boxes = collections.Counter()
-    self.captions = collections.Counter()
-    kinds = files.by_id(
-      files.section(content, "categories", path), "categories", path
-    )
-    names = {
-      i: files.words(c, "name", f"{path}: category {i}")
-      for i, c in kinds.items()
-    }
+      reading.check_directory(images)
+      content = reading.read_json(path)
+    self.path, self.folder = path, images
+    self.box_counts = collections.Counter()
+    names = reading.category_names(content, path)
     self.categories = tuple(names[i] for i in sorted(names))
     if len(set(self.categories)) < len(names):
       raise errors.DataError(f"{path}: two categories have the same name.")
-    self._rows = files.section(content, "images", path)
+    self._rows = reading.section(content, "images", path)
     sizes = {
-      i: self._size(r)
-      for i, r in files.by_id(self._rows, "images", path).items()
+      i: reading.size(row, f"{path}: image {i}")
+      for i, row in reading.by_id(self._rows, "images", path).items()
     }
-    if not packed:
-      files.check_names(self._rows, images, f"{path}: image")
+    if not prepared:
+      reading.check_file_names(self._rows, images, f"{path}: image")
     self._objects = self._group(
-      files.section(content, "annotations", path), names, sizes
+      reading.section(content, "annotations", path), names, sizes
     )
     self._absent = self._listed_absent(names)
     self._order = list(range(len(self._rows)))  # record -> row
 
   def per_object(self) -> "Instances":
-    """A copy with an image once for each object that can be asked about.
+    """Copies the source, with an image once for each of its unique objects.
 
-    By images, an object among few is seen as often as one among many, in rows
-    that are mostly padding; images without any are left out here.
+    These are the objects that can be asked about. With an image once, an object
+    among few is seen as often as one among many, in rows that are mostly
+    padding. Images without a unique object are left out.
 
     Raises:
       DataError: no image has such an object.
@@ -146,11 +149,14 @@ class Instances:
       for _ in objectives.unique_objects(self._objects.get(row["id"], ()))
     ]
     if not view._order:
-      raise errors.DataError(f"{self.path}: no category is alone in any image.")
+      raise errors.DataError(
+        f"{self.path}: no image has an object that is the only one of its"
+        " category, as data.per_object needs."
+      )
     return view
 
   def annotations(self) -> dict[int, tuple[int, str]]:
-    """{id of an annotation: (its image, its category)}."""
+    """Maps the id of each annotation to (its image, its category)."""
     return {
       o.id: (image, o.category)
       for image, objects in self._objects.items()
@@ -158,11 +164,16 @@ class Instances:
     }
 
   def with_texts(
-    self, texts: Mapping[int, tuple[str, ...]], counts: collections.Counter
+    self, texts: Mapping[int, tuple[str, ...]], counts: Mapping[str, int]
   ) -> "Instances":
-    """A copy whose objects have these texts, by the id of their annotation."""
+    """Copies the source, giving its objects captions.
+
+    Args:
+      texts: by the id of the object's annotation.
+      counts: of the captions, for `caption_counts`.
+    """
     view = copy.copy(self)
-    view.captions = counts
+    view.caption_counts = counts
     view._objects = {
       image: tuple(
         dataclasses.replace(o, texts=texts.get(o.id, ())) for o in objects
@@ -171,9 +182,11 @@ class Instances:
     }
     return view
 
-  def deniable(self, without: Collection[int | str] = ()) -> dict:
-    """{category: texts} that name it, of all images but those of `without`."""
-    if not self.captions:
+  def object_captions(
+    self, without: Collection[ImageId] = ()
+  ) -> dict[str, tuple[str, ...]]:
+    """Collects the captions of objects that name their category."""
+    if not self.caption_counts:
       return {}
     found = collections.defaultdict(dict)  # a dict, for its order
     for image, objects in self._objects.items():
@@ -184,60 +197,52 @@ class Instances:
         found[thing.category] |= dict.fromkeys(named)
     return {name: tuple(texts) for name, texts in found.items() if texts}
 
-  def image_ids(self) -> list[int]:
-    """The image that each record is about."""
+  def image_ids(self) -> list[ImageId]:
+    """Lists COCO's id of the image that each record is about."""
     return [self._rows[i]["id"] for i in self._order]
 
-  def _size(self, row: dict) -> tuple[int, int]:
-    origin = f"{self.path}: image {row['id']}"
-    size = (
-      files.integer(row, "width", origin),
-      files.integer(row, "height", origin),
-    )
-    if min(size) < 1:
-      raise errors.DataError(f"{origin}: size {size} is not positive.")
-    return size
-
   def _listed_absent(self, names) -> dict[int, tuple[str, ...]]:
-    """By image, where it has such a list; and nothing of it is annotated."""
+    """Reads the "absent" of images that have it; nothing of it is annotated."""
     found = {}
     for row in self._rows:
       origin = f"{self.path}: image {row['id']}"
       listed = absent_names(row, names, origin)
       if listed is not None:
         found[row["id"]] = listed
-        there = {o.category for o in self._objects.get(row["id"], ())}
-        if wrong := there & set(listed):
+        present = {o.category for o in self._objects.get(row["id"], ())}
+        if wrong := present & set(listed):
           raise errors.DataError(
             f"{origin}: absent lists {min(wrong)!r}, which is annotated."
           )
     return found
 
   def _group(self, rows, names, sizes) -> dict[int, tuple[Object, ...]]:
+    """Groups the annotations by image."""
     groups, ids = collections.defaultdict(list), set()
     for row in rows:
       origin = f"{self.path}: annotation {row.get('id')}"
-      image = files.integer(row, "image_id", origin)
-      category = files.integer(row, "category_id", origin)
-      number = 0
-      if "id" in row:
-        number = files.integer(row, "id", origin)
-        if number in ids:
-          raise errors.DataError(f"{origin}: another one has the same id.")
+      image = reading.integer(row, "image_id", origin)
+      number = reading.integer(row, "id", origin) if "id" in row else None
+      if number in ids:
+        raise errors.DataError(f"{origin}: another one has the same id.")
+      if number is not None:
         ids.add(number)
-      if category not in names:
-        raise errors.DataError(f"{origin}: unknown category {category!r}.")
       if image not in sizes:
         raise errors.DataError(f"{origin}: unknown image {image!r}.")
-      box = corner_box(row, sizes[image], origin)
-      if fate := _fate(row["bbox"], box):
-        self.boxes[fate] += 1
-      if row.get("iscrowd", 0) not in (0, 1):
-        raise errors.DataError(f"{origin}: iscrowd is neither 0 nor 1.")
-      groups[image].append(
-        Object(names[category], box, bool(row.get("iscrowd")), number)
-      )
+      groups[image].append(self._object(row, names, sizes[image], origin))
     return {k: tuple(v) for k, v in groups.items()}
+
+  def _object(self, row, names, size, origin) -> Object:
+    category = reading.integer(row, "category_id", origin)
+    if category not in names:
+      raise errors.DataError(f"{origin}: unknown category {category!r}.")
+    box = corner_box(row, size, origin)
+    if defect := _defect(row["bbox"], box):
+      self.box_counts[defect] += 1
+    if row.get("iscrowd", 0) not in (0, 1):
+      raise errors.DataError(f"{origin}: iscrowd is neither 0 nor 1.")
+    crowd = bool(row.get("iscrowd"))
+    return Object(names[category], box, crowd, row.get("id", 0))
 
   def __len__(self) -> int:
     return len(self._order)
@@ -245,10 +250,10 @@ class Instances:
   def __getitem__(self, index: int) -> Record:
     row = self._rows[self._order[index]]
     origin = f"{self.path}: image {row['id']}"
-    file_name = files.field(row, "file_name", origin)
+    file_name = reading.field(row, "file_name", origin)
     return Record(
       id=str(row["id"]),
-      image=files.image_path(self.images, file_name, origin),
+      image=reading.image_path(self.folder, file_name, origin),
       width=row["width"],
       height=row["height"],
       objects=self._objects.get(row["id"], ()),
@@ -256,57 +261,62 @@ class Instances:
     )
 
   def __repr__(self) -> str:
-    said = f", {self.captions['used']} captions" if self.captions else ""
-    return f"Instances({self.path!r}, {len(self._rows)} images{said})"
+    counts = self.caption_counts
+    captions = f", {counts['used']} captions" if counts else ""
+    return f"Instances({self.path!r}, {len(self._rows)} images{captions})"
 
 
-class Captions:
-  """COCO captions: one record a caption; the question is empty.
+class Captions(Source):
+  """Gives one record for each of COCO's captions; the question is empty.
 
   Args:
     path: `captions_*.json`.
     images: the folder that the file names are relative to.
+
+  Raises:
+    DataError: a missing or malformed file, a caption without text or of an
+      unknown image; names the record.
   """
 
   def __init__(self, path: str, images: str):
-    files.check_directory(images)
-    content = files.read_json(path)
-    self.path, self.images = path, images
-    self._images = files.by_id(
-      files.section(content, "images", path), "images", path
+    reading.check_directory(images)
+    content = reading.read_json(path)
+    self.path, self.folder = path, images
+    self._images = reading.by_id(
+      reading.section(content, "images", path), "images", path
     )
-    self._rows = files.section(content, "annotations", path)
-    files.check_names(self._images.values(), images, f"{path}: image")
+    self._rows = reading.section(content, "annotations", path)
+    reading.check_file_names(self._images.values(), images, f"{path}: image")
     for row in self._images.values():
       for key in ("width", "height"):
         if key in row:
-          files.integer(row, key, f"{path}: image {row['id']}")
+          reading.integer(row, key, f"{path}: image {row['id']}")
     for row in self._rows:
       origin = f"{path}: caption {row.get('id')}"
-      files.words(row, "caption", origin)
-      if (image := files.integer(row, "image_id", origin)) not in self._images:
+      reading.text(row, "caption", origin)
+      image = reading.integer(row, "image_id", origin)
+      if image not in self._images:
         raise errors.DataError(f"{origin}: unknown image {image}.")
 
   def __len__(self) -> int:
     return len(self._rows)
 
-  def image_ids(self) -> list[int]:
-    """The image that each record is about."""
-    return [row["image_id"] for row in self._rows]
-
   def __getitem__(self, index: int) -> Record:
     row = self._rows[index]
     image = self._images[row["image_id"]]
     origin = f"{self.path}: image {image['id']}"
+    file_name = reading.field(image, "file_name", origin)
     return Record(
       id=str(row["image_id"]),
-      image=files.image_path(
-        self.images, files.field(image, "file_name", origin), origin
-      ),
+      image=reading.image_path(self.folder, file_name, origin),
       width=image.get("width", 0),
       height=image.get("height", 0),
       turns=(("", row["caption"].strip()),),
     )
+
+  def image_ids(self) -> list[ImageId]:
+    """Lists COCO's id of the image that each record is about."""
+    return [row["image_id"] for row in self._rows]
 
   def __repr__(self) -> str:
     return f"Captions({self.path!r}, {len(self)} captions)"

@@ -12,23 +12,27 @@ import os
 import re
 
 from locvlm_jax import errors
-from locvlm_jax.data import files, leakage, video
-from locvlm_jax.data.records import Record, Turn
+from locvlm_jax.data import leakage, reading, video
+from locvlm_jax.data.records import ImageId, Record, Source, Turn
 
 _PLACEHOLDER = re.compile("<(image|video)>")
 
 
 def _turns(row: dict, origin: str) -> tuple[Turn, ...]:
-  """Pairs of human and gpt messages, without the placeholder."""
+  """Pairs the messages of human and gpt, without the placeholder.
+
+  Raises:
+    DataError: they do not alternate, or one is no text.
+  """
   messages = row["conversations"]
   if not isinstance(messages, list) or len(messages) % 2 or not messages:
     raise errors.DataError(f"{origin}: wants pairs of human and gpt messages.")
   values = []
   for i, message in enumerate(messages):
     speaker = ("human", "gpt")[i % 2]
-    if files.field(message, "from", f"{origin}: message {i}") != speaker:
+    if reading.field(message, "from", f"{origin}: message {i}") != speaker:
       raise errors.DataError(f"{origin}: message {i} is not from {speaker!r}.")
-    value = files.field(message, "value", f"{origin}: message {i}")
+    value = reading.field(message, "value", f"{origin}: message {i}")
     if not isinstance(value, str):
       raise errors.DataError(
         f"{origin}: message {i}: {value!r:.50} is no text."
@@ -37,10 +41,11 @@ def _turns(row: dict, origin: str) -> tuple[Turn, ...]:
   return tuple(zip(values[::2], values[1::2], strict=True))
 
 
-class Conversations:
-  """One record a conversation.
+class Conversations(Source):
+  """Gives one record a conversation.
 
-  Two may have the same "id", as in LLaVA's own files: nothing depends on it.
+  Two of them may have the same "id", as in LLaVA's own files, since nothing
+  depends on it.
 
   Args:
     path: the json file, or jsonl, as `build_data` writes it.
@@ -54,33 +59,34 @@ class Conversations:
   _key = "image"
 
   def __init__(self, path: str, images: str):
-    self.path, self.images = path, images
-    read = files.read_jsonl if path.endswith(".jsonl") else files.read_json
-    self._rows = self._listed(read(path))
+    self.path, self.folder = path, images
+    read = reading.read_jsonl if path.endswith(".jsonl") else reading.read_json
+    self._rows = self._conversations(read(path))
     if not isinstance(self._rows, list):
       raise errors.DataError(f"{path}: not a list of conversations.")
     for i, row in enumerate(self._rows):
       origin = f"{path}: record {i}"
-      files.field(row, "conversations", origin)
+      reading.field(row, "conversations", origin)
       if self._key == "video":
-        files.field(row, "video", origin)
+        reading.field(row, "video", origin)
       name = row.get(self._key)
       if not isinstance(name, str | None):
         raise errors.DataError(
           f"{origin}: {self._key} {name!r:.50} is no file name."
         )
-      if name is not None and not files.is_plain(name):
-        files.image_path(images, name, origin)
+      if name is not None and not reading.stays_inside(name):
+        reading.image_path(images, name, origin)
       _turns(row, origin)
 
-  def _listed(self, content):
+  def _conversations(self, content):
+    """Finds the list of conversations in what the file holds."""
     return content
 
   def __len__(self) -> int:
     return len(self._rows)
 
-  def image_ids(self) -> list[int | None]:
-    """The COCO image that each record is about, if it is about one."""
+  def image_ids(self) -> list[ImageId]:
+    """Lists COCO's id of the image that each record is about; None: none."""
     return [leakage.coco_id(row.get("image") or "") for row in self._rows]
 
   def __getitem__(self, index: int) -> Record:
@@ -88,7 +94,7 @@ class Conversations:
     origin = f"{self.path}: record {row.get('id', index)}"
     image = row.get("image")
     if image is not None:
-      image = files.image_path(self.images, image, origin)
+      image = reading.image_path(self.folder, image, origin)
     return Record(
       id=str(row.get("id", index)), image=image, turns=_turns(row, origin)
     )
@@ -98,7 +104,7 @@ class Conversations:
 
 
 class Videos(Conversations):
-  """One record a conversation about a video.
+  """Gives one record a conversation about a video.
 
   Args:
     path: the json file; a list, or a dict that keeps it under "conversations".
@@ -112,18 +118,18 @@ class Videos(Conversations):
   _key = "video"
 
   def __init__(self, path: str, videos: str):
-    files.check_directory(videos, "videos")
+    reading.check_directory(videos, "videos")
     names = [n for n in os.listdir(videos) if n.lower().endswith(video.FILMS)]
     self._files = {os.path.splitext(n)[0]: n for n in sorted(names)}
     super().__init__(path, videos)
 
-  def _listed(self, content):
+  def _conversations(self, content):
     if isinstance(content, dict):
-      content = files.section(content, "conversations", self.path)
-    return list(map(_as_published, content))
+      content = reading.section(content, "conversations", self.path)
+    return list(map(_as_conversation, content))
 
-  def image_ids(self) -> list[str]:
-    """The name of the video that each record is about."""
+  def image_ids(self) -> list[ImageId]:
+    """Lists the name of the video that each record is about."""
     return [leakage.video_name(row["video"]) for row in self._rows]
 
   def __getitem__(self, index: int) -> Record:
@@ -131,7 +137,7 @@ class Videos(Conversations):
     origin = f"{self.path}: record {row.get('id', index)}"
     return Record(
       id=str(row.get("id", index)),
-      image=files.image_path(self.images, self._file(row["video"]), origin),
+      image=reading.image_path(self.folder, self._file(row["video"]), origin),
       turns=_turns(row, origin),
       is_video=True,
     )
@@ -144,14 +150,15 @@ class Videos(Conversations):
     return f"Videos({self.path!r}, {len(self)} conversations)"
 
 
-def _as_published(row):
-  """{"video_id", "q", "a"} as a conversation of one turn."""
+def _as_conversation(row):
+  """Turns {"video_id", "q", "a"} into a conversation; others stay."""
   if not isinstance(row, dict) or "video_id" not in row:
     return row
-  said = {"human": row.get("q"), "gpt": row.get("a")}
-  turns = [{"from": who, "value": value} for who, value in said.items()]
   return {
     "id": row["video_id"],
     "video": row["video_id"],
-    "conversations": turns,
+    "conversations": [
+      {"from": "human", "value": row.get("q")},
+      {"from": "gpt", "value": row.get("a")},
+    ],
   }

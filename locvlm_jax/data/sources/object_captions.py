@@ -19,14 +19,14 @@ said of a chair, may well be there.
 import collections
 
 from locvlm_jax import errors
-from locvlm_jax.data import files
+from locvlm_jax.data import reading
 from locvlm_jax.data.sources import coco
 
 
 def captioned(source: coco.Instances, path: str) -> coco.Instances:
-  """A copy of `source` whose objects have the captions of a file as texts.
+  """Copies `source`, its objects having the captions of a file as texts.
 
-  Its `captions` counts them: "used", and by reason those that were not.
+  Its `caption_counts` say how many were "used", and by reason how many not.
 
   Raises:
     DataError: a malformed line, one whose image or category is not that of the
@@ -34,9 +34,9 @@ def captioned(source: coco.Instances, path: str) -> coco.Instances:
   """
   known, counts = source.annotations(), collections.Counter()
   texts = collections.defaultdict(dict)  # a dict, for its order
-  for number, row in enumerate(files.read_jsonl(path), 1):
+  for number, row in enumerate(reading.read_jsonl(path), 1):
     origin = f"{path}: line {number}"
-    note = files.integer(row, "annotation_id", origin)
+    note = reading.integer(row, "annotation_id", origin)
     text = _text(row, origin)
     if note not in known:
       counts["of no annotation"] += 1
@@ -55,8 +55,8 @@ def captioned(source: coco.Instances, path: str) -> coco.Instances:
 
 
 def _text(row: object, origin: str) -> str:
-  """The caption in one line; it will stand within a sentence."""
-  text = files.field(row, "caption", origin)
+  """Reads the caption in one line; it will stand within a sentence."""
+  text = reading.field(row, "caption", origin)
   if not isinstance(text, str):
     raise errors.DataError(f"{origin}: caption {text!r} is not a text.")
   return " ".join(text.split()).rstrip(". ")
@@ -64,7 +64,7 @@ def _text(row: object, origin: str) -> str:
 
 def _check_same(row: dict, known: tuple[int, str], origin: str) -> None:
   for key, want in zip(("image_id", "category"), known, strict=True):
-    if files.field(row, key, origin) != want:
+    if reading.field(row, key, origin) != want:
       raise errors.DataError(
         f"{origin}: {key} {row[key]!r}; the annotation has {want!r}."
       )

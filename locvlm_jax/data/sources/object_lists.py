@@ -6,15 +6,15 @@ objects are is not known. A json file has boxes over frames instead, as
 """
 
 from locvlm_jax import errors
-from locvlm_jax.data import files
-from locvlm_jax.data.records import Object, Record
+from locvlm_jax.data import reading
+from locvlm_jax.data.records import Object, Record, Source
 from locvlm_jax.data.sources import tracks
 
-_NOWHERE = (0.0, 0.0, 0.0, 0.0)
+_NO_BOX = (0.0, 0.0, 0.0, 0.0)
 
 
-class ObjectLists:
-  """One record a video; its objects have no box.
+class ObjectLists(Source):
+  """Gives one record a video; its objects have no box.
 
   Args:
     path: the jsonl file, or json of boxes over frames.
@@ -25,10 +25,10 @@ class ObjectLists:
   """
 
   def __init__(self, path: str, media: str):
-    self.path, self.media = path, media
+    self.path, self.folder = path, media
     rows = _tracked(path, media)
     if rows is None:
-      rows = files.read_jsonl(path)
+      rows = reading.read_jsonl(path)
     self._records = [self._record(i, row) for i, row in enumerate(rows, 1)]
     self.categories = tuple(
       sorted({o.category for r in self._records for o in r.objects})
@@ -38,13 +38,13 @@ class ObjectLists:
     origin = f"{self.path}: line {line}"
     try:
       name, objects = row["video"], row["objects"]
-      things = tuple(Object(str(o).strip().lower(), _NOWHERE) for o in objects)
+      things = tuple(Object(str(o).strip().lower(), _NO_BOX) for o in objects)
     except (KeyError, TypeError):
       raise errors.DataError(
         f'{origin}: wants {{"video": name, "objects": [names]}}.'
       ) from None
     return Record(
-      name, files.image_path(self.media, name, origin), objects=things
+      name, reading.image_path(self.folder, name, origin), objects=things
     )
 
   def __len__(self) -> int:
@@ -58,7 +58,7 @@ class ObjectLists:
 
 
 def _tracked(path: str, media: str) -> list[dict] | None:
-  """The lists of a file of boxes over frames; None of any other."""
+  """Lists what a file of boxes over frames has; None of any other file."""
   if not path.endswith(".json"):
     return None
   found = tracks.Tracks(path, media)

@@ -23,36 +23,32 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from locvlm_jax import errors
-from locvlm_jax.data import files as files_lib
-from locvlm_jax.data import leakage
+from locvlm_jax.data import leakage, reading
+from locvlm_jax.data.records import Record, Source
 
 
-@dataclasses.dataclass(frozen=True)
-class Question:
-  """One question of a benchmark.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchmarkQuestion(Record):
+  """One question of a benchmark; `image` is None until its file is found.
 
   Attributes:
-    id: of the question, as text.
     stems: names, without suffix, that its image or video may have.
     text: what is asked.
     answers: of the annotators; none in a test split.
     kind: the type of question or answer, as the benchmark counts them.
     notes: what else the official score needs.
-    image: the path of its image or video, once it is found.
   """
 
-  id: str
   stems: tuple[str, ...]
   text: str
   answers: tuple[str, ...] = ()
   kind: str = ""
   notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  image: str = ""
 
 
 def _json(path: str) -> object:
   if not path.endswith(".gz"):
-    return files_lib.read_json(path)
+    return reading.read_json(path)
   try:
     with gzip.open(path, "rt", encoding="utf-8") as f:
       return json.load(f)
@@ -79,43 +75,45 @@ def _stem(name: str) -> str:
   return os.path.splitext(os.path.basename(name))[0]
 
 
-def pope(questions: str, answers: str = "") -> Iterator[Question]:
-  """POPE's files (`RUCAIBox/POPE:output/coco`)."""
+def pope(questions: str, answers: str = "") -> Iterator[BenchmarkQuestion]:
+  """Reads POPE's files (`RUCAIBox/POPE:output/coco`)."""
   del answers
-  for i, row in enumerate(files_lib.read_jsonl(questions), 1):
+  for i, row in enumerate(reading.read_jsonl(questions), 1):
     origin = f"{questions}: line {i}"
-    image = files_lib.words(row, "image", origin)
+    image = reading.text(row, "image", origin)
     number = leakage.coco_id(image)
     stems = (_stem(image), *(_coco_stems(number) if number else ()))
-    yield Question(
-      str(files_lib.field(row, "question_id", origin)),
-      stems,
-      files_lib.words(row, "text", origin),
-      (files_lib.words(row, "label", origin),),
+    yield BenchmarkQuestion(
+      id=str(reading.field(row, "question_id", origin)),
+      stems=stems,
+      text=reading.text(row, "text", origin),
+      answers=(reading.text(row, "label", origin),),
     )
 
 
-def vqav2(questions: str, answers: str = "") -> Iterator[Question]:
-  """VQA's files (`visualqa.org`); without `answers`, a test split."""
+def vqav2(questions: str, answers: str = "") -> Iterator[BenchmarkQuestion]:
+  """Reads VQA's files (`visualqa.org`); without `answers`, a test split."""
   notes = {}
   if answers:
-    for row in files_lib.section(_json(answers), "annotations", answers):
-      notes[files_lib.field(row, "question_id", answers)] = row
+    for row in reading.section(_json(answers), "annotations", answers):
+      notes[reading.field(row, "question_id", answers)] = row
   for i, row in enumerate(
-    files_lib.section(_json(questions), "questions", questions)
+    reading.section(_json(questions), "questions", questions)
   ):
     origin = f"{questions}: question {i}"
-    number = files_lib.field(row, "question_id", origin)
+    number = reading.field(row, "question_id", origin)
     if answers and number not in notes:
       raise errors.DataError(f"{origin}: {number} has no answer in {answers}.")
     note = notes.get(number, {"answers": ()})
-    image = files_lib.integer(row, "image_id", origin)
-    yield Question(
-      str(number),
-      _coco_stems(image),
-      files_lib.words(row, "question", origin),
-      tuple(str(a["answer"]) for a in files_lib.field(note, "answers", origin)),
-      note.get("answer_type", ""),
+    image = reading.integer(row, "image_id", origin)
+    yield BenchmarkQuestion(
+      id=str(number),
+      stems=_coco_stems(image),
+      text=reading.text(row, "question", origin),
+      answers=tuple(
+        str(a["answer"]) for a in reading.field(note, "answers", origin)
+      ),
+      kind=note.get("answer_type", ""),
     )
 
 
@@ -124,8 +122,8 @@ def _coco_stems(image: int) -> tuple[str, ...]:
   return (f"{image:012d}", *(f"COCO_{part}_{image:012d}" for part in parts))
 
 
-def gqa(questions: str, answers: str = "") -> Iterator[Question]:
-  """GQA's files (`cs.stanford.edu/people/dorarad/gqa`).
+def gqa(questions: str, answers: str = "") -> Iterator[BenchmarkQuestion]:
+  """Reads GQA's files (`cs.stanford.edu/people/dorarad/gqa`).
 
   `answers` is the file of valid and plausible ones, {id: {"valid": [...],
   "plausible": [...]}}, which validity and plausibility need.
@@ -137,64 +135,72 @@ def gqa(questions: str, answers: str = "") -> Iterator[Question]:
   for number, row in rows.items():
     origin = f"{questions}: question {number}"
     if choices and row.get("isBalanced", True):
-      row = row | {"choices": files_lib.field(choices, number, answers)}
+      row = row | {"choices": reading.field(choices, number, answers)}
     answer = (row["answer"],) if "answer" in row else ()
-    yield Question(
-      number,
-      (str(files_lib.field(row, "imageId", origin)),),
-      files_lib.words(row, "question", origin),
-      answer,
+    yield BenchmarkQuestion(
+      id=number,
+      stems=(str(reading.field(row, "imageId", origin)),),
+      text=reading.text(row, "question", origin),
+      answers=answer,
       notes=row,
     )
 
 
-def activitynet_qa(questions: str, answers: str = "") -> Iterator[Question]:
-  """ActivityNet-QA's files (`MILVLG/activitynet-qa:dataset`)."""
+def activitynet_qa(
+  questions: str, answers: str = ""
+) -> Iterator[BenchmarkQuestion]:
+  """Reads ActivityNet-QA's files (`MILVLG/activitynet-qa:dataset`)."""
   notes = {
-    files_lib.field(row, "question_id", answers): row
+    reading.field(row, "question_id", answers): row
     for row in (_list(answers) if answers else ())
   }
   for i, row in enumerate(_list(questions)):
     origin = f"{questions}: question {i}"
-    number = files_lib.field(row, "question_id", origin)
+    number = reading.field(row, "question_id", origin)
     if answers and number not in notes:
       raise errors.DataError(f"{origin}: {number} has no answer in {answers}.")
     note = notes.get(number, {})
-    name = files_lib.words(row, "video_name", origin)
-    yield Question(
-      str(number),
-      (f"v_{name}", name),
-      files_lib.words(row, "question", origin),
-      (str(note["answer"]),) if note else (),
-      str(note.get("type", "")),
+    name = reading.text(row, "video_name", origin)
+    yield BenchmarkQuestion(
+      id=str(number),
+      stems=(f"v_{name}", name),
+      text=reading.text(row, "question", origin),
+      answers=(str(note["answer"]),) if note else (),
+      kind=str(note.get("type", "")),
     )
 
 
-def _numbered(stem: str) -> Callable[..., Iterator[Question]]:
-  """MSVD-QA and MSRVTT-QA (`xudejing/video-question-answering`)."""
+def _numbered(stem: str) -> Callable[..., Iterator[BenchmarkQuestion]]:
+  """Makes the reader of MSVD-QA or MSRVTT-QA.
 
-  def read(questions: str, answers: str = "") -> Iterator[Question]:
+  Format: `xudejing/video-question-answering`.
+
+  Args:
+    stem: of the videos' names, which a number follows.
+  """
+
+  def read(questions: str, answers: str = "") -> Iterator[BenchmarkQuestion]:
     del answers
     is_csv = questions.endswith(".csv")
     rows = _table(questions, ",") if is_csv else _list(questions)
     number, video = ("qid", "video") if is_csv else ("id", "video_id")
     for i, row in enumerate(rows):
       origin = f"{questions}: question {i}"
-      name = str(files_lib.field(row, video, origin))
-      text = files_lib.words(row, "question", origin).strip()
-      yield Question(
-        str(files_lib.field(row, number, origin)),
-        (f"{stem}{name}", name),
-        text if text.endswith("?") else text + "?",
-        (str(files_lib.field(row, "answer", origin)),),
-        _first_word(text),
+      name = str(reading.field(row, video, origin))
+      text = reading.text(row, "question", origin).strip()
+      yield BenchmarkQuestion(
+        id=str(reading.field(row, number, origin)),
+        stems=(f"{stem}{name}", name),
+        text=text if text.endswith("?") else text + "?",
+        answers=(str(reading.field(row, "answer", origin)),),
+        kind=_first_word(text),
       )
 
   return read
 
 
 def _first_word(text: str) -> str:
-  """MSVD and MSRVTT count what, who, how, when and where."""
+  """Names the type of a question: what, who, how, when, where or other."""
   word = text.split()[0].lower()
   return word if word in ("what", "who", "how", "when", "where") else "other"
 
@@ -202,8 +208,8 @@ def _first_word(text: str) -> str:
 _TGIF_KINDS = {"0": "object", "1": "number", "2": "color", "3": "location"}
 
 
-def tgif_qa(questions: str, answers: str = "") -> Iterator[Question]:
-  """FrameQA of TGIF-QA (`YunseokJANG/tgif-qa:dataset`).
+def tgif_qa(questions: str, answers: str = "") -> Iterator[BenchmarkQuestion]:
+  """Reads FrameQA of TGIF-QA (`YunseokJANG/tgif-qa:dataset`).
 
   In some rows of the published file "rep" has become "FRAMEQA", as in
   "fiFRAMEQAlace"; it is put back.
@@ -211,12 +217,14 @@ def tgif_qa(questions: str, answers: str = "") -> Iterator[Question]:
   del answers
   for i, row in enumerate(_table(questions, "\t")):
     origin = f"{questions}: row {i}"
-    name = files_lib.words(row, "gif_name", origin)
-    text = files_lib.words(row, "question", origin).replace("FRAMEQA", "rep")
-    answer = files_lib.words(row, "answer", origin).replace("FRAMEQA", "rep")
-    kind = _TGIF_KINDS.get(files_lib.field(row, "type", origin), "other")
-    number = files_lib.words(row, "vid_id", origin)
-    yield Question(number, (name,), text, (answer,), kind)
+    name = reading.text(row, "gif_name", origin)
+    text = reading.text(row, "question", origin).replace("FRAMEQA", "rep")
+    answer = reading.text(row, "answer", origin).replace("FRAMEQA", "rep")
+    kind = _TGIF_KINDS.get(reading.field(row, "type", origin), "other")
+    number = reading.text(row, "vid_id", origin)
+    yield BenchmarkQuestion(
+      id=number, stems=(name,), text=text, answers=(answer,), kind=kind
+    )
 
 
 READERS = {
@@ -225,11 +233,12 @@ READERS = {
   "msvd_qa": _numbered("vid"), "msrvtt_qa": _numbered("video"),
   "tgif_qa": tgif_qa,
 }  # fmt: skip
-OF_VIDEOS = ("activitynet_qa", "msvd_qa", "msrvtt_qa", "tgif_qa")
 
 
-class Questions:
+class Questions(Source):
   """The questions of a benchmark whose image or video is in the folder.
+
+  Those whose image or video is not there are counted by `missing`.
 
   Args:
     name: of `READERS`.
@@ -237,20 +246,14 @@ class Questions:
     answers: that of the answers, where it is another one; "": none.
     media: the folder of the images or videos.
 
-  Attributes:
-    missing: how many questions are left out, as `media` lacks what they ask
-      about.
-
   Raises:
     DataError: a missing or malformed file, two questions with one id, or a
       folder that has nothing of what is asked about.
   """
 
-  categories = ()
-
   def __init__(self, name: str, questions: str, answers: str, media: str):
-    files_lib.check_directory(media)
-    self.name, self.path = name, questions
+    reading.check_directory(media)
+    self.name, self.path, self.folder = name, questions, media
     found = read(name, questions, answers)
     files = {_stem(f): f for f in sorted(os.listdir(media))}
     paths = [_path(media, files, q) for q in found]
@@ -259,7 +262,7 @@ class Questions:
       for q, p in zip(found, paths, strict=True)
       if p
     ]
-    self.missing = paths.count("")
+    self.missing = paths.count(None)
     if not self._questions:
       raise errors.DataError(
         f"{media}: of {len(found)} questions of {questions} it has no image or"
@@ -269,7 +272,7 @@ class Questions:
   def __len__(self) -> int:
     return len(self._questions)
 
-  def __getitem__(self, index: int) -> Question:
+  def __getitem__(self, index: int) -> BenchmarkQuestion:
     return self._questions[index]
 
   def __repr__(self) -> str:
@@ -277,8 +280,10 @@ class Questions:
     return f"Questions({self.path!r}, {len(self)} questions{left_out})"
 
 
-def read(name: str, questions: str, answers: str = "") -> list[Question]:
-  """All questions of a benchmark, whether their media are here or not.
+def read(
+  name: str, questions: str, answers: str = ""
+) -> list[BenchmarkQuestion]:
+  """Reads all questions of a benchmark, whether their media are here or not.
 
   One that is there twice, word for word, is one.
 
@@ -296,6 +301,8 @@ def read(name: str, questions: str, answers: str = "") -> list[Question]:
   return list(found.values())
 
 
-def _path(media: str, files: Mapping[str, str], question: Question) -> str:
-  name = next((files[s] for s in question.stems if s in files), "")
-  return os.path.join(media, name) if name else ""
+def _path(
+  media: str, files: Mapping[str, str], question: BenchmarkQuestion
+) -> str | None:
+  name = next((files[s] for s in question.stems if s in files), None)
+  return os.path.join(media, name) if name else None

@@ -21,8 +21,8 @@ import re
 from collections.abc import Iterator
 
 from locvlm_jax import errors
-from locvlm_jax.data import files, leakage
-from locvlm_jax.data.records import Box, Object, Record
+from locvlm_jax.data import leakage, reading
+from locvlm_jax.data.records import Box, ImageId, Object, Record, Source
 from locvlm_jax.data.sources import coco
 from locvlm_jax.text import english
 
@@ -49,50 +49,54 @@ class _Expression:
 
 def _expressions(path: str) -> Iterator[_Expression]:
   rows = (
-    files.read_pickle(path) if path.endswith(".p") else files.read_json(path)
+    reading.read_pickle(path)
+    if path.endswith(".p")
+    else reading.read_json(path)
   )
   if not isinstance(rows, list):
     raise errors.DataError(f"{path}: not a list of referring expressions.")
   if rows and isinstance(rows[0], dict) and "sentences" in rows[0]:
-    return _of_refs(path, rows)
-  return _of_rows(path, rows)
+    return _from_references(path, rows)
+  return _from_rows(path, rows)
 
 
-def _of_refs(path: str, refs: list) -> Iterator[_Expression]:
+def _from_references(path: str, refs: list) -> Iterator[_Expression]:
   beside = os.path.join(os.path.dirname(path), _instances_name(path))
-  content = files.read_json(beside)
+  content = reading.read_json(beside)
   images, notes = (
-    files.by_id(files.section(content, name, beside), name, beside)
+    reading.by_id(reading.section(content, name, beside), name, beside)
     for name in ("images", "annotations")
   )
   for i, ref in enumerate(refs):
     origin = f"{path}: reference {i}"
-    note = _found(notes, ref, "ann_id", origin, beside)
-    image = _found(images, ref, "image_id", origin, beside)
+    note = _referred(notes, ref, "ann_id", origin, beside)
+    image = _referred(images, ref, "image_id", origin, beside)
     if note.get("image_id") != image["id"]:
       raise errors.DataError(
         f"{origin}: its ann_id is of image {note.get('image_id')} in {beside}."
       )
-    split = files.field(ref, "split", origin)
-    for row in files.section(ref, "sentences", origin):
+    split = reading.field(ref, "split", origin)
+    for row in reading.section(ref, "sentences", origin):
       yield _expression(
         image["id"],
         image,
         note,
-        files.field(row, "sent", origin),
+        reading.field(row, "sent", origin),
         split,
         origin,
       )
 
 
 def _instances_name(path: str) -> str:
-  """refs(unc).p -> instances.json; refs_val.json -> instances_val.json."""
+  """Turns refs(unc).p into instances.json, refs_val into instances_val."""
   stem = os.path.splitext(os.path.basename(path))[0]
   return re.sub(r"^refs(\(\w+\))?", "instances", stem) + ".json"
 
 
-def _found(rows: dict, ref: object, key: str, origin: str, where: str) -> dict:
-  number = files.field(ref, key, origin)
+def _referred(
+  rows: dict, ref: object, key: str, origin: str, where: str
+) -> dict:
+  number = reading.field(ref, key, origin)
   try:
     return rows[number]
   except (KeyError, TypeError):
@@ -101,28 +105,26 @@ def _found(rows: dict, ref: object, key: str, origin: str, where: str) -> dict:
     ) from None
 
 
-def _of_rows(path: str, rows: list) -> Iterator[_Expression]:
+def _from_rows(path: str, rows: list) -> Iterator[_Expression]:
   stem = os.path.splitext(os.path.basename(path))[0]
   split = m[1] if (m := _SPLIT.search(stem)) else "train"
   for i, row in enumerate(rows):
     origin = f"{path}: record {i}"
-    name = files.field(row, "img_id", origin)
+    name = reading.field(row, "img_id", origin)
     number = leakage.coco_id(name) if isinstance(name, str) else None
     if number is None:
       raise errors.DataError(f"{origin}: img_id {name!r} has no COCO id.")
     image = {**row, "file_name": _INDEX.sub("", name) + ".jpg"}
-    text = files.field(row, "sents", origin)
+    text = reading.field(row, "sents", origin)
     yield _expression(number, image, row, text, row.get("split", split), origin)
 
 
 def _expression(number, image, note, text, split, origin) -> _Expression:
   if not isinstance(text, str):
     raise errors.DataError(f"{origin}: expression {text!r} is not a text.")
-  size = tuple(files.integer(image, k, origin) for k in ("width", "height"))
-  if min(size) < 1:
-    raise errors.DataError(f"{origin}: size {size} is not positive.")
-  name = files.field(image, "file_name", origin)
-  if not files.is_plain(name):
+  size = reading.size(image, origin)
+  name = reading.field(image, "file_name", origin)
+  if not reading.stays_inside(name):
     raise errors.DataError(
       f"{origin}: file name {name!r} is no name of COCO's."
     )
@@ -138,8 +140,8 @@ def _expression(number, image, note, text, split, origin) -> _Expression:
   )
 
 
-class Refer:
-  """One record an image, with the objects that were referred to.
+class Refer(Source):
+  """Gives one record an image, with the objects that were referred to.
 
   An object's texts are its expressions. Most of an image's objects have none,
   so that nothing can be said to be absent. Left out, and counted:
@@ -163,11 +165,9 @@ class Refer:
       is left.
   """
 
-  categories = ()
-
   def __init__(self, paths: str, images: str, split: str = "train"):
-    files.check_directory(images)
-    self.paths, self.images = paths, images
+    reading.check_directory(images)
+    self.paths, self.folder = paths, images
     self.dropped = collections.Counter()
     said = [e for path in paths.split(",") for e in _expressions(path)]
     groups = self._group(said, split)
@@ -179,10 +179,10 @@ class Refer:
       raise errors.DataError(
         f"{paths}: no expression of split {split!r} ({left_out})."
       )
-    self._by_id = _are_by_id(images, self._records)
+    self._named_by_id = _are_named_by_id(images, self._records)
 
   def _group(self, said, split: str) -> dict[int, list[_Expression]]:
-    """By image: the expressions of `split` that can be used."""
+    """Groups the expressions of `split` that can be used by image."""
     tested = {e.image for e in said if e.split != split == "train"}
     groups = collections.defaultdict(list)
     for e in said:
@@ -198,7 +198,7 @@ class Refer:
     return groups
 
   def _record(self, said: list[_Expression]) -> Record:
-    """Of one image; its path is completed when it is asked for."""
+    """Makes the record of one image; its path is completed when it is read."""
     boxes = collections.defaultdict(set)
     for e in said:
       boxes[_key(e.text)].add(e.box)
@@ -223,8 +223,8 @@ class Refer:
       exhaustive=False,
     )
 
-  def image_ids(self) -> list[int]:
-    """The image that each record is about."""
+  def image_ids(self) -> list[ImageId]:
+    """Lists COCO's id of the image that each record is about."""
     return [int(r.id) for r in self._records]
 
   def __len__(self) -> int:
@@ -233,15 +233,15 @@ class Refer:
   def __getitem__(self, index: int) -> Record:
     record = self._records[index]
     image = int(record.id)
-    return _with_path(record, image, self.images, self._by_id, self.paths)
+    return _with_path(record, image, self.folder, self._named_by_id, self.paths)
 
   def __repr__(self) -> str:
     number = sum(len(o.texts) for r in self._records for o in r.objects)
     return f"Refer({self.paths!r}, {len(self)} images, {number} expressions)"
 
 
-class Regions:
-  """One record a region that is tested: an image and a box of it.
+class Regions(Source):
+  """Gives one record a region that is tested: an image and a box of it.
 
   Its object has all expressions of that image and box, in the order of the
   file and with repetitions; nothing is left out, so that counts are those of
@@ -256,11 +256,9 @@ class Regions:
     DataError: a missing or malformed file, or it has none of the split.
   """
 
-  categories = ()
-
   def __init__(self, path: str, images: str, split: str):
-    files.check_directory(images)
-    self.path, self.images = path, images
+    reading.check_directory(images)
+    self.path, self.folder = path, images
     regions = collections.defaultdict(list)
     for e in _expressions(path):
       if e.split == split:
@@ -272,7 +270,7 @@ class Regions:
     for (image, box), said in regions.items():
       self._records.append(self._record(image, numbers[image], box, said))
       numbers[image] += 1
-    self._by_id = _are_by_id(images, self._records)
+    self._named_by_id = _are_named_by_id(images, self._records)
 
   def _record(self, image: int, number: int, box, said) -> Record:
     texts = tuple(e.text for e in said)
@@ -291,23 +289,26 @@ class Regions:
   def __getitem__(self, index: int) -> Record:
     record = self._records[index]
     image = int(record.id.split("_")[0])
-    return _with_path(record, image, self.images, self._by_id, self.path)
+    return _with_path(record, image, self.folder, self._named_by_id, self.path)
 
   def __repr__(self) -> str:
     return f"Regions({self.path!r}, {len(self)} regions)"
 
 
-def _are_by_id(images: str, records: list[Record]) -> bool:
-  """Whether the folder has none of COCO's names of 2014."""
+def _are_named_by_id(images: str, records: list[Record]) -> bool:
+  """Says whether the folder has none of COCO's names of 2014."""
   return not any(os.path.exists(os.path.join(images, r.image)) for r in records)
 
 
-def _with_path(record, image: int, images: str, by_id: bool, origin: str):
-  name = f"{image:012d}.jpg" if by_id else record.image
-  path = files.image_path(images, name, f"{origin}: image {image}")
+def _with_path(
+  record: Record, image: int, images: str, named_by_id: bool, origin: str
+) -> Record:
+  """Completes the name of a record's image to its path."""
+  name = f"{image:012d}.jpg" if named_by_id else record.image
+  path = reading.image_path(images, name, f"{origin}: image {image}")
   return dataclasses.replace(record, image=path)
 
 
 def _key(text: str) -> str:
-  """What makes two expressions the same."""
+  """Normalizes an expression: two are the same if these are."""
   return english.bare(text).casefold().rstrip(" .")

@@ -1,239 +1,247 @@
-"""COCO as tensorflow_datasets keeps it, read without it and TensorFlow.
+"""Reads COCO as tensorflow_datasets (tfds) prepares it, without TensorFlow.
 
-  DIR/coco/2017/1.1.0/objects-label.labels.txt                 a name a line
-  DIR/coco/2017/1.1.0/coco-train.array_record-00000-of-00128   tf.train.Example
+  DIR/coco/2017/1.1.0                     the folder of a version
+  DIR/coco/2017/1.1.0:train               a split in it
+  DIR/coco/2017/1.1.0/coco-train.array_record-00000-of-00128#17
+                                          an image: file # number of its record
 
-`DIR/coco/2017/1.1.0:train` names a split of such a folder, and
-`coco-train.array_record-00000-of-00128#17` an image in it. An Example has the
-features (`tensorflow/datasets:tensorflow_datasets/object_detection/coco.py`)
+tfds reads a folder in the format array_record: its features, labels and splits,
+and each record by its number, as `tfds.data_source`. Images stay the bytes of
+COCO's JPEGs. In tfrecord, the format that tfds prepares by default, no record
+can be found by its number, so that `tfds.data_source` refuses it. There grain
+reads the records, and the number is the byte where a record begins; damage that
+leaves its length as it was is not noticed, since grain ignores the checksums.
+Other formats are refused: tfds would read parquet whole into memory.
 
-  image                 the bytes of COCO's own JPEG
-  image/id              42
-  objects/bbox          [y1, x1, y2, x2] of each object, fractions of the image
-  objects/label         line of the names
-  objects/is_crowd, objects/id
-
-and protobuf's encoding: fields of a number and a type, as in
-`tensorflow/tensorflow:tensorflow/core/example/feature.proto`.
+Records can be read by threads and by forked processes, though not by threads of
+a process that was forked after its parent had read: array_record crashes there.
 """
 
 import functools
-import glob
 import io
 import os
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from locvlm_jax import errors
 
 _SPLIT = re.compile(r"(.+):(\w+)")
-_IMAGE = re.compile(r"\.array_record-\d+-of-\d+#\d+$")
-_SHARD = re.compile(r"-(\d+)-of-(\d+)$")
-_CHUNK = 64  # records read at once
+_FILE = r"[\w\-]+-(\w+)\.(array_record|tfrecord)-(\d+)-of-\d+"
+_IMAGE = re.compile(rf"{_FILE}#\d+")
+_LABELS = "objects-label.labels.txt"
+_PREPARE = (
+  "python -c \"import tensorflow_datasets as tfds; tfds.builder('coco/2017',"
+  " data_dir='DIR', file_format='array_record').download_and_prepare()\","
+  " which needs: pip install tensorflow importlib_resources"
+)
 
-Values = list[bytes | memoryview] | list[int] | np.ndarray
 
-
-def parts(name: str) -> tuple[str, str] | None:
-  """(folder, split) of the name of a split; None where it is none."""
+def parse_split(name: str) -> tuple[str, str] | None:
+  """Splits FOLDER:SPLIT; None where `name` is another kind of path."""
   match = _SPLIT.fullmatch(name)
   return match.groups() if match and os.path.isdir(match[1]) else None
 
 
 def is_image(path: str) -> bool:
-  """Whether `path` names an image in an array_record file."""
-  return _IMAGE.search(path) is not None
+  """Tells whether `path` names an image in a prepared folder."""
+  return _IMAGE.fullmatch(os.path.basename(path)) is not None
 
 
 def read_image(path: str) -> io.BytesIO:
-  """The file that `path` names, as it was before it was packed.
+  """Reads the file of an image as it was before it was prepared.
 
   Raises:
     OSError: there is no such file or record, or it is broken.
   """
-  shard, _, index = path.rpartition("#")
+  file, _, number = path.rpartition("#")
   try:
-    (record,) = _reader(shard).read([int(index)])
-    return io.BytesIO(example(record)["image"][0])
-  except Exception as e:  # the reader's are of many kinds
+    return io.BytesIO(_example(file, int(number))["image"])
+  except Exception as e:  # tfds and the readers raise many kinds
     raise OSError(f"{path}: {e}") from None
 
 
-def content(folder: str, split: str) -> dict:
-  """What COCO's instances_*.json would hold; file names are those of images.
+def read_annotations(folder: str, split: str) -> dict:
+  """Reads what COCO's instances_*.json holds; file names are `is_image`'s.
 
-  Reads every record once, as ids and boxes stand beside the images.
+  Reads each record once, for the image is needed for its size.
 
   Raises:
-    DataError: no or not all files of the split, or a broken record.
+    DataError: tfds is missing; the folder, a file or a record is wrong.
   """
-  names = _labels(folder)
-  images, notes = [], []
-  for shard in _shards(folder, split):
-    for i, record in enumerate(_records(shard)):
-      name = f"{os.path.basename(shard)}#{i}"
-      try:
-        image, objects = _described(example(record), name)
-      except (ValueError, KeyError, IndexError, OSError) as e:
-        raise errors.DataError(f"{shard}: record {i}: {e!r}.") from None
-      images.append(image)
-      notes += objects
+  names = _category_names(folder)
+  images, annotations = [], []
+  for path, records in _files(folder, split):
+    first = len(images)
+    try:
+      for number, example in _examples(path):
+        name = f"{os.path.basename(path)}#{number}"
+        image, objects = _in_coco_form(example, name)
+        images.append(image)
+        annotations += objects
+    except Exception as e:  # tfds and the readers raise many kinds
+      raise errors.DataError(
+        f"{path}: record {len(images) - first}: {e!r}."
+      ) from None
+    if (found := len(images) - first) != records:
+      raise errors.DataError(
+        f"{path}: {found} of its {records} records. Copy it again."
+      )
   categories = [{"id": i, "name": name} for i, name in enumerate(names)]
-  return {"images": images, "annotations": notes, "categories": categories}
+  return {
+    "images": images,
+    "annotations": annotations,
+    "categories": categories,
+  }
 
 
-def _described(found: dict[str, Values], name: str) -> tuple[dict, list[dict]]:
-  """An image and its annotations in COCO's form."""
+def _in_coco_form(
+  example: dict[str, Any], file_name: str
+) -> tuple[dict, list[dict]]:
+  """Returns an image and its annotations as COCO's json has them."""
   from PIL import Image
 
-  with Image.open(io.BytesIO(found["image"][0])) as image:
+  with Image.open(io.BytesIO(example["image"])) as image:
     width, height = image.size
-  (number,) = found["image/id"]
-  boxes = np.reshape(found.get("objects/bbox", ()), (-1, 4)).astype(float)
-  boxes *= (height, width, height, width)
-  keys = ("objects/id", "objects/label", "objects/is_crowd")
-  columns = [found.get(key, ()) for key in keys]
-  notes = [
+  number, objects = example["image/id"], example["objects"]
+  boxes = np.reshape(objects["bbox"], (-1, 4)).astype(float)
+  boxes *= (height, width, height, width)  # fractions of the image in tfds
+  keys = ("id", "label", "is_crowd")
+  columns = [list(map(int, objects[key])) for key in keys]
+  annotations = [
     {
-      "id": k,
+      "id": i,
       "image_id": number,
       "category_id": label,
       "iscrowd": crowd,
       "bbox": [x1, y1, x2 - x1, y2 - y1],
     }
-    for k, label, crowd, (y1, x1, y2, x2) in zip(
+    for i, label, crowd, (y1, x1, y2, x2) in zip(
       *columns, boxes.tolist(), strict=True
     )
   ]
-  row = {"id": number, "file_name": name, "width": width, "height": height}
-  return row, notes
+  row = {"id": number, "file_name": file_name, "width": width, "height": height}
+  return row, annotations
 
 
-def _labels(folder: str) -> list[str]:
-  path = os.path.join(folder, "objects-label.labels.txt")
-  try:
-    with open(path, encoding="utf-8") as f:
-      return f.read().split("\n")[:-1]
-  except FileNotFoundError:
-    raise errors.DataError(
-      f"{path}: no such file. Name the folder of a version of coco/2014 or"
-      " coco/2017, made by tfds.builder(..., file_format='array_record')."
-    ) from None
-
-
-def _shards(folder: str, split: str) -> list[str]:
-  pattern = os.path.join(glob.escape(folder), f"coco-{split}.array_record-*")
-  paths = sorted(p for p in glob.glob(pattern) if _SHARD.search(p))
-  if not paths:
-    raise errors.DataError(f"{folder}: no files coco-{split}.array_record-*.")
-  total = int(_SHARD.search(paths[0])[2])
-  if [int(_SHARD.search(p)[1]) for p in paths] != list(range(total)):
-    raise errors.DataError(
-      f"{folder}: {len(paths)} of the {total} files of split {split!r}. Copy"
-      " the rest."
-    )
-  return paths
-
-
-def _records(shard: str) -> Iterator[bytes]:
-  try:
-    reader = _reader(shard)
-    if not reader.ok():
-      raise ValueError("not an array_record file, or cut short")
-    total = reader.num_records()
-    for first in range(0, total, _CHUNK):
-      yield from reader.read(first, min(first + _CHUNK, total))
-  except (RuntimeError, ValueError, IndexError) as e:
-    raise errors.DataError(f"{shard}: {e}.") from None
+# ---------------------------------------------------------- of a whole folder
 
 
 @functools.cache
-def _reader(shard: str):
-  """Of one file; reads from several threads at once."""
-  from array_record.python import array_record_module
+def _builder(folder: str):
+  """Opens a prepared folder by its dataset_info.json and features.json."""
+  try:
+    # Late: it takes a second, and few runs have such a folder.
+    import tensorflow_datasets as tfds
+  except ImportError:
+    raise errors.DataError(
+      f"{folder}: tensorflow_datasets reads it, which is not installed: pip"
+      " install 'locvlm_jax[tfds]'."
+    ) from None
+  try:
+    return tfds.builder_from_directory(folder)
+  except Exception as e:  # missing, malformed or of an older version
+    raise errors.DataError(
+      f"{folder}: {str(e).strip()}. Name the folder of a version of coco/2014"
+      f" or coco/2017, such as DIR/coco/2017/1.1.0. To prepare it: {_PREPARE}."
+    ) from None
 
-  options = "readahead_buffer_size:0,max_parallelism:0"
-  return array_record_module.ArrayRecordReader(shard, options)
+
+def _category_names(folder: str) -> list[str]:
+  features = _builder(folder).info.features
+  if "objects" not in features or "image/id" not in features:
+    raise errors.DataError(
+      f"{folder}: its records have no 'objects' or no 'image/id'. Name the"
+      " folder of a version of coco/2014 or coco/2017."
+    )
+  # Without this file tfds would call the categories "0", "1", ...
+  if not os.path.exists(path := os.path.join(folder, _LABELS)):
+    raise errors.DataError(f"{path}: no such file. Copy it too.")
+  return features["objects"]["label"].names
 
 
-# ------------------------------------------------------------ tf.train.Example
-
-
-def example(data: bytes) -> dict[str, Values]:
-  """{name: values} of a serialised tf.train.Example.
+def _files(folder: str, split: str) -> list[tuple[str, int]]:
+  """Returns (path, number of records) of each file of a split.
 
   Raises:
-    ValueError: it isn't one, or is cut short.
+    DataError: there is no such split, a file is missing or of another format.
   """
-  found = {}
-  for features in _numbered(memoryview(data), 1):
-    for entry in _numbered(features, 1):
-      fields = dict(_fields(entry))
-      found[str(fields[1], "utf-8")] = _values(fields.get(2, memoryview(b"")))
-  return found
+  info = _builder(folder).info
+  if split not in info.splits:
+    raise errors.DataError(
+      f"{folder}: no split {split!r}. It has {', '.join(info.splits)}."
+    )
+  names = sorted(info.splits[split].filenames)
+  if bad := [n for n in names if not is_image(f"{n}#0")]:
+    raise errors.DataError(
+      f"{folder}: {bad[0]} is neither array_record nor tfrecord. To prepare it"
+      f" in another DIR: {_PREPARE}."
+    )
+  paths = [os.path.join(folder, name) for name in names]
+  if (found := sum(map(os.path.exists, paths))) < len(paths):
+    raise errors.DataError(
+      f"{folder}: {found} of the {len(paths)} files of split {split!r}. Copy"
+      " the rest."
+    )
+  return list(zip(paths, info.splits[split].shard_lengths, strict=True))
 
 
-def _values(feature: memoryview) -> Values:
-  """Of the one list that a Feature has: bytes (1), floats (2), integers (3)."""
-  for kind, values in _fields(feature):
-    if kind == 1:
-      return list(_numbered(values, 1))
-    if kind == 2:
-      return np.frombuffer(b"".join(_numbered(values, 1)), "<f4")
-    if kind == 3:
-      return [
-        _signed(v) for part in _numbered(values, 1) for v in _varints(part)
-      ]
-  return []
+# -------------------------------------------------------------- of one file
 
 
-def _numbered(data: memoryview, number: int) -> Iterator:
-  return (value for n, value in _fields(data) if n == number)
+def _examples(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+  """Yields (number, example) of each record of a file."""
+  if _is_tfrecord(path):
+    yield from _tfrecord_examples(path, 0)
+  else:
+    yield from enumerate(_data_source(path))
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-  """(number, bytes) of each field; a single number is its own bytes."""
-  at, end = 0, len(data)
-  while at < end:
-    tag, at = _varint(data, at)
-    start, kind = at, tag & 7
-    if kind == 0:
-      at = _varint(data, at)[1]
-    elif kind == 2:
-      length, start = _varint(data, at)
-      at = start + length
-    elif kind in (1, 5):
-      at += 8 if kind == 1 else 4
-    else:
-      raise ValueError(f"a field of type {kind}")
-    if at > end:
-      raise ValueError("cut short")
-    yield tag >> 3, data[start:at]
+def _example(path: str, number: int) -> dict[str, Any]:
+  """Reads one record of a file."""
+  if _is_tfrecord(path):
+    return next(_tfrecord_examples(path, number))[1]
+  return _data_source(path)[number]
 
 
-def _varints(data: memoryview) -> Iterator[int]:
-  at = 0
-  while at < len(data):
-    value, at = _varint(data, at)
-    yield value
+def _is_tfrecord(path: str) -> bool:
+  return ".tfrecord-" in os.path.basename(path)
 
 
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-  """A number in groups of seven bits, lowest first, and where it ends."""
-  value = 0
-  for shift in range(0, 70, 7):
-    if at >= len(data):
-      break
-    byte = data[at]
-    at += 1
-    value |= (byte & 127) << shift
-    if byte < 128:
-      return value, at
-  raise ValueError("a number without an end")
+@functools.cache
+def _data_source(path: str):
+  """Opens an array_record file for reading by number, from several threads."""
+  os.stat(path)  # tfds goes by the shard's number and not by its name
+  folder, name = os.path.split(path)
+  split, _, shard = re.fullmatch(_FILE, name).groups()
+  return _builder(folder).as_data_source(
+    f"{split}[{int(shard)}shard]", decoders=_undecoded()
+  )
 
 
-def _signed(value: int) -> int:
-  """Of 64 bits in two's complement."""
-  return value - (1 << 64) if value >> 63 else value
+def _tfrecord_examples(
+  path: str, start: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
+  """Yields (first byte, example) of each record from byte `start` on."""
+  from grain import experimental
+
+  features = _builder(os.path.dirname(path)).info.features
+  decoders = _undecoded()
+  records = iter(experimental.TFRecordIterDataset(path))
+  records.set_state({"reader_offset": start})
+  while True:
+    position = records.get_state()["reader_offset"]
+    try:
+      record = next(records)
+    except StopIteration:
+      return
+    yield position, features.deserialize_example_np(record, decoders=decoders)
+
+
+def _undecoded() -> dict:
+  """Decoders that leave images as bytes."""
+  import tensorflow_datasets as tfds
+
+  return {"image": tfds.decode.SkipDecoding()}

@@ -18,14 +18,14 @@ is ours; the paper's own rule is in an appendix that is not public.
 
 import collections
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from locvlm_jax import errors
-from locvlm_jax.data import files as files_lib
-from locvlm_jax.data import leakage
-from locvlm_jax.data.records import Box, Object, Record
+from locvlm_jax.data import boxes as boxes_lib
+from locvlm_jax.data import leakage, reading
+from locvlm_jax.data.records import Box, ImageId, Object, Record, Source
 from locvlm_jax.data.sources import coco
 
 STATIC_IOU = 0.5
@@ -34,87 +34,69 @@ STATIC_IOU = 0.5
 def static_box(
   frames: Sequence[Sequence[Box]], least: float = STATIC_IOU
 ) -> Box | None:
-  """Where the one object of these boxes stands; None if it is not static.
+  """Finds where the one object of these boxes stands still.
 
   Args:
     frames: the boxes of a category in each frame.
-    least: IoU of each box with the median.
+    least: the IoU that each box has with their median, at least.
+
+  Returns:
+    The median of the boxes; None where there is more or less than one object
+    in a frame, or it moves.
   """
   if not frames or any(len(boxes) != 1 for boxes in frames):
     return None
-  boxes = np.array([box for (box,) in frames], float)
-  median = np.median(boxes, axis=0)
-  return (
-    tuple(median.tolist()) if (_iou(boxes, median) >= least).all() else None
-  )
+  boxes = [box for (box,) in frames]
+  median = tuple(np.median(boxes, axis=0).tolist())
+  static = all(boxes_lib.iou(box, median) >= least for box in boxes)
+  return median if static else None
 
 
-def _iou(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
-  low = np.maximum(boxes[:, :2], box[:2])
-  high = np.minimum(boxes[:, 2:], box[2:])
-  both = np.maximum(high - low, 0).prod(1)
-  areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
-  return both / np.maximum(areas - both, 1e-9)
-
-
-class Tracks:
-  """One record a video, with an object for each category that is in it.
+class Tracks(Source):
+  """Gives one record a video, with an object for each category that is in it.
 
   Args:
     path: the json file.
     videos: the folder that the file names are relative to.
     least: see `static_box`.
 
-  Attributes:
-    categories: every category name of the file, in the order of the ids.
-    captions: of objects, that were used: none.
-    boxes: as `coco.Instances` counts them; not here.
-
   Raises:
     DataError: a missing or malformed file; names the record.
   """
 
   def __init__(self, path: str, videos: str, least: float = STATIC_IOU):
-    files_lib.check_directory(videos, "videos")
-    content = files_lib.read_json(path)
-    self.path, self.images, self._least = path, videos, least
-    self.captions, self.boxes = collections.Counter(), collections.Counter()
-    kinds = files_lib.by_id(
-      files_lib.section(content, "categories", path), "categories", path
-    )
-    self._names = {
-      i: files_lib.words(c, "name", f"{path}: category {i}")
-      for i, c in kinds.items()
-    }
+    reading.check_directory(videos, "videos")
+    content = reading.read_json(path)
+    self.path, self.folder, self._least = path, videos, least
+    self._names = reading.category_names(content, path)
     self.categories = tuple(self._names[i] for i in sorted(self._names))
-    self._rows = files_lib.section(content, "videos", path)
-    self._videos = files_lib.by_id(self._rows, "videos", path)
+    self._rows = reading.section(content, "videos", path)
+    self._videos = reading.by_id(self._rows, "videos", path)
     for i, row in self._videos.items():
       self._size(row, f"{path}: video {i}")
       coco.absent_names(row, self._names, f"{path}: video {i}")
     self._boxes = collections.defaultdict(dict)
-    for i, row in enumerate(files_lib.section(content, "annotations", path)):
+    for i, row in enumerate(reading.section(content, "annotations", path)):
       self._add(row, f"{path}: annotation {row.get('id', i)}")
 
   def _size(self, row: dict, origin: str) -> tuple[int, int, int]:
-    """Width, height, frames."""
-    size = [
-      files_lib.integer(row, k, origin) for k in ("width", "height", "length")
-    ]
-    if min(size) < 1:
-      raise errors.DataError(f"{origin}: {size} is not positive.")
-    return tuple(size)
+    """Reads width and height in pixels, and the number of frames."""
+    width, height = reading.size(row, origin)
+    length = reading.integer(row, "length", origin)
+    if length < 1:
+      raise errors.DataError(f"{origin}: length {length} is not positive.")
+    return width, height, length
 
   def _add(self, row: dict, origin: str) -> None:
-    """Puts the boxes of an annotation to those of its category."""
-    video = files_lib.integer(row, "video_id", origin)
-    category = files_lib.integer(row, "category_id", origin)
+    """Adds the boxes of an annotation to those of its category."""
+    video = reading.integer(row, "video_id", origin)
+    category = reading.integer(row, "category_id", origin)
     if video not in self._videos:
       raise errors.DataError(f"{origin}: unknown video {video}.")
     if category not in self._names:
       raise errors.DataError(f"{origin}: unknown category {category}.")
     width, height, length = self._size(self._videos[video], origin)
-    boxes = files_lib.field(row, "bboxes", origin)
+    boxes = reading.field(row, "bboxes", origin)
     if not isinstance(boxes, list) or len(boxes) != length:
       raise errors.DataError(f"{origin}: bboxes is no list of {length} frames.")
     frames = self._boxes[video].setdefault(
@@ -126,16 +108,12 @@ class Tracks:
         # A crowd's box stands for more than one.
         frame += [box] * (2 if row.get("iscrowd") else 1)
 
-  def deniable(self, without: Collection[str] = ()) -> dict:
-    """No captions of objects, as `coco.Instances` may have."""
-    return {}
-
-  def image_ids(self) -> list[str]:
-    """The name of the video that each record is about."""
+  def image_ids(self) -> list[ImageId]:
+    """Lists the name of the video that each record is about."""
     return list(map(leakage.video_name, self.files()))
 
   def files(self) -> list[str]:
-    """The file of each record, relative to the folder of the videos."""
+    """Lists the file of each record, relative to the folder of the videos."""
     return [str(_file(row, self.path)) for row in self._rows]
 
   def __len__(self) -> int:
@@ -147,7 +125,7 @@ class Tracks:
     width, height, _ = self._size(row, origin)
     return Record(
       id=str(row["id"]),
-      image=files_lib.image_path(self.images, _file(row, origin), origin),
+      image=reading.image_path(self.folder, _file(row, origin), origin),
       width=width,
       height=height,
       objects=tuple(
@@ -161,17 +139,17 @@ class Tracks:
 
   def _object(self, name: str, frames) -> Object:
     box = static_box(frames, self._least)
-    anywhere = next(boxes[0] for boxes in frames if boxes)
-    return Object(name, box or anywhere, crowd=box is None)
+    first = next(boxes[0] for boxes in frames if boxes)
+    return Object(name, box or first, crowd=box is None)
 
   def __repr__(self) -> str:
     return f"Tracks({self.path!r}, {len(self)} videos)"
 
 
 def _file(row: dict, origin: str) -> object:
-  """The video, or the folder of its frames."""
+  """Reads the name of a video, or of the folder of its frames."""
   if "file_names" not in row:
-    return files_lib.field(row, "file_name", origin)
+    return reading.field(row, "file_name", origin)
   names = row["file_names"]
   folders = {os.path.dirname(n) for n in names if isinstance(n, str)}
   if not isinstance(names, list) or len(folders) != 1:

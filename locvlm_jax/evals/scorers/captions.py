@@ -9,6 +9,9 @@ COCO's captions (`tylin/coco-caption`, `lichengunc/refer:evaluation`).
 import shutil
 from collections.abc import Sequence
 
+from locvlm_jax.evals.scorers.metrics import Unit
+
+UNITS = {"meteor": Unit.PERCENT, "cider": Unit.PERCENT}
 _ADVICE = (
   "METEOR and CIDEr need a Java runtime and"
   " pip install 'locvlm_jax[meteor]' (104 MB)"
@@ -16,7 +19,7 @@ _ADVICE = (
 
 
 def missing() -> str:
-  """What METEOR lacks here; empty where it can be computed."""
+  """Says what METEOR lacks here; empty where it can be computed."""
   if not shutil.which("java"):
     return f"{_ADVICE}: there is no program java on the PATH."
   try:
@@ -29,7 +32,7 @@ def missing() -> str:
 def scores(
   said: Sequence[str], references: Sequence[Sequence[str]]
 ) -> dict[str, float]:
-  """`meteor` and `cider` of one caption for each list of references.
+  """Computes `meteor` and `cider` of one caption for each list of references.
 
   In percent. METEOR is that of the whole set, from its added counts, and not
   the mean over captions.
@@ -55,7 +58,7 @@ def scores(
 
 
 def _tokenized(texts: Sequence[Sequence[str]]) -> dict[int, list[str]]:
-  """As both programs take them; a text without a word stays an empty one."""
+  """Tokenizes texts for both programs; one without a word becomes empty."""
   from pycocoevalcap.tokenizer import ptbtokenizer
 
   rows = {

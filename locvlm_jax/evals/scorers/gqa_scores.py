@@ -9,13 +9,20 @@ import collections
 from collections.abc import Mapping
 from typing import Any
 
-from locvlm_jax.evals.scorers import averages
+from locvlm_jax.evals.scorers.metrics import Unit, known, mean
 
+UNITS = {
+  **dict.fromkeys(
+    ("accuracy", "binary", "open", "consistency", "validity", "plausibility"),
+    Unit.PERCENT,
+  ),
+  "distribution": Unit.NUMBER,
+}
 Questions = Mapping[str, Mapping[str, Any]]
 
 
 def from_text(text: str) -> str:
-  """A model's free answer as a prediction, as LLaVA makes it.
+  """Makes a prediction of a model's free answer, as LLaVA does.
 
   Lower case, and without full stops at the end
   (`haotian-liu/LLaVA:scripts/convert_gqa_for_eval.py`).
@@ -31,7 +38,7 @@ def scores(
   predictions: Mapping[str, str],
   choices: Mapping[str, Mapping[str, list[str]]] | None = None,
 ) -> dict[str, float]:
-  """The metrics; those that nothing speaks for are left out.
+  """Computes the metrics; those that nothing speaks for are left out.
 
   In percent: `accuracy`; `binary` and `open` (a question of the structure
   "query" is open); `consistency` where every entailed question is among the
@@ -51,12 +58,12 @@ def scores(
     )
   right = {k: predictions[k] == q["answer"] for k, q in asked.items()}
   kinds = _by_kind(asked, right)
-  return averages.known(
+  return known(
     _percent(
       {
-        "accuracy": averages.mean(list(right.values())),
-        "binary": averages.mean(kinds["binary"]),
-        "open": averages.mean(kinds["open"]),
+        "accuracy": mean(list(right.values())),
+        "binary": mean(kinds["binary"]),
+        "open": mean(kinds["open"]),
         "consistency": _consistency(questions, predictions, right),
         "validity": _among("valid", asked, predictions, choices),
         "plausibility": _among("plausible", asked, predictions, choices),
@@ -80,7 +87,7 @@ def _by_kind(asked: Questions, right) -> dict[str, list[bool]]:
 
 
 def _consistency(questions, predictions, right) -> float | None:
-  """How often what a right answer entails is answered right as well."""
+  """Computes how often what a right answer entails is answered right, too."""
   shares = []
   for k in right:
     entailed = [e for e in questions[k].get("entailed", ()) if e != k]
@@ -88,12 +95,12 @@ def _consistency(questions, predictions, right) -> float | None:
       return None
     if right[k] and entailed:
       same = [predictions[e] == questions[e]["answer"] for e in entailed]
-      shares.append(averages.mean(same))
-  return averages.mean(shares)
+      shares.append(mean(same))
+  return mean(shares)
 
 
 def _among(which: str, asked, predictions, choices) -> float | None:
-  """The share of predictions among a question's choices.
+  """Computes the share of predictions among a question's choices.
 
   Where two things are said to have something in common, the choices are what
   they can have in common.
@@ -101,7 +108,7 @@ def _among(which: str, asked, predictions, choices) -> float | None:
   if choices is None:
     return None
   common = ("color", "material", "shape")
-  return averages.mean(
+  return mean(
     [
       predictions[k]
       in (common if "Common" in q["types"]["detailed"] else choices[k][which])
@@ -111,7 +118,7 @@ def _among(which: str, asked, predictions, choices) -> float | None:
 
 
 def _distribution(asked, predictions) -> float | None:
-  """Chi-square of predicted against true answers, by group of questions.
+  """Computes the chi-square of predicted against true answers by group.
 
   The mean over questions, in hundredths, as the official script prints it.
   """

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 
-from locvlm_jax.evals.scorers import averages
+from locvlm_jax.evals.scorers.metrics import known, mean
 
 KEY = "LOCVLM_JUDGE_KEY"  # the environment variable with the service's key
 _TASK = (
@@ -38,7 +38,7 @@ class Judge:
   def __call__(
     self, question: str, truth: str, answer: str
   ) -> tuple[bool, float]:
-    """(whether `answer` is right, a score of 0 to 5)."""
+    """Asks for (whether `answer` is right, a score of 0 to 5)."""
     asked = f"Question: {question}\nReference: {truth}\nAnswer: {answer}"
     content = self._complete(
       [{"role": "system", "content": _TASK}, {"role": "user", "content": asked}]
@@ -66,7 +66,7 @@ class Judge:
 
 
 def verdict(content: str) -> tuple[bool, float]:
-  """What a judge's reply says.
+  """Reads a judge's reply as (right, a score of 0 to 5).
 
   Raises:
     ValueError: no verdict in it.
@@ -81,10 +81,10 @@ def verdict(content: str) -> tuple[bool, float]:
 
 
 def scores(verdicts: Sequence[tuple[bool, float]]) -> dict[str, float]:
-  """`judge_accuracy` and `judge_score`, over all answers."""
-  return averages.known(
+  """Averages verdicts: `judge_accuracy` (a share), `judge_score` (0 to 5)."""
+  return known(
     {
-      "judge_accuracy": averages.mean([match for match, _ in verdicts]),
-      "judge_score": averages.mean([score for _, score in verdicts]),
+      "judge_accuracy": mean([match for match, _ in verdicts]),
+      "judge_score": mean([score for _, score in verdicts]),
     }
   )

@@ -3,10 +3,17 @@
 from collections.abc import Sequence
 
 from locvlm_jax.evals.scorers import wording
+from locvlm_jax.evals.scorers.metrics import Unit
+
+UNITS = dict.fromkeys(
+  ("accuracy", "precision", "recall", "f1", "yes_ratio"), Unit.SHARE
+)
 
 
 def scores(said: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
-  """`accuracy`, `precision`, `recall`, `f1`, `yes_ratio` of free answers.
+  """Computes the five numbers of free answers, as shares.
+
+  These are `accuracy`, `precision`, `recall`, `f1` and `yes_ratio`.
 
   An answer is a "no" by `wording.says_no` and a "yes" otherwise; "yes" is the
   positive class, and a label other than "no" is a "yes". In POPE's arithmetic

@@ -27,7 +27,7 @@ for _words in _GROUPS.split("|"):
 
 
 def matches(answer: str, truth: str) -> bool:
-  """Whether the words of `truth` stand in `answer`, as this file reads them.
+  """Tells whether the words of `truth` stand in `answer`, as read here.
 
   >>> matches("A man rides a bicycle", "bike"), matches("", "dog")
   (True, False)
@@ -47,7 +47,7 @@ def _words_of(text: str) -> list[str]:
 
 
 def _one(word: str) -> str:
-  """One word for all its forms; applied twice, as "men" is "man" is "guy"."""
+  """Returns one word for all forms; in two steps: "men" is "man" is "guy"."""
   singular = word[:-1] if len(word) > 3 and _is_plural(word) else word
   for _ in range(2):
     singular = _ONE.get(singular, singular)

@@ -8,7 +8,7 @@ averaged over leaving out each annotator. With 3 of 10 annotators in agreement:
   one of the 7    3                               1       seven times
                                                   -> 0.9
 
-Both sides are normalised first, but only where the annotators disagree: where
+Both sides are normalized first, but only where the annotators disagree: where
 all ten wrote "2", the answer "two" is wrong
 (`GT-Vision-Lab/VQA:PythonEvaluationTools/vqaEvaluation/vqaEval.py`).
 """
@@ -17,6 +17,9 @@ import collections
 import re
 from collections.abc import Sequence
 
+from locvlm_jax.evals.scorers.metrics import Unit
+
+UNITS = {"accuracy": Unit.PERCENT, "accuracy.*": Unit.PERCENT}
 _NUMBERS = {
   word: str(i)
   for i, word in enumerate(
@@ -60,12 +63,12 @@ _CONTRACTIONS = {
 
 
 def strip_lines(answer: str) -> str:
-  """Line breaks and tabs to spaces, none at either end; always applied."""
+  """Turns line breaks and tabs into spaces, with none at either end."""
   return answer.replace("\n", " ").replace("\t", " ").strip()
 
 
 def normalize(answer: str) -> str:
-  """The official normalisation: punctuation, then case, numbers, articles.
+  """Applies the official normalization: punctuation, case, numbers, articles.
 
   A mark of punctuation vanishes where the answer has it beside a space or has
   a number like 1,000; elsewhere it becomes a space.
@@ -87,7 +90,7 @@ def normalize(answer: str) -> str:
 
 
 def evalai(answer: str) -> str:
-  """LLaVA's processor of an answer that goes to the EvalAI server.
+  """Applies LLaVA's processor of answers that go to the EvalAI server.
 
   Lower case and without "," and "?" before all else, an ending 's apart, and
   then `normalize`; whatever the annotators said
@@ -101,7 +104,7 @@ def evalai(answer: str) -> str:
 
 
 def accuracy(answer: str, humans: Sequence[str]) -> float:
-  """The accuracy of one answer in [0, 1].
+  """Computes the accuracy of one answer, in [0, 1].
 
   Args:
     answer: the model's.
@@ -123,7 +126,7 @@ def accuracy(answer: str, humans: Sequence[str]) -> float:
 def scores(
   answers: Sequence[str], humans: Sequence[Sequence[str]], kinds: Sequence[str]
 ) -> dict[str, float]:
-  """`accuracy` and `accuracy.KIND`, in percent as the official script prints.
+  """Computes `accuracy` and `accuracy.KIND`, in percent as the official script.
 
   Args:
     answers: the model's.

@@ -4,7 +4,7 @@ import re
 
 
 def says_no(answer: str) -> bool:
-  """POPE's reading of a free answer: everything that isn't "no" is "yes".
+  """Reads a free answer as POPE does: everything that isn't "no" is "yes".
 
   Of the words before the first full stop, one has to be "No", "no" or "not";
   an empty answer is a "yes" (`RUCAIBox/POPE:evaluate.py`).
@@ -14,7 +14,7 @@ def says_no(answer: str) -> bool:
 
 
 def normalize(text: str) -> str:
-  """Lower case, punctuation to spaces, single spaces.
+  """Makes lower case, turns punctuation into spaces, leaves single spaces.
 
   >>> normalize(" A red  Cup, left!")
   'a red cup left'
@@ -23,7 +23,7 @@ def normalize(text: str) -> str:
 
 
 def contains(answer: str, phrase: str) -> bool:
-  """Whether the words of `phrase` stand in `answer`, as whole words."""
+  """Tells whether the words of `phrase` stand in `answer`, as whole words."""
   words = normalize(phrase)
   assert words, phrase
   return f" {words} " in f" {normalize(answer)} "

@@ -1,10 +1,11 @@
 """The evaluation tasks, by the name that their metrics carry.
 
-Every task has the interface of `task.Task`.
+A new task is one file in this folder, with a class that has all of
+`task.Task`, and one line in `EVALS`.
 """
 
 from locvlm_jax.data.sources import refer
-from locvlm_jax.evals.tasks.benchmark import BENCHMARKS
+from locvlm_jax.evals.tasks.benchmark import Gqa, OpenQuestions, Pope, Vqav2
 from locvlm_jax.evals.tasks.counting import Counting
 from locvlm_jax.evals.tasks.hallucination import Hallucination
 from locvlm_jax.evals.tasks.loc_pred import LocPred
@@ -13,41 +14,48 @@ from locvlm_jax.evals.tasks.rec import Rec
 from locvlm_jax.evals.tasks.region import Region
 from locvlm_jax.evals.tasks.rev_loc import RevLoc
 from locvlm_jax.evals.tasks.spatial import Spatial
-from locvlm_jax.evals.tasks.spatial_released import ReleasedSpatial
+from locvlm_jax.evals.tasks.spatial_released import SpatialByReleasedScript
+from locvlm_jax.evals.tasks.task import Task
 from locvlm_jax.evals.tasks.vqa import Vqa
-from locvlm_jax.text import prompts
+from locvlm_jax.text.prompts import PRESENCE_VIDEO
 
-# Of the sets of referring expressions, the splits of the paper's Table 10 and
-# those that boxes are asked for.
+# The splits of referring expressions that the paper's Table 10 describes.
 DESCRIBED = (
   "refcoco_testB", "refcocoplus_testB", "refcocog_val", "refcocog_test",
 )  # fmt: skip
+# All splits; boxes are asked for in each.
 REFERRED = tuple(
   f"{name}_{split}" for name, splits in refer.SPLITS.items() for split in splits
 )
 
-EVALS = {
+EVALS: dict[str, Task] = {
   task.name: task
   for task in (
     LocPred(),
     RevLoc(),
     Hallucination(),
     Hallucination("hallucination_novel", "novel"),
-    Hallucination("hal_coco", "instances", whole=True),
-    Hallucination("hal_ade", "hal_ade", whole=True),
+    Hallucination("hal_coco", "instances", whole_image=True),
+    Hallucination("hal_ade", "hal_ade", whole_image=True),
     Hallucination(
-      "hal_act", "hal_act", whole=True, question=prompts.PRESENCE_VIDEO[0]
+      "hal_act", "hal_act", whole_image=True, wording=PRESENCE_VIDEO[0]
     ),
     Spatial(),
     Spatial("spatial_pair", rule="pair"),
-    Spatial("spatial_paper", per_image=None, whole=True),
-    ReleasedSpatial(),
+    Spatial("spatial_paper", per_image=None, whole_image=True),
+    SpatialByReleasedScript(),
     Vqa(),
     Vqa("video_vqa", "video_conversations"),
     Pointing(),
     Counting(),
-    *(Region(f"rd_{s}", s) for s in DESCRIBED),
-    *(Rec(f"rec_{s}", s) for s in REFERRED),
-    *BENCHMARKS,
+    *(Region(f"rd_{split}", split) for split in DESCRIBED),
+    *(Rec(f"rec_{split}", split) for split in REFERRED),
+    *(Pope(f"pope_{kind}") for kind in ("random", "popular", "adversarial")),
+    Vqav2("vqav2"),
+    Gqa("gqa"),
+    OpenQuestions("activitynet_qa"),
+    OpenQuestions("msvd_qa"),
+    OpenQuestions("msrvtt_qa"),
+    OpenQuestions("tgif_qa"),
   )
 }

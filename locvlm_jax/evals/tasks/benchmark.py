@@ -2,140 +2,171 @@
 
 A question whose image or video is not in the folder is left out and counted:
 `num` beside `missing` says how much of the benchmark a score is about.
+
+A new benchmark is a reader in `data.sources.questions.READERS`, its name in
+`configs.base.BENCHMARKS`, and a line in `tasks/__init__.py`; one whose score is
+not below also gets a class here.
 """
 
+import abc
 import collections
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
-from locvlm_jax.evals.scorers import (
-  averages,
-  gqa_scores,
-  pope,
-  synonyms,
-  vqa_accuracy,
-  wording,
-)
+from locvlm_jax.data.sources.questions import BenchmarkQuestion
+from locvlm_jax.data.view import View
+from locvlm_jax.evals.scorers import gqa_scores, pope, synonyms, vqa_accuracy
+from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
+from locvlm_jax.evals.scorers.wording import normalize
 from locvlm_jax.evals.selection import shuffled, take
 from locvlm_jax.inference.question import Question
-from locvlm_jax.text import coords as coords_lib
 from locvlm_jax.text import prompts
 
 Scores = dict[str, float]
-
-
-def _pope(examples: Sequence[Question], answers: Sequence[str]) -> Scores:
-  return pope.scores(answers, [e.truth["answers"][0] for e in examples])
-
-
-def _vqav2(examples: Sequence[Question], answers: Sequence[str]) -> Scores:
-  """The answers as they are, and as LLaVA uploads them (`evalai`)."""
-  humans = [e.truth["answers"] for e in examples]
-  if not all(humans):
-    return {}  # a test split: its server has the answers
-  kinds = [e.truth["kind"] for e in examples]
-  sent = [vqa_accuracy.evalai(a) for a in answers]
-  uploaded = vqa_accuracy.scores(sent, humans, kinds)
-  return vqa_accuracy.scores(answers, humans, kinds) | {
-    f"evalai.{name}": value for name, value in uploaded.items()
-  }
-
-
-def _gqa(examples: Sequence[Question], answers: Sequence[str]) -> Scores:
-  if not all(e.truth["answers"] for e in examples):
-    return {}
-  said = map(gqa_scores.from_text, answers)
-  notes = {e.id: e.truth["notes"] for e in examples}
-  choices = {i: n["choices"] for i, n in notes.items() if "choices" in n}
-  predictions = dict(zip(notes, said, strict=True))
-  return gqa_scores.scores(notes, predictions, choices or None)
-
-
-def _open(examples: Sequence[Question], answers: Sequence[str]) -> Scores:
-  """`exact` is the data sets' own score, `match` our reading of a sentence."""
-  groups = collections.defaultdict(list)
-  for example, answer in zip(examples, answers, strict=True):
-    (truth,) = example.truth["answers"]
-    match = synonyms.matches(answer, truth)
-    groups["exact"].append(
-      wording.normalize(answer) == wording.normalize(truth)
-    )
-    groups["match"].append(match)
-    groups[f"match.{example.truth['kind']}"].append(match)
-  return {name: averages.mean(values) for name, values in groups.items()}
+_SIZES = {"num": Unit.COUNT, "missing": Unit.COUNT}
 
 
 @dataclasses.dataclass(frozen=True)
-class Benchmark:
-  """Metrics: those of `scores`; `num`, `missing`.
+class Benchmark(abc.ABC):
+  """The questions of a file, word for word.
+
+  Metrics: those of the official score; `num`, `missing`.
 
   Attributes:
     name: of `questions.READERS`.
-    scores: the official score of examples and answers.
-    short: a word or a phrase is wanted, and the question says so.
+    short: whether the question asks for a word or a phrase, as LLaVA does.
   """
 
   name: str
-  scores: Callable[[Sequence[Question], Sequence[str]], Scores]
-  short: bool = False
+  short: ClassVar[bool] = False
+  units: ClassVar[Units] = _SIZES
 
   @property
   def source(self) -> str:
     return self.name
 
-  def examples(
-    self,
-    records,
-    coords: coords_lib.Coords,
-    geometry: str,
-    image_size: int,
-    vocabulary: Sequence[str],
-    seed: int,
-    limit: int | None = None,
+  def questions(
+    self, records, view: View, limit: int | None = None
   ) -> list[Question]:
-    """At most `limit` questions; those of the file, word for word."""
-    del coords, image_size, vocabulary
+    """Returns at most `limit` questions of the file, in the seeded order."""
+    return take(self._groups(records, view), limit)
 
-    def groups():
-      for question, _ in shuffled(records, seed):
-        example = asked(question, prompts.SHORT_ANSWER if self.short else "")
-        truth = {"geometry": geometry, "missing": records.missing}
-        yield [dataclasses.replace(example, truth=example.truth | truth)]
+  def _groups(self, records, view: View) -> Iterator[list[Question]]:
+    added = {"geometry": view.geometry, "missing": records.missing}
+    for published, _ in shuffled(records, view.seed):
+      suffix = prompts.SHORT_ANSWER if self.short else ""
+      question = to_question(published, suffix)
+      yield [dataclasses.replace(question, truth=question.truth | added)]
 
-    return take(groups(), limit)
-
-  def judge(self, example: Question, answer: str) -> dict[str, Any]:
-    """`correct`: one of the annotators' answers."""
-    said = wording.normalize(answer)
-    wanted = {wording.normalize(a) for a in example.truth["answers"]}
-    return {"correct": said in wanted}
+  def judge(self, question: Question, answer: str) -> dict[str, Any]:
+    """Returns `correct`: whether an annotator gave this answer."""
+    truth = {normalize(a) for a in question.truth["answers"]}
+    return {"correct": normalize(answer) in truth}
 
   def score(
-    self, examples: Sequence[Question], answers: Sequence[str]
-  ) -> dict[str, float]:
-    """The metrics named in the class's docstring."""
-    metrics = self.scores(examples, answers) if examples else {}
-    missing = max((e.truth.get("missing", 0) for e in examples), default=0)
-    return averages.known({**metrics, "num": len(examples), "missing": missing})
+    self, questions: Sequence[Question], answers: Sequence[str]
+  ) -> Scores:
+    """Computes the metrics named in the class's docstring."""
+    metrics = self.official_scores(questions, answers) if questions else {}
+    missing = max((q.truth.get("missing", 0) for q in questions), default=0)
+    return known({**metrics, "num": len(questions), "missing": missing})
+
+  @abc.abstractmethod
+  def official_scores(
+    self, questions: Sequence[Question], answers: Sequence[str]
+  ) -> Scores:
+    """Computes the official metrics; {} where the true answers are secret."""
 
 
-def asked(question, suffix: str = "") -> Question:
-  """The example of a `questions.Question`."""
+def to_question(published: BenchmarkQuestion, suffix: str = "") -> Question:
+  """Turns a question of a benchmark's file into what a model is asked."""
   truth = {
-    "answers": list(question.answers),
-    "kind": question.kind,
-    "notes": dict(question.notes),
+    "answers": list(published.answers),
+    "kind": published.kind,
+    "notes": dict(published.notes),
   }
-  text = question.text + suffix
-  return Question(question.id, question.image, text, truth=truth)
+  text = published.text + suffix
+  return Question(published.id, published.image, text, truth=truth)
 
 
-BENCHMARKS = (
-  *(Benchmark(f"pope_{s}", _pope)
-    for s in ("random", "popular", "adversarial")),
-  Benchmark("vqav2", _vqav2, short=True),
-  Benchmark("gqa", _gqa, short=True),
-  *(Benchmark(f"{s}_qa", _open)
-    for s in ("activitynet", "msvd", "msrvtt", "tgif")),
-)  # fmt: skip
+class Pope(Benchmark):
+  """Metrics: POPE's five numbers (`scorers.pope`)."""
+
+  units = pope.UNITS | _SIZES
+
+  def official_scores(
+    self, questions: Sequence[Question], answers: Sequence[str]
+  ) -> Scores:
+    """Computes POPE's five numbers."""
+    return pope.scores(answers, [q.truth["answers"][0] for q in questions])
+
+
+class Vqav2(Benchmark):
+  """Metrics: `accuracy` of the answers as they are, by type too.
+
+  And `evalai.accuracy`, of the answers as LLaVA uploads them.
+  """
+
+  short = True
+  units = {
+    **vqa_accuracy.UNITS,
+    **{f"evalai.{name}": unit for name, unit in vqa_accuracy.UNITS.items()},
+    **_SIZES,
+  }
+
+  def official_scores(
+    self, questions: Sequence[Question], answers: Sequence[str]
+  ) -> Scores:
+    """Computes both accuracies; the test split's are known to its server."""
+    humans = [q.truth["answers"] for q in questions]
+    if not all(humans):
+      return {}
+    kinds = [q.truth["kind"] for q in questions]
+    sent = [vqa_accuracy.evalai(a) for a in answers]
+    uploaded = vqa_accuracy.scores(sent, humans, kinds)
+    return vqa_accuracy.scores(answers, humans, kinds) | {
+      f"evalai.{name}": value for name, value in uploaded.items()
+    }
+
+
+class Gqa(Benchmark):
+  """Metrics: those of GQA's official script (`scorers.gqa_scores`)."""
+
+  short = True
+  units = gqa_scores.UNITS | _SIZES
+
+  def official_scores(
+    self, questions: Sequence[Question], answers: Sequence[str]
+  ) -> Scores:
+    """Computes GQA's metrics; `notes` of a question are its official row."""
+    if not all(q.truth["answers"] for q in questions):
+      return {}
+    rows = {q.id: q.truth["notes"] for q in questions}
+    choices = {i: row["choices"] for i, row in rows.items() if "choices" in row}
+    said = map(gqa_scores.from_text, answers)
+    predictions = dict(zip(rows, said, strict=True))
+    return gqa_scores.scores(rows, predictions, choices or None)
+
+
+class OpenQuestions(Benchmark):
+  """Metrics: `exact`, `match`, `match.KIND` for each kind of question.
+
+  `exact` is the data sets' own score, `match` our reading of a sentence
+  (`scorers.synonyms`).
+  """
+
+  units = dict.fromkeys(("exact", "match", "match.*"), Unit.SHARE) | _SIZES
+
+  def official_scores(
+    self, questions: Sequence[Question], answers: Sequence[str]
+  ) -> Scores:
+    """Computes the shares of right answers."""
+    groups = collections.defaultdict(list)
+    for question, answer in zip(questions, answers, strict=True):
+      (truth,) = question.truth["answers"]
+      match = synonyms.matches(answer, truth)
+      groups["exact"].append(normalize(answer) == normalize(truth))
+      groups["match"].append(match)
+      groups[f"match.{question.truth['kind']}"].append(match)
+    return {name: mean(values) for name, values in groups.items()}

@@ -7,14 +7,15 @@ image; categories with a crowd are not asked for.
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
-from locvlm_jax.data.records import Source
-from locvlm_jax.evals.scorers import averages, wording
+from locvlm_jax.data.records import Records
+from locvlm_jax.data.view import View
+from locvlm_jax.evals.scorers import wording
+from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
 from locvlm_jax.evals.selection import shuffled, take
 from locvlm_jax.inference.question import Question
-from locvlm_jax.text import coords as coords_lib
 from locvlm_jax.text import english, prompts
 
 _WORDS = {
@@ -35,74 +36,65 @@ class Counting:
 
   name: str = "counting"
   source: str = "instances"
+  units: ClassVar[Units] = {
+    "accuracy": Unit.SHARE,
+    "accuracy_several": Unit.SHARE,
+    "mean_error": Unit.NUMBER,
+    "no_number": Unit.COUNT,
+    "num": Unit.COUNT,
+  }
 
-  def examples(
-    self,
-    records: Source,
-    coords: coords_lib.Coords,
-    geometry: str,
-    image_size: int,
-    vocabulary: Sequence[str],
-    seed: int,
-    limit: int | None = None,
+  def questions(
+    self, records: Records, view: View, limit: int | None = None
   ) -> list[Question]:
-    """At most `limit` questions."""
-    del coords, image_size
-    allowed = frozenset(vocabulary)
+    """Makes at most `limit` questions."""
+    return take(_groups(records, view), limit)
 
-    def groups():
-      for record, _ in shuffled(records, seed):
-        crowds = {o.category for o in record.objects if o.crowd}
-        counts = Counter(o.category for o in record.objects)
-        for category in sorted(allowed & counts.keys() - crowds):
-          question = (
-            prompts.fill(prompts.COUNT, obj=english.plural(category))
-            + prompts.SHORT_ANSWER
-          )
-          truth = {
-            "category": category,
-            "count": counts[category],
-            "geometry": geometry,
-          }
-          yield [
-            Question(
-              f"{record.id}/{category}", record.image, question, truth=truth
-            )
-          ]
-
-    return take(groups(), limit)
-
-  def judge(self, example: Question, answer: str) -> dict[str, Any]:
-    """`correct`, `count`: the number that was said, or None."""
+  def judge(self, question: Question, answer: str) -> dict[str, Any]:
+    """Returns `correct`, and `count`: the number that was said, or None."""
     said = number(answer)
-    return {"correct": said == example.truth["count"], "count": said}
+    return {"correct": said == question.truth["count"], "count": said}
 
   def score(
-    self, examples: Sequence[Question], answers: Sequence[str]
+    self, questions: Sequence[Question], answers: Sequence[str]
   ) -> dict[str, float]:
-    """The metrics named in the class's docstring."""
+    """Computes the metrics named in the class's docstring."""
     rows = [
-      (e.truth["count"], self.judge(e, a))
-      for e, a in zip(examples, answers, strict=True)
+      (q.truth["count"], self.judge(q, a))
+      for q, a in zip(questions, answers, strict=True)
     ]
     said = [(c, r["count"]) for c, r in rows if r["count"] is not None]
-    return averages.known(
+    return known(
       {
-        "accuracy": averages.mean([r["correct"] for _, r in rows]),
-        "accuracy_several": averages.mean(
-          [r["correct"] for c, r in rows if c > 1]
-        ),
-        "mean_error": averages.mean([float(abs(c - n)) for c, n in said]),
+        "accuracy": mean([r["correct"] for _, r in rows]),
+        "accuracy_several": mean([r["correct"] for c, r in rows if c > 1]),
+        "mean_error": mean([float(abs(c - n)) for c, n in said]),
         "no_number": len(rows) - len(said),
         "num": len(rows),
       }
     )
 
 
-def number(answer: str) -> int | None:
-  """The first number of an answer, in digits or as a word; None: no number.
+def _groups(records: Records, view: View) -> Iterator[list[Question]]:
+  for record, _ in shuffled(records, view.seed):
+    crowds = {o.category for o in record.objects if o.crowd}
+    counts = Counter(o.category for o in record.objects)
+    for category in sorted(counts.keys() & set(view.vocabulary) - crowds):
+      yield [_question(record, category, counts[category], view)]
 
-  A number of more than four digits is none that anyone counted.
+
+def _question(record, category: str, count: int, view: View) -> Question:
+  asked = prompts.fill(prompts.COUNT, obj=english.plural(category))
+  truth = {"category": category, "count": count, "geometry": view.geometry}
+  name = f"{record.id}/{category}"
+  return Question(name, record.image, asked + prompts.SHORT_ANSWER, truth=truth)
+
+
+def number(answer: str) -> int | None:
+  """Finds the first number of an answer, in digits or as a word.
+
+  A number of more than four digits is none that anyone counted. None where the
+  answer has no number.
 
   >>> number("There are two cups.")
   2

@@ -8,25 +8,27 @@ The paper's own Hal-COCO, Hal-ADE and Hal-Act are not published; here they are
 built as Section 4.5 says, two present and two absent objects a sample. Ours
 where it is silent: samples without two of either are left out, which ones are
 asked for is drawn evenly by seed, and for Hal-ADE both are among the categories
-that COCO lacks (`data/ade20k.py`).
+that COCO lacks (`data/sources/ade20k.py`).
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 from locvlm_jax.data import objectives
-from locvlm_jax.data.records import Source
-from locvlm_jax.evals.scorers import averages, pope, wording
+from locvlm_jax.data.records import Records
+from locvlm_jax.data.view import View
+from locvlm_jax.evals.scorers import pope
+from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
+from locvlm_jax.evals.scorers.wording import contains, says_no
 from locvlm_jax.evals.selection import shuffled, take, transform_of
 from locvlm_jax.inference.question import Question
-from locvlm_jax.text import coords as coords_lib
 from locvlm_jax.text import prompts
 
 
 @dataclasses.dataclass(frozen=True)
 class Hallucination:
-  """Yes or no, read by POPE's rule (`wording.says_no`); "yes" is positive.
+  """Yes or no, read by POPE's rule (`says_no`); "yes" is positive.
 
   A present category has a visible object; an absent one is drawn evenly from
   the vocabulary without those annotated, and where an image has a list of what
@@ -38,80 +40,88 @@ class Hallucination:
 
   Attributes:
     per_image: pairs of questions an image at most.
-    whole: asks about whole images, and only where there are `per_image` pairs:
-      then all models are asked the same.
-    question: the wording.
+    whole_image: whether it asks about all that an image shows, cropped or not,
+      and only where there are `per_image` pairs: then all models are asked the
+      same.
+    wording: of the question.
   """
 
   name: str = "hallucination"
   source: str = "instances"
+  units: ClassVar[Units] = {
+    **pope.UNITS,
+    "yes_rate": Unit.SHARE,
+    "accuracy_absent": Unit.SHARE,
+    "num": Unit.COUNT,
+    "num_present": Unit.COUNT,
+    "num_absent": Unit.COUNT,
+    "unclear": Unit.COUNT,
+  }
   per_image: int = 2
-  whole: bool = False
-  question: str = prompts.PRESENCE[0]
+  whole_image: bool = False
+  wording: str = prompts.PRESENCE[0]
 
-  def examples(
-    self,
-    records: Source,
-    coords: coords_lib.Coords,
-    geometry: str,
-    image_size: int,
-    vocabulary: Sequence[str],
-    seed: int,
-    limit: int | None = None,
+  def questions(
+    self, records: Records, view: View, limit: int | None = None
   ) -> list[Question]:
-    """At most `limit` questions (an even number), in a seeded order."""
-    allowed = frozenset(vocabulary)
+    """Makes at most `limit` questions (an even number) in a seeded order."""
+    return take(self._groups(records, view), limit)
 
-    def groups():
-      for record, rng in shuffled(records, seed):
-        visible = self._visible(record, geometry, image_size)
-        here = rng.permutation(sorted(allowed & visible))
-        gone = rng.permutation(sorted(objectives.absent(record, vocabulary)))
-        pairs = list(zip(here, gone, strict=False))[: self.per_image]
-        questions = [
-          [
-            self._example(record, str(present), "yes", geometry),
-            self._example(record, str(absent), "no", geometry),
-          ]
-          for present, absent in pairs
+  def _groups(self, records: Records, view: View) -> Iterator[list[Question]]:
+    for record, rng in shuffled(records, view.seed):
+      pairs = [
+        [
+          self._question(record, present, "yes", view),
+          self._question(record, absent, "no", view),
         ]
-        if not self.whole:
-          yield from questions
-        elif len(pairs) == self.per_image:
-          yield sum(questions, [])
+        for present, absent in self._pairs(record, rng, view)
+      ]
+      if not self.whole_image:
+        yield from pairs
+      elif len(pairs) == self.per_image:
+        yield sum(pairs, [])
 
-    return take(groups(), limit)
+  def _pairs(self, record, rng, view) -> list[tuple[str, str]]:
+    """Draws at most `per_image` pairs of a present and an absent category."""
+    present = self._visible(record, view) & frozenset(view.vocabulary)
+    absent = objectives.absent(record, view.vocabulary)
+    drawn = [rng.permutation(sorted(names)) for names in (present, absent)]
+    pairs = zip(*(names.tolist() for names in drawn), strict=False)
+    return list(pairs)[: self.per_image]
 
-  def _visible(self, record, geometry, image_size) -> set[str]:
-    """What is a crowd or cut away by the crop is neither present nor absent."""
+  def _visible(self, record, view) -> set[str]:
+    """Leaves out crowds and what the crop cuts away.
+
+    These are neither present nor absent.
+    """
     things = [o for o in record.objects if not o.crowd]
-    if self.whole:
+    if self.whole_image:
       return {o.category for o in things}
-    transform = transform_of(record, geometry, image_size)
+    transform = transform_of(record, view.geometry, view.image_size)
     return {o.category for o in things if transform.apply_box(o.box)}
 
-  def _example(self, record, category, label, geometry) -> Question:
-    question = prompts.fill(self.question, obj=category)
-    truth = {"category": category, "label": label, "geometry": geometry}
+  def _question(self, record, category, label, view) -> Question:
+    truth = {"category": category, "label": label, "geometry": view.geometry}
+    asked = prompts.fill(self.wording, obj=category)
     name = f"{record.id}/{category}"
-    return Question(name, record.image, question, truth=truth)
+    return Question(name, record.image, asked, truth=truth)
 
-  def judge(self, example: Question, answer: str) -> dict[str, Any]:
-    """`correct`, `said` ("yes" or "no"), `unclear`."""
-    said = "no" if wording.says_no(answer) else "yes"
-    unclear = said == "yes" and not wording.contains(answer, "yes")
+  def judge(self, question: Question, answer: str) -> dict[str, Any]:
+    """Returns `correct`, `said` ("yes" or "no"), `unclear`."""
+    said = "no" if says_no(answer) else "yes"
+    unclear = said == "yes" and not contains(answer, "yes")
     return {
-      "correct": said == example.truth["label"],
+      "correct": said == question.truth["label"],
       "said": said,
       "unclear": unclear,
     }
 
   def score(
-    self, examples: Sequence[Question], answers: Sequence[str]
+    self, questions: Sequence[Question], answers: Sequence[str]
   ) -> dict[str, float]:
-    """The metrics named in the class's docstring."""
-    rows = [self.judge(e, a) for e, a in zip(examples, answers, strict=True)]
-    labels = [e.truth["label"] for e in examples]
+    """Computes the metrics named in the class's docstring."""
+    rows = [self.judge(q, a) for q, a in zip(questions, answers, strict=True)]
+    labels = [q.truth["label"] for q in questions]
     on_absent = [
       r["correct"]
       for r, label in zip(rows, labels, strict=True)
@@ -119,10 +129,10 @@ class Hallucination:
     ]
     metrics = pope.scores(answers, labels) if rows else {}
     yes_rate = metrics.pop("yes_ratio", None)
-    return averages.known(
+    return known(
       metrics
       | {
-        "accuracy_absent": averages.mean(on_absent),
+        "accuracy_absent": mean(on_absent),
         "yes_rate": yes_rate,
         "num": len(rows),
         "num_present": labels.count("yes"),

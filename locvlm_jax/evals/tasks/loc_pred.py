@@ -6,16 +6,17 @@ exactly one instance in the image, as in training.
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
-from locvlm_jax.data import boxes as boxes_lib
-from locvlm_jax.data.records import Source
-from locvlm_jax.evals.scorers import averages
-from locvlm_jax.evals.selection import shuffled, take, unique_boxes
+from locvlm_jax.data.boxes import center, iou
+from locvlm_jax.data.records import Box, Records
+from locvlm_jax.data.view import View
+from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
+from locvlm_jax.evals.selection import take, unique_objects
 from locvlm_jax.inference.question import Question
-from locvlm_jax.text import coords as coords_lib
 from locvlm_jax.text import prompts
+from locvlm_jax.text.coords import Coords
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,97 +26,95 @@ class LocPred:
   The truth is the annotated box after the geometry, not rounded to bins.
   Metrics, for boxes: `acc_iou50`, `acc_iou75` (share of answers whose IoU is
   at least that), `mean_iou`; for points: `acc_in_box`. For both:
-  `center_error` (mean distance of the centres, in sides of the input square,
+  `center_error` (mean distance of the centers, in sides of the input square,
   over the answers that parse), `parse_rate`, `parse_failures`, `num`. An answer
   that does not parse has an IoU of 0.
   """
 
   name: str = "locpred"
   source: str = "instances"
+  units: ClassVar[Units] = {
+    "acc_iou50": Unit.SHARE,
+    "acc_iou75": Unit.SHARE,
+    "acc_in_box": Unit.SHARE,
+    "mean_iou": Unit.NUMBER,
+    "center_error": Unit.SIDE,
+    "parse_rate": Unit.SHARE,
+    "parse_failures": Unit.COUNT,
+    "num": Unit.COUNT,
+  }
 
-  def examples(
-    self,
-    records: Source,
-    coords: coords_lib.Coords,
-    geometry: str,
-    image_size: int,
-    vocabulary: Sequence[str],
-    seed: int,
-    limit: int | None = None,
+  def questions(
+    self, records: Records, view: View, limit: int | None = None
   ) -> list[Question]:
-    """At most `limit` questions, on records in an order given by `seed`."""
-    allowed = frozenset(vocabulary)
-    spec = dataclasses.asdict(coords)
-    wording = prompts.LOC_PRED[coords.location][0]
+    """Makes at most `limit` questions, on records in the seeded order."""
+    return take(self._groups(records, view), limit)
 
-    def groups():
-      for record, _ in shuffled(records, seed):
-        boxes = unique_boxes(record, geometry, image_size)
-        for category in sorted(allowed & boxes.keys()):
-          truth = {
-            "category": category,
-            "box": list(boxes[category]),
-            "coords": spec,
-            "geometry": geometry,
-          }
-          yield [
-            Question(
-              f"{record.id}/{category}",
-              record.image,
-              prompts.fill(wording, obj=category),
-              truth=truth,
-              location=True,
-            )
-          ]
+  def _groups(self, records: Records, view: View) -> Iterator[list[Question]]:
+    for record, category, box in unique_objects(records, view):
+      name = f"{record.id}/{category}"
+      yield [where_is(category, box, name, record.image, view)]
 
-    return take(groups(), limit)
-
-  def judge(self, example: Question, answer: str) -> dict[str, Any]:
-    """`correct`, `iou` (boxes), `center_error`, `location`, `error`."""
-    truth = tuple(example.truth["box"])
-    coords = coords_lib.Coords(**example.truth["coords"])
+  def judge(self, question: Question, answer: str) -> dict[str, Any]:
+    """Returns `correct`, `iou` (boxes), `center_error`, `location`, `error`."""
+    coords = Coords(**question.truth["coords"])
     parsed = coords.parse(answer)
     if parsed.value is None:
       wrong = {"correct": False, "location": None, "error": parsed.error}
       return wrong if coords.location == "point" else {**wrong, "iou": 0.0}
-    value = [float(v) for v in parsed.value]
-    found = {"location": value, "error": None}
-    if coords.location == "point":
-      inside = all(truth[i] <= value[i] <= truth[i + 2] for i in (0, 1))
-      distance = math.dist(value, boxes_lib.center(truth))
-      return {**found, "correct": inside, "center_error": distance}
-    overlap = boxes_lib.iou(tuple(value), truth)
-    distance = math.dist(
-      boxes_lib.center(tuple(value)), boxes_lib.center(truth)
-    )
-    return {
-      **found,
-      "correct": overlap >= 0.5,
-      "iou": overlap,
-      "center_error": distance,
-    }
+    location = [float(v) for v in parsed.value]
+    judge = _judge_point if coords.location == "point" else _judge_box
+    judgement = judge(location, tuple(question.truth["box"]))
+    return {"location": location, "error": None, **judgement}
 
   def score(
-    self, examples: Sequence[Question], answers: Sequence[str]
+    self, questions: Sequence[Question], answers: Sequence[str]
   ) -> dict[str, float]:
-    """The metrics named in the class's docstring."""
-    rows = [self.judge(e, a) for e, a in zip(examples, answers, strict=True)]
+    """Computes the metrics named in the class's docstring."""
+    rows = [self.judge(q, a) for q, a in zip(questions, answers, strict=True)]
     parsed = [r for r in rows if r["location"] is not None]
     ious = [r["iou"] for r in rows if "iou" in r]
     if ious:
       metrics = {
-        "acc_iou50": averages.mean([v >= 0.5 for v in ious]),
-        "acc_iou75": averages.mean([v >= 0.75 for v in ious]),
-        "mean_iou": averages.mean(ious),
+        "acc_iou50": mean([v >= 0.5 for v in ious]),
+        "acc_iou75": mean([v >= 0.75 for v in ious]),
+        "mean_iou": mean(ious),
       }
     else:
-      metrics = {"acc_in_box": averages.mean([r["correct"] for r in rows])}
-    return averages.known(
+      metrics = {"acc_in_box": mean([r["correct"] for r in rows])}
+    return known(
       metrics
       | {
-        "center_error": averages.mean([r["center_error"] for r in parsed]),
+        "center_error": mean([r["center_error"] for r in parsed]),
         "parse_rate": len(parsed) / len(rows) if rows else None,
         "parse_failures": len(rows) - len(parsed),
         "num": len(rows),
       }
     )
+
+
+def where_is(
+  text: str, box: Box, name: str, image: str | None, view: View
+) -> Question:
+  """Asks for the location of what `text` names; `box` is the true one."""
+  wording = prompts.LOC_PRED[view.coords.location][0]
+  truth = {
+    "category": text,
+    "box": list(box),
+    "coords": dataclasses.asdict(view.coords),
+    "geometry": view.geometry,
+  }
+  asked = prompts.fill(wording, obj=text)
+  return Question(name, image, asked, truth=truth, location=True)
+
+
+def _judge_point(point: list[float], truth: Box) -> dict[str, Any]:
+  inside = all(truth[i] <= point[i] <= truth[i + 2] for i in (0, 1))
+  distance = math.dist(point, center(truth))
+  return {"correct": inside, "center_error": distance}
+
+
+def _judge_box(box: list[float], truth: Box) -> dict[str, Any]:
+  overlap = iou(tuple(box), truth)
+  distance = math.dist(center(tuple(box)), center(truth))
+  return {"correct": overlap >= 0.5, "iou": overlap, "center_error": distance}

@@ -1,20 +1,21 @@
 """Pointing: "Point at the middle of the cup." -> a point in its box.
 
 Not in the paper. Asked in words for points, whatever form of location the
-model was trained for; of an answer with a box, the centre counts.
+model was trained for; of an answer with a box, the center counts.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
-from locvlm_jax.data import boxes as boxes_lib
-from locvlm_jax.data.records import Source
-from locvlm_jax.evals.scorers import averages
-from locvlm_jax.evals.selection import shuffled, take, unique_boxes
+from locvlm_jax.data.boxes import center
+from locvlm_jax.data.records import Records
+from locvlm_jax.data.view import View
+from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
+from locvlm_jax.evals.selection import take, unique_objects
 from locvlm_jax.inference.question import Question
-from locvlm_jax.text import coords as coords_lib
 from locvlm_jax.text import prompts
+from locvlm_jax.text.coords import Coords
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,63 +28,52 @@ class Pointing:
 
   name: str = "pointing"
   source: str = "instances"
+  units: ClassVar[Units] = {
+    "acc_in_box": Unit.SHARE,
+    "parse_rate": Unit.SHARE,
+    "num": Unit.COUNT,
+  }
 
-  def examples(
-    self,
-    records: Source,
-    coords: coords_lib.Coords,
-    geometry: str,
-    image_size: int,
-    vocabulary: Sequence[str],
-    seed: int,
-    limit: int | None = None,
+  def questions(
+    self, records: Records, view: View, limit: int | None = None
   ) -> list[Question]:
-    """At most `limit` questions."""
-    allowed = frozenset(vocabulary)
-    spec = dataclasses.asdict(coords)
+    """Makes at most `limit` questions."""
+    return take(_groups(records, view), limit)
 
-    def groups():
-      for record, _ in shuffled(records, seed):
-        boxes = unique_boxes(record, geometry, image_size)
-        for category in sorted(allowed & boxes.keys()):
-          truth = {
-            "category": category,
-            "box": list(boxes[category]),
-            "coords": spec,
-            "geometry": geometry,
-          }
-          yield [
-            Question(
-              f"{record.id}/{category}",
-              record.image,
-              prompts.fill(prompts.POINT, obj=category),
-              truth=truth,
-            )
-          ]
-
-    return take(groups(), limit)
-
-  def judge(self, example: Question, answer: str) -> dict[str, Any]:
-    """`correct`, `location`: the point, or None."""
-    spec = example.truth["coords"]
-    point = coords_lib.Coords(**spec | {"location": "point"}).parse(answer)
-    box = coords_lib.Coords(**spec | {"location": "box"}).parse(answer)
-    found = point.value or (box.value and boxes_lib.center(box.value))
+  def judge(self, question: Question, answer: str) -> dict[str, Any]:
+    """Returns `correct`, and `location`: the point, or None."""
+    spec = question.truth["coords"]
+    point = Coords(**spec | {"location": "point"}).parse(answer)
+    box = Coords(**spec | {"location": "box"}).parse(answer)
+    found = point.value or (box.value and center(box.value))
     if not found:
       return {"correct": False, "location": None}
-    truth = example.truth["box"]
+    truth = question.truth["box"]
     inside = all(truth[i] <= found[i] <= truth[i + 2] for i in (0, 1))
     return {"correct": inside, "location": [float(v) for v in found]}
 
   def score(
-    self, examples: Sequence[Question], answers: Sequence[str]
+    self, questions: Sequence[Question], answers: Sequence[str]
   ) -> dict[str, float]:
-    """The metrics named in the class's docstring."""
-    rows = [self.judge(e, a) for e, a in zip(examples, answers, strict=True)]
-    return averages.known(
+    """Computes the metrics named in the class's docstring."""
+    rows = [self.judge(q, a) for q, a in zip(questions, answers, strict=True)]
+    return known(
       {
-        "acc_in_box": averages.mean([r["correct"] for r in rows]),
-        "parse_rate": averages.mean([r["location"] is not None for r in rows]),
+        "acc_in_box": mean([r["correct"] for r in rows]),
+        "parse_rate": mean([r["location"] is not None for r in rows]),
         "num": len(rows),
       }
     )
+
+
+def _groups(records: Records, view: View) -> Iterator[list[Question]]:
+  for record, category, box in unique_objects(records, view):
+    truth = {
+      "category": category,
+      "box": list(box),
+      "coords": dataclasses.asdict(view.coords),
+      "geometry": view.geometry,
+    }
+    asked = prompts.fill(prompts.POINT, obj=category)
+    name = f"{record.id}/{category}"
+    yield [Question(name, record.image, asked, truth=truth)]

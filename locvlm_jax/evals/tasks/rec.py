@@ -6,14 +6,13 @@ goes the other way.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator
 
-from locvlm_jax.data.records import Source
-from locvlm_jax.evals.selection import shuffled, take, transform_of
-from locvlm_jax.evals.tasks.loc_pred import LocPred
+from locvlm_jax.data.records import Records
+from locvlm_jax.data.view import View
+from locvlm_jax.evals.selection import shuffled, transform_of
+from locvlm_jax.evals.tasks.loc_pred import LocPred, where_is
 from locvlm_jax.inference.question import Question
-from locvlm_jax.text import coords as coords_lib
-from locvlm_jax.text import prompts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,42 +20,16 @@ class Rec(LocPred):
   """Metrics as of `LocPred`: `acc_iou50`, `mean_iou`, `parse_rate`, ...
 
   The true box is the whole one, in [0, 1] of the model's square where a crop
-  left all of it: what the model cannot see counts as missed.
+  left all of it: what the model cannot see counts as missed. The expressions of
+  a region stay together.
   """
 
-  def examples(
-    self,
-    records: Source,
-    coords: coords_lib.Coords,
-    geometry: str,
-    image_size: int,
-    vocabulary: Sequence[str],
-    seed: int,
-    limit: int | None = None,
-  ) -> list[Question]:
-    """At most `limit` questions; the expressions of a region stay together."""
-    del vocabulary
-    wording = prompts.LOC_PRED[coords.location][0]
-    spec = dataclasses.asdict(coords)
-
-    def groups():
-      for record, _ in shuffled(records, seed):
-        (thing,) = record.objects
-        box = transform_of(record, geometry, image_size).map_box(thing.box)
-        yield [
-          Question(
-            f"{record.id}/{i}",
-            record.image,
-            prompts.fill(wording, obj=text),
-            truth={
-              "category": text,
-              "box": list(box),
-              "coords": spec,
-              "geometry": geometry,
-            },
-            location=True,
-          )
-          for i, text in enumerate(thing.texts)
-        ]
-
-    return take(groups(), limit)
+  def _groups(self, records: Records, view: View) -> Iterator[list[Question]]:
+    for record, _ in shuffled(records, view.seed):
+      (region,) = record.objects
+      transform = transform_of(record, view.geometry, view.image_size)
+      box = transform.map_box(region.box)
+      yield [
+        where_is(text, box, f"{record.id}/{i}", record.image, view)
+        for i, text in enumerate(region.texts)
+      ]

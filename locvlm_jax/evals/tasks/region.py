@@ -10,15 +10,16 @@ many questions as the benchmark has.
 
 import dataclasses
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
-from locvlm_jax.data.records import Source
-from locvlm_jax.evals.scorers import averages, captions
-from locvlm_jax.evals.scorers import wording as wording_lib
+from locvlm_jax.data.records import Box, Record, Records
+from locvlm_jax.data.view import View
+from locvlm_jax.evals.scorers import captions
+from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
+from locvlm_jax.evals.scorers.wording import normalize
 from locvlm_jax.evals.selection import shuffled, take, transform_of
 from locvlm_jax.inference.question import Question
-from locvlm_jax.text import coords as coords_lib
 from locvlm_jax.text import english, prompts
 
 
@@ -33,60 +34,65 @@ class Region:
 
   name: str
   source: str
+  units: ClassVar[Units] = {
+    **captions.UNITS,
+    "exact": Unit.SHARE,
+    "num": Unit.COUNT,
+    "num_references": Unit.COUNT,
+  }
 
-  def examples(
-    self,
-    records: Source,
-    coords: coords_lib.Coords,
-    geometry: str,
-    image_size: int,
-    vocabulary: Sequence[str],
-    seed: int,
-    limit: int | None = None,
+  def questions(
+    self, records: Records, view: View, limit: int | None = None
   ) -> list[Question]:
-    """At most `limit` regions."""
-    del vocabulary
-    wording = prompts.REV_LOC[coords.location][0]
+    """Asks about at most `limit` regions."""
+    return take(_groups(records, view), limit)
 
-    def groups():
-      for record, _ in shuffled(records, seed):
-        (thing,) = record.objects
-        box = transform_of(record, geometry, image_size).map_box(thing.box)
-        inside = tuple(min(max(v, 0.0), 1.0) for v in box)
-        truth = {
-          "box": list(inside),
-          "references": list(thing.texts),
-          "geometry": geometry,
-        }
-        question = prompts.fill(wording, loc=coords.encode(inside))
-        yield [Question(record.id, record.image, question, truth=truth)]
-
-    return take(groups(), limit)
-
-  def judge(self, example: Question, answer: str) -> dict[str, Any]:
-    """`correct`: the answer is one of the references."""
-    said = wording_lib.normalize(english.bare(answer))
-    wanted = example.truth["references"]
-    known = {wording_lib.normalize(english.bare(text)) for text in wanted}
-    return {"correct": said in known}
+  def judge(self, question: Question, answer: str) -> dict[str, Any]:
+    """Returns `correct`: whether the answer is one of the references."""
+    references = map(_bare, question.truth["references"])
+    return {"correct": _bare(answer) in set(references)}
 
   def score(
-    self, examples: Sequence[Question], answers: Sequence[str]
+    self, questions: Sequence[Question], answers: Sequence[str]
   ) -> dict[str, float]:
-    """The metrics named in the class's docstring."""
+    """Computes the metrics named in the class's docstring."""
     right = [
-      self.judge(e, a)["correct"]
-      for e, a in zip(examples, answers, strict=True)
+      self.judge(q, a)["correct"]
+      for q, a in zip(questions, answers, strict=True)
     ]
-    number = sum(len(e.truth["references"]) for e in examples)
+    references = [q.truth["references"] for q in questions]
     metrics = {
-      "exact": averages.mean(right),
+      "exact": mean(right),
       "num": len(right),
-      "num_references": number,
+      "num_references": sum(map(len, references)),
     }
     if right and not (lacks := captions.missing()):
-      wanted = [e.truth["references"] for e in examples]
-      metrics |= captions.scores(answers, wanted)
+      metrics |= captions.scores(answers, references)
     elif right:
       print(f"{self.name} without METEOR: {lacks}", file=sys.stderr, flush=True)
-    return averages.known(metrics)
+    return known(metrics)
+
+
+def _groups(records: Records, view: View) -> Iterator[list[Question]]:
+  wording = prompts.REV_LOC[view.coords.location][0]
+  for record, _ in shuffled(records, view.seed):
+    (region,) = record.objects
+    box = _box_inside(record, view)
+    truth = {
+      "box": list(box),
+      "references": list(region.texts),
+      "geometry": view.geometry,
+    }
+    asked = prompts.fill(wording, loc=view.coords.encode(box))
+    yield [Question(record.id, record.image, asked, truth=truth)]
+
+
+def _box_inside(record: Record, view: View) -> Box:
+  """Returns the region's box, at the square's edge where a crop removed it."""
+  (region,) = record.objects
+  transform = transform_of(record, view.geometry, view.image_size)
+  return tuple(min(max(v, 0.0), 1.0) for v in transform.map_box(region.box))
+
+
+def _bare(text: str) -> str:
+  return normalize(english.bare(text))

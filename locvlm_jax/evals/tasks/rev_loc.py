@@ -6,15 +6,15 @@ dog" does not name the dog.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
-from locvlm_jax.data.records import Box, Source
-from locvlm_jax.evals.scorers import averages
-from locvlm_jax.evals.scorers import wording as wording_lib
-from locvlm_jax.evals.selection import shuffled, take, unique_boxes
+from locvlm_jax.data.records import Records
+from locvlm_jax.data.view import View
+from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
+from locvlm_jax.evals.scorers.wording import contains, normalize
+from locvlm_jax.evals.selection import take, unique_objects
 from locvlm_jax.inference.question import Question
-from locvlm_jax.text import coords as coords_lib
 from locvlm_jax.text import prompts
 
 
@@ -27,65 +27,46 @@ class RevLoc:
 
   name: str = "revloc"
   source: str = "instances"
+  units: ClassVar[Units] = {"accuracy": Unit.SHARE, "num": Unit.COUNT}
 
-  def examples(
-    self,
-    records: Source,
-    coords: coords_lib.Coords,
-    geometry: str,
-    image_size: int,
-    vocabulary: Sequence[str],
-    seed: int,
-    limit: int | None = None,
+  def questions(
+    self, records: Records, view: View, limit: int | None = None
   ) -> list[Question]:
-    """At most `limit` questions, on records in an order given by `seed`."""
-    allowed = frozenset(vocabulary)
-    longer = {
-      c: [v for v in vocabulary if v != c and wording_lib.contains(v, c)]
-      for c in vocabulary
-    }
+    """Makes at most `limit` questions, on records in the seeded order."""
+    return take(_groups(records, view), limit)
 
-    def groups():
-      for record, _ in shuffled(records, seed):
-        boxes = unique_boxes(record, geometry, image_size)
-        for category in sorted(allowed & boxes.keys()):
-          box = boxes[category]
-          truth = {
-            "category": category,
-            "box": list(box),
-            "longer_names": longer[category],
-            "geometry": geometry,
-          }
-          yield [
-            Question(
-              f"{record.id}/{category}",
-              record.image,
-              _question(coords, box),
-              truth=truth,
-            )
-          ]
-
-    return take(groups(), limit)
-
-  def judge(self, example: Question, answer: str) -> dict[str, Any]:
-    """`correct`."""
-    words = f" {wording_lib.normalize(answer)} "
-    for name in example.truth["longer_names"]:
-      words = words.replace(f" {wording_lib.normalize(name)} ", " | ")
-    name = wording_lib.normalize(example.truth["category"])
+  def judge(self, question: Question, answer: str) -> dict[str, Any]:
+    """Returns `correct`."""
+    words = f" {normalize(answer)} "
+    for name in question.truth["longer_names"]:
+      words = words.replace(f" {normalize(name)} ", " | ")
+    name = normalize(question.truth["category"])
     return {"correct": f" {name} " in words}
 
   def score(
-    self, examples: Sequence[Question], answers: Sequence[str]
+    self, questions: Sequence[Question], answers: Sequence[str]
   ) -> dict[str, float]:
-    """The metrics named in the class's docstring."""
+    """Computes the metrics named in the class's docstring."""
     right = [
-      self.judge(e, a)["correct"]
-      for e, a in zip(examples, answers, strict=True)
+      self.judge(q, a)["correct"]
+      for q, a in zip(questions, answers, strict=True)
     ]
-    return averages.known({"accuracy": averages.mean(right), "num": len(right)})
+    return known({"accuracy": mean(right), "num": len(right)})
 
 
-def _question(coords: coords_lib.Coords, box: Box) -> str:
-  wording = prompts.REV_LOC[coords.location][0]
-  return prompts.fill(wording, loc=coords.encode(box))
+def _groups(records: Records, view: View) -> Iterator[list[Question]]:
+  wording = prompts.REV_LOC[view.coords.location][0]
+  longer_names = {
+    c: [v for v in view.vocabulary if v != c and contains(v, c)]
+    for c in view.vocabulary
+  }
+  for record, category, box in unique_objects(records, view):
+    truth = {
+      "category": category,
+      "box": list(box),
+      "longer_names": longer_names[category],
+      "geometry": view.geometry,
+    }
+    asked = prompts.fill(wording, loc=view.coords.encode(box))
+    name = f"{record.id}/{category}"
+    yield [Question(name, record.image, asked, truth=truth)]

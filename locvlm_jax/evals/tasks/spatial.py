@@ -13,24 +13,24 @@ Ours where the paper is silent: each pair is asked both ways round, so that
 "left" and "right" are equally often true; at most `per_image` pairs an image
 and axis; each pair draws one of the wordings; the two in-context examples are
 both ways round of the third object and the one opposite to it, in random
-order; halves are those of the model's input, or with `whole` of the whole
+order; halves are those of the model's input, or with `whole_image` of the whole
 image: then all models are asked the same. `rule="pair"` needs no third object:
 more questions on a small set, but no in-context setting.
 """
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from locvlm_jax.data.records import Box, Source
-from locvlm_jax.evals.scorers import averages
-from locvlm_jax.evals.scorers import wording as wording_lib
+from locvlm_jax.data.records import Box, Record, Records
+from locvlm_jax.data.view import View
+from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
+from locvlm_jax.evals.scorers.wording import contains
 from locvlm_jax.evals.selection import shuffled, take, unique_boxes
 from locvlm_jax.inference.question import Question
-from locvlm_jax.text import coords as coords_lib
 from locvlm_jax.text import prompts
 
 # axis -> (word for the lower coordinates, for the higher, index in the box)
@@ -42,7 +42,7 @@ SETTINGS = ("direct", "icl")
 
 
 @dataclasses.dataclass(frozen=True)
-class Sides:
+class SpatialScores:
   """Right when the answer contains the true word and not its opposite.
 
   Metrics for each setting (`direct`, `icl`) and axis: `SETTING.AXIS.all`, one
@@ -53,86 +53,45 @@ class Sides:
 
   name: str = "spatial"
   source: str = "instances"
+  units: ClassVar[Units] = {
+    **dict.fromkeys(
+      ("*.all", "*.left", "*.right", "*.above", "*.below"), Unit.SHARE
+    ),
+    **dict.fromkeys(
+      ("num", "*.num", "*.no_keyword", "*.both_keywords"), Unit.COUNT
+    ),
+  }
 
-  def judge(self, example: Question, answer: str) -> dict[str, Any]:
-    """`correct`, `said` (the keywords of the axis that the answer has)."""
-    low, high, _ = AXES[example.truth["axis"]]
-    said = [word for word in (low, high) if wording_lib.contains(answer, word)]
-    return {"correct": said == [example.truth["label"]], "said": said}
+  def judge(self, question: Question, answer: str) -> dict[str, Any]:
+    """Returns `correct`, and `said`: the axis's keywords in the answer."""
+    low, high, _ = AXES[question.truth["axis"]]
+    said = [word for word in (low, high) if contains(answer, word)]
+    return {"correct": said == [question.truth["label"]], "said": said}
 
   def score(
-    self, examples: Sequence[Question], answers: Sequence[str]
+    self, questions: Sequence[Question], answers: Sequence[str]
   ) -> dict[str, float]:
-    """The metrics named in the class's docstring."""
+    """Computes the metrics named in the class's docstring."""
     rows = [
-      (e.truth, self.judge(e, a))
-      for e, a in zip(examples, answers, strict=True)
+      (q.truth, self.judge(q, a))
+      for q, a in zip(questions, answers, strict=True)
     ]
     metrics = {"num": len(rows)}
     for setting in SETTINGS:
       part = [(t, r) for t, r in rows if t["setting"] == setting]
       if part:
-        metrics |= {f"{setting}.{k}": v for k, v in _table(part).items()}
-    return averages.known(metrics)
+        found = _scores_of_setting(part)
+        metrics |= {f"{setting}.{name}": v for name, v in found.items()}
+    return known(metrics)
 
 
-@dataclasses.dataclass(frozen=True)
-class Spatial(Sides):
-  """Questions by the paper's rule, at most `per_image` pairs an axis."""
-
-  rule: Literal["triplet", "pair"] = "triplet"
-  per_image: int | None = 2
-  whole: bool = False
-
-  def examples(
-    self,
-    records: Source,
-    coords: coords_lib.Coords,
-    geometry: str,
-    image_size: int,
-    vocabulary: Sequence[str],
-    seed: int,
-    limit: int | None = None,
-  ) -> list[Question]:
-    """At most `limit` questions; the settings share theirs."""
-    allowed = frozenset(vocabulary)
-    kind = "square" if self.whole else geometry
-
-    def groups():
-      for record, rng in shuffled(records, seed):
-        longer = max(record.width, record.height)
-        boxes = unique_boxes(record, kind, longer if self.whole else image_size)
-        boxes = {c: b for c, b in boxes.items() if c in allowed}
-        for axis in AXES:
-          yield from self._groups(record, boxes, axis, kind, rng)
-
-    return take(groups(), limit)
-
-  def _groups(self, record, boxes, axis, geometry, rng):
-    sides = halves(boxes, axis)
-    pairs = opposite_pairs(sides)
-    if self.rule == "triplet" and len(sides) < 3:
-      return
-    for i in rng.permutation(len(pairs))[: self.per_image]:
-      wording = _wording(axis, rng)
-      histories = {"direct": ()}
-      if self.rule == "triplet":
-        turns = prompts.spatial_icl(wording, in_context(pairs[i], sides, rng))
-        histories["icl"] = tuple(turns)
-      yield [
-        _example(
-          record, axis, setting, history, wording, order, sides, boxes, geometry
-        )
-        for setting, history in histories.items()
-        for order in (pairs[i], pairs[i][::-1])
-      ]
-
-
-def _table(rows: list[tuple[dict, dict]]) -> dict[str, float | int | None]:
-  """The metrics of one setting."""
+def _scores_of_setting(
+  rows: list[tuple[dict, dict]],
+) -> dict[str, float | int | None]:
+  """Scores (truth, judgement) of all questions of one setting."""
   said = [len(r["said"]) for _, r in rows]
   metrics = {
-    "all": averages.mean([r["correct"] for _, r in rows]),
+    "all": mean([r["correct"] for _, r in rows]),
     "num": len(rows),
     "no_keyword": said.count(0),
     "both_keywords": said.count(2),
@@ -140,16 +99,98 @@ def _table(rows: list[tuple[dict, dict]]) -> dict[str, float | int | None]:
   for axis, (low, high, _) in AXES.items():
     right = [(t["label"], r["correct"]) for t, r in rows if t["axis"] == axis]
     metrics[f"{axis}.num"] = len(right) or None
-    metrics[f"{axis}.all"] = averages.mean([c for _, c in right])
+    metrics[f"{axis}.all"] = mean([c for _, c in right])
     for word in (low, high):
-      metrics[f"{axis}.{word}"] = averages.mean(
-        [c for w, c in right if w == word]
-      )
+      metrics[f"{axis}.{word}"] = mean([c for w, c in right if w == word])
   return metrics
 
 
+@dataclasses.dataclass(frozen=True)
+class Spatial(SpatialScores):
+  """Questions by the paper's rule, at most `per_image` pairs an axis."""
+
+  rule: Literal["triplet", "pair"] = "triplet"
+  per_image: int | None = 2
+  whole_image: bool = False
+
+  def questions(
+    self, records: Records, view: View, limit: int | None = None
+  ) -> list[Question]:
+    """Makes at most `limit` questions; the settings share theirs."""
+    return take(self._groups(records, view), limit)
+
+  def _groups(self, records: Records, view: View) -> Iterator[list[Question]]:
+    for record, rng in shuffled(records, view.seed):
+      geometry, boxes = self._boxes(record, view)
+      for axis in AXES:
+        scene = _Scene(record, geometry, axis, boxes)
+        yield from self._groups_of_axis(scene, rng)
+
+  def _boxes(self, record: Record, view: View) -> tuple[str, dict[str, Box]]:
+    """Returns (geometry, {category: box}) of what may be asked about."""
+    geometry, size = view.geometry, view.image_size
+    if self.whole_image:
+      geometry, size = "square", max(record.width, record.height)
+    boxes = unique_boxes(record, geometry, size)
+    allowed = frozenset(view.vocabulary)
+    return geometry, {c: b for c, b in boxes.items() if c in allowed}
+
+  def _groups_of_axis(
+    self, scene: "_Scene", rng: np.random.Generator
+  ) -> Iterator[list[Question]]:
+    sides = halves(scene.boxes, scene.axis)
+    pairs = opposite_pairs(sides)
+    if self.rule == "triplet" and len(sides) < 3:
+      return
+    for i in rng.permutation(len(pairs))[: self.per_image]:
+      wording = _wording(scene.axis, rng)
+      histories = {"direct": ()}
+      if self.rule == "triplet":
+        turns = prompts.spatial_icl(wording, in_context(pairs[i], sides, rng))
+        histories["icl"] = tuple(turns)
+      yield [
+        scene.question(setting, history, wording, order, sides[order[0]])
+        for setting, history in histories.items()
+        for order in (pairs[i], pairs[i][::-1])
+      ]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Scene:
+  """One image along one axis; `boxes` of the categories that may be asked."""
+
+  record: Record
+  geometry: str
+  axis: str
+  boxes: dict[str, Box]
+
+  def question(
+    self,
+    setting: str,
+    history: tuple,
+    wording: prompts.Spatial,
+    pair: tuple[str, str],
+    label: str,
+  ) -> Question:
+    """Asks where the first of `pair` is from the second; `label` is true."""
+    a, b = pair
+    truth = {
+      "axis": self.axis,
+      "setting": setting,
+      "label": label,
+      "a": a,
+      "b": b,
+      "box_a": list(self.boxes[a]),
+      "box_b": list(self.boxes[b]),
+      "geometry": self.geometry,
+    }
+    name = f"{self.record.id}/{setting}/{self.axis}/{a}-{b}"
+    asked = prompts.fill(wording.question, a=a, b=b)
+    return Question(name, self.record.image, asked, history, truth)
+
+
 def halves(boxes: dict[str, Box], axis: str) -> dict[str, str]:
-  """Category -> the half that its box is entirely in; others are left out.
+  """Finds the half that each box is entirely in; others are left out.
 
   >>> boxes = {"cup": (0.1, 0.0, 0.4, 1.0), "cat": (0.4, 0.0, 0.6, 1.0)}
   >>> halves(boxes, "left_right")
@@ -166,7 +207,7 @@ def halves(boxes: dict[str, Box], axis: str) -> dict[str, str]:
 
 
 def opposite_pairs(sides: dict[str, str]) -> list[tuple[str, str]]:
-  """The pairs of categories in opposite halves, each once."""
+  """Returns the pairs of categories in opposite halves, each once."""
   return [
     (a, b) for a, b in itertools.combinations(sides, 2) if sides[a] != sides[b]
   ]
@@ -175,7 +216,7 @@ def opposite_pairs(sides: dict[str, str]) -> list[tuple[str, str]]:
 def in_context(
   pair: tuple[str, str], sides: dict[str, str], rng: np.random.Generator
 ) -> list[tuple[str, str, str]]:
-  """Two examples (a, b, side of a): a third object and its opposite one."""
+  """Makes two examples (a, b, side of a) of a third object and its opposite."""
   third = str(rng.choice([c for c in sides if c not in pair]))
   other = next(c for c in pair if sides[c] != sides[third])
   orders = [(third, other), (other, third)]
@@ -186,22 +227,3 @@ def _wording(axis: str, rng: np.random.Generator) -> prompts.Spatial:
   letter = "xy"[AXES[axis][2]]
   wordings = [s for s in prompts.SPATIAL_DIRECT if s.axis == letter]
   return wordings[int(rng.integers(len(wordings)))]
-
-
-def _example(
-  record, axis, setting, history, wording, order, sides, boxes, geometry
-) -> Question:
-  a, b = order
-  truth = {
-    "axis": axis,
-    "setting": setting,
-    "label": sides[a],
-    "a": a,
-    "b": b,
-    "box_a": list(boxes[a]),
-    "box_b": list(boxes[b]),
-    "geometry": geometry,
-  }
-  name = f"{record.id}/{setting}/{axis}/{a}-{b}"
-  question = prompts.fill(wording.question, a=a, b=b)
-  return Question(name, record.image, question, history, truth)

@@ -9,14 +9,15 @@ asked without the turns before it. After lower-casing and stripping punctuation
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
-from locvlm_jax.data.records import Source
-from locvlm_jax.evals.scorers import averages, wording
+from locvlm_jax.data.records import Records
+from locvlm_jax.data.view import View
+from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
+from locvlm_jax.evals.scorers.wording import contains, normalize
 from locvlm_jax.evals.selection import shuffled, take
 from locvlm_jax.inference.question import Question
-from locvlm_jax.text import coords as coords_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,59 +30,55 @@ class Vqa:
 
   name: str = "vqa"
   source: str = "conversations"
+  units: ClassVar[Units] = {
+    "accuracy": Unit.SHARE,
+    "accuracy_contained": Unit.SHARE,
+    "num": Unit.COUNT,
+  }
   max_words: int = 3
 
-  def examples(
-    self,
-    records: Source,
-    coords: coords_lib.Coords,
-    geometry: str,
-    image_size: int,
-    vocabulary: Sequence[str],
-    seed: int,
-    limit: int | None = None,
+  def questions(
+    self, records: Records, view: View, limit: int | None = None
   ) -> list[Question]:
-    """At most `limit` questions; `coords` and `vocabulary` are not used."""
-    del coords, image_size, vocabulary
+    """Makes at most `limit` questions, one of each conversation."""
+    return take(self._groups(records, view), limit)
 
-    def groups():
-      for record, rng in shuffled(records, seed):
-        short = [
-          i
-          for i, (_, answer) in enumerate(record.turns)
-          if 0 < _num_words(answer) <= self.max_words
+  def _groups(self, records: Records, view: View) -> Iterator[list[Question]]:
+    for record, rng in shuffled(records, view.seed):
+      short = [
+        i
+        for i, (_, answer) in enumerate(record.turns)
+        if 0 < _num_words(answer) <= self.max_words
+      ]
+      if record.image is not None and short:
+        turn = short[int(rng.integers(len(short)))]
+        asked, answer = record.turns[turn]
+        truth = {"answer": answer, "geometry": view.geometry}
+        yield [
+          Question(f"{record.id}/{turn}", record.image, asked, truth=truth)
         ]
-        if record.image is not None and short:
-          turn = short[int(rng.integers(len(short)))]
-          question, answer = record.turns[turn]
-          truth = {"answer": answer, "geometry": geometry}
-          yield [
-            Question(f"{record.id}/{turn}", record.image, question, truth=truth)
-          ]
 
-    return take(groups(), limit)
-
-  def judge(self, example: Question, answer: str) -> dict[str, Any]:
-    """`correct` (exact), `contained`."""
-    wanted = example.truth["answer"]
+  def judge(self, question: Question, answer: str) -> dict[str, Any]:
+    """Returns `correct` (exact) and `contained`."""
+    truth = question.truth["answer"]
     return {
-      "correct": wording.normalize(answer) == wording.normalize(wanted),
-      "contained": wording.contains(answer, wanted),
+      "correct": normalize(answer) == normalize(truth),
+      "contained": contains(answer, truth),
     }
 
   def score(
-    self, examples: Sequence[Question], answers: Sequence[str]
+    self, questions: Sequence[Question], answers: Sequence[str]
   ) -> dict[str, float]:
-    """The metrics named in the class's docstring."""
-    rows = [self.judge(e, a) for e, a in zip(examples, answers, strict=True)]
-    return averages.known(
+    """Computes the metrics named in the class's docstring."""
+    rows = [self.judge(q, a) for q, a in zip(questions, answers, strict=True)]
+    return known(
       {
-        "accuracy": averages.mean([r["correct"] for r in rows]),
-        "accuracy_contained": averages.mean([r["contained"] for r in rows]),
+        "accuracy": mean([r["correct"] for r in rows]),
+        "accuracy_contained": mean([r["contained"] for r in rows]),
         "num": len(rows),
       }
     )
 
 
 def _num_words(text: str) -> int:
-  return len(wording.normalize(text).split())
+  return len(normalize(text).split())

@@ -3,6 +3,7 @@
 import collections
 import json
 
+import ml_collections
 import numpy as np
 import pytest
 from built import build
@@ -14,6 +15,7 @@ from locvlm_jax.data.sources import coco, conversations, object_captions
 from locvlm_jax.text import coords
 
 BINS = coords.Coords("ivb", 32, "box")
+SQUARE = geometry.square(40, 30, 32)
 NAMES = ("cup", "dog", "chair")
 
 
@@ -81,17 +83,12 @@ def _source(world, lines=LINES):
 def _asked(source, index, weights=(1.0, 1.0, 1.0), seeds=60):
   """{objective: what is spoken of}, over many seeds."""
   found = collections.defaultdict(set)
+  spec = objectives.PairSpec(
+    BINS, source.categories, 4, weights, source.object_captions()
+  )
   for seed in range(seeds):
-    for pair in objectives.pairs(
-      source[index],
-      geometry.square(40, 30, 32),
-      BINS,
-      source.categories,
-      np.random.default_rng(seed),
-      4,
-      weights,
-      source.deniable(),
-    ):
+    rng = np.random.default_rng(seed)
+    for pair in objectives.pairs(source[index], SQUARE, spec, rng):
       if pair.objective == "rev_loc":
         found["rev_loc"].add(pair.answer)
       else:
@@ -130,7 +127,7 @@ def test_the_filters_are_those_of_categories(world):
 
 def test_only_what_is_absent_is_denied(world):
   source = _source(world)
-  assert source.deniable() == {
+  assert source.object_captions() == {
     "cup": ("A red cup on \u6728", "the cup left of the dog"),
     "dog": ("a small dog", "a spotted dog"),
     "chair": ("the chair under a dog",),  # "a man" may be anywhere
@@ -146,19 +143,20 @@ def test_only_what_is_absent_is_denied(world):
 def test_captions_of_tested_images_are_not_even_denied(world):
   tested = world / "tested.json"
   tested.write_text('[{"image_id": 0}]')
-  data = {
-    "instances": str(world / "instances.json"),
-    "images": str(world),
-    "object_captions": _captions(world, LINES),
-    "per_object": True,
-    "mixture": {"instances": 1.0},
-    "exclude": [str(tested)],
-  }
-  source = catalog.open_sources(data)["instances"]
+  data = ml_collections.ConfigDict(
+    {
+      "instances": str(world / "instances.json"),
+      "images": str(world),
+      "object_captions": _captions(world, LINES),
+      "per_object": True,
+      "mixture": {"instances": 1.0},
+    }
+  )
+  source = catalog.open_sources(data, exclude=[str(tested)])["instances"]
   assert isinstance(
     source, leakage.WithoutExcluded
   ) and "5 captions" not in repr(source)
-  assert source.deniable() == {
+  assert source.object_captions() == {
     "dog": ("a spotted dog",),
     "chair": ("the chair under a dog",),
   }
@@ -187,7 +185,7 @@ def test_what_is_not_used_is_counted(world):
     _caption(10, 0, "cup", " . "),
     _caption(99, 0, "cup", "a cup"),
   ]
-  assert _source(world, lines).captions == {
+  assert _source(world, lines).caption_counts == {
     "used": 6,
     "said before": 1,
     "empty": 1,
@@ -212,16 +210,13 @@ def test_built_and_on_the_fly_are_the_same(world):
   )
   source = _source(world)
   built = conversations.Conversations(str(world / "out.jsonl"), str(world))
+  spec = objectives.PairSpec(
+    BINS, source.categories, 4, captions=source.object_captions()
+  )
   for k, row in enumerate(rows):
     index = row["provenance"]["index"]
-    assert list(built[k].turns) == objectives.turns(
-      source[index],
-      geometry.square(40, 30, 32),
-      BINS,
-      source.categories,
-      np.random.default_rng((3, index)),
-      4,
-      captions=source.deniable(),
-    )
+    rng = np.random.default_rng((3, index))
+    pairs = objectives.pairs(source[index], SQUARE, spec, rng)
+    assert list(built[k].turns) == [pair.turn for pair in pairs]
   assert summary["captions"] == {"used": 6}
   assert summary["settings"]["captions"].endswith("captions.jsonl")

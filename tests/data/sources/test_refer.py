@@ -6,13 +6,13 @@ import pathlib
 import pickle
 import re
 
+import ml_collections
 import numpy as np
 import pytest
 
 from locvlm_jax import errors
 from locvlm_jax.data import catalog, geometry, leakage, objectives
 from locvlm_jax.data.sources.refer import Refer
-from locvlm_jax.microworld import dataset
 from locvlm_jax.text import coords
 
 COORDS = coords.Coords("ivb", 100, "box")
@@ -149,11 +149,10 @@ def test_several_files_are_one_source(official):
   assert source[0].objects[0].texts == ("left cup", "blue cup")
 
 
-def test_the_microworld(tmp_path):
-  dataset.write(str(tmp_path), num_train=6, num_val=1)
-  folder = str(tmp_path / "images" / "train")
-  path = str(tmp_path / "annotations" / "refs_train.json")
-  source = Refer(path, folder)
+def test_the_microworlds_references_are_read(microworld):
+  root = microworld(num_train=6)
+  path = f"{root}/annotations/refs_train.json"
+  source = Refer(path, f"{root}/images/train")
   refs = json.loads(pathlib.Path(path).read_text())
   assert {o.texts for i in range(len(source)) for o in source[i].objects} == {
     tuple(s["sent"] for s in r["sentences"]) for r in refs
@@ -250,15 +249,9 @@ def test_wrong_instances_beside_references_are_named(change, message, official):
 
 
 def _asked(record, seed, weights=(1.0, 1.0, 1.0)):
-  return objectives.pairs(
-    record,
-    geometry.square(100, 50, 100),
-    COORDS,
-    ("cup", "dog"),
-    np.random.default_rng(seed),
-    8,
-    weights,
-  )
+  spec = objectives.PairSpec(COORDS, ("cup", "dog"), 8, weights)
+  rng = np.random.default_rng(seed)
+  return objectives.pairs(record, geometry.square(100, 50, 100), spec, rng)
 
 
 def test_expressions_are_located_and_given_and_nothing_is_denied(official):
@@ -279,15 +272,14 @@ def test_expressions_are_located_and_given_and_nothing_is_denied(official):
 def test_it_is_mixed_in(official):
   tested = official.parent / "tested.json"
   tested.write_text('[{"image_id": 3}]')
-  data = {
-    "refer": str(official),
-    "images": str(official.parent),
-    "mixture": {"refer": 1.0, "instances": 0.0},
-    "per_object": False,
-    "object_captions": "",
-    "exclude": [str(tested)],
-  }
-  source = catalog.open_sources(data)["refer"]
+  data = ml_collections.ConfigDict(
+    {
+      "refer": str(official),
+      "images": str(official.parent),
+      "mixture": {"refer": 1.0, "instances": 0.0},
+    }
+  )
+  source = catalog.open_sources(data, exclude=[str(tested)])["refer"]
   assert isinstance(source, leakage.WithoutExcluded)
   assert source.image_ids() == [1] and source.categories == ()
 

@@ -1,0 +1,59 @@
+"""The config of a run: one frozen object with attributes.
+
+`configs/base.py` states every field once, with its value and what it means;
+ml_collections keeps them, so that `--config.optim.lr=1e-3` changes one on the
+command line and `config.optim.lr` reads it, everywhere. Frozen, a config means
+the same to its last reader as to its first. (Dataclasses would have types, at
+the price of stating each of some two hundred fields a second time.)
+"""
+
+import json
+from collections.abc import Mapping
+
+import ml_collections
+
+Config = ml_collections.FrozenConfigDict
+
+# Fields that later versions have added and that an answer or an export depends
+# on, with the values that do what was done without them.
+_ADDED = {
+  "lora": {
+    "rank": 0,
+    "alpha": 16.0,
+    "targets": ("q", "k", "v", "out", "gate", "up", "down"),
+  },
+  "data": {"conversation_boxes": ""},
+  "eval": {"top_k": 0, "top_p": 1.0, "stop": (), "constrained": False},
+  "video": {"frames": 0, "temporal": 0, "chunk": 4, "cache": ""},
+}
+
+
+def freeze(fields: Mapping | ml_collections.ConfigDict) -> Config:
+  """Makes a config of nested fields; lists become tuples."""
+  if isinstance(fields, ml_collections.ConfigDict):
+    fields = fields.to_dict()
+  return Config(fields)
+
+
+def plain(config: Config) -> dict:
+  """Gives the fields as json keeps them: nested dicts, lists, numbers, text."""
+  return json.loads(config.to_json_best_effort())
+
+
+def flat(fields: Mapping) -> dict[str, object]:
+  """Flattens nested fields: {"optim": {"lr": 1.0}} -> {"optim/lr": 1.0}."""
+  found = {}
+  for name, value in fields.items():
+    if isinstance(value, Mapping):
+      found |= {f"{name}/{k}": v for k, v in flat(value).items()}
+    else:
+      found[name] = value
+  return found
+
+
+def completed(stored: Mapping) -> dict:
+  """Adds the fields that later versions have to a config of an older run."""
+  added = {
+    name: {**new, **stored.get(name, {})} for name, new in _ADDED.items()
+  }
+  return {**stored, **added}

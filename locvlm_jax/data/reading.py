@@ -1,0 +1,245 @@
+"""Reads other people's json, jsonl and pickle files, and checks what they say.
+
+Every error is a `DataError` that names the file, the record and what is wrong
+with it. `origin` is always the first part of such a message, as in
+"instances.json: image 42".
+"""
+
+import json
+import os
+import pickle
+from collections.abc import Iterable
+from typing import Any
+
+from locvlm_jax import errors
+
+
+def read_json(path: str) -> object:
+  """Parses a json file.
+
+  Raises:
+    DataError: the file is missing, or is not valid json.
+  """
+  try:
+    with open(path, encoding="utf-8") as f:
+      return json.load(f)
+  except OSError as e:
+    raise _unreadable(path, e) from None
+  except (ValueError, RecursionError) as e:  # also a number of 5,000 digits
+    raise errors.DataError(f"{path}: not valid json ({e}).") from None
+
+
+def read_jsonl(path: str) -> list:
+  """Parses a file that has one json value a line.
+
+  Raises:
+    DataError: the file is missing, or a line is not json; names the line.
+  """
+  rows = []
+  try:
+    with open(path, encoding="utf-8") as f:
+      for line in f:
+        rows.append(json.loads(line))
+  except OSError as e:
+    raise _unreadable(path, e) from None
+  except (ValueError, RecursionError) as e:
+    raise errors.DataError(
+      f"{path}: line {len(rows) + 1}: not json ({e})."
+    ) from None
+  return rows
+
+
+def read_pickle(path: str) -> object:
+  """Reads a pickle that holds nothing but lists, dicts, text and numbers.
+
+  Raises:
+    DataError: the file is missing or damaged, or holds anything else; nothing
+      that it names is imported or run.
+  """
+  try:
+    with open(path, "rb") as f:  # written by Python 2: its strings are bytes
+      return _PlainUnpickler(f, encoding="utf-8", errors="replace").load()
+  except OSError as e:
+    raise _unreadable(path, e) from None
+  except Exception as e:  # a broken pickle can raise anything
+    raise errors.DataError(f"{path}: not a plain pickle ({e}).") from None
+
+
+class _PlainUnpickler(pickle.Unpickler):
+  """Refuses every class and function, which a pickle has to ask for by name."""
+
+  def find_class(self, module, name):
+    raise pickle.UnpicklingError(
+      f"it asks for {module}.{name}; only lists, dicts, strings and numbers"
+      " are read from a pickle"
+    )
+
+
+def _unreadable(path: str, error: OSError) -> errors.DataError:
+  what = "no such file" if isinstance(error, FileNotFoundError) else error
+  return errors.DataError(f"{path}: {what}. Check the config's data paths.")
+
+
+# ---------------------------------------------------------- folders and names
+
+
+def check_directory(directory: str, field: str = "images") -> None:
+  """Checks that a folder exists; `field` of `config.data` names it.
+
+  Raises:
+    DataError: it does not.
+  """
+  if not os.path.isdir(directory):
+    raise errors.DataError(
+      f"{directory}: no such {field} directory. Set --config.data.{field}."
+    )
+
+
+def image_path(directory: str, file_name: object, origin: str) -> str:
+  """Joins a folder and a file name that has to stay below it.
+
+  Links are followed, so that none of them leads out either.
+
+  Returns:
+    The absolute path.
+
+  Raises:
+    DataError: it is no name, or leads out of the folder.
+  """
+  root = os.path.realpath(directory)
+  if not isinstance(file_name, str) or not file_name:
+    raise errors.DataError(f"{origin}: file name {file_name!r} is no name.")
+  try:
+    path = os.path.realpath(os.path.join(root, file_name))
+  except ValueError as e:  # an embedded NUL
+    raise errors.DataError(f"{origin}: file name {file_name!r}: {e}.") from None
+  if os.path.commonpath([root, path]) != root:
+    raise errors.DataError(
+      f"{origin}: file name {file_name!r} leads outside {directory}."
+    )
+  return path
+
+
+def check_file_names(rows: Iterable[object], directory: str, what: str) -> None:
+  """Checks that no file name of `rows` leads out of `directory`.
+
+  Most names are judged by their text alone, which is fast enough for the
+  118,000 of COCO; `image_path` follows links before a file is opened.
+
+  Args:
+    rows: records with a "file_name".
+    directory: that the names are relative to.
+    what: file and kind of the records, for the message.
+
+  Raises:
+    DataError: a name is missing, is no text, or leads outside.
+  """
+  for i, row in enumerate(rows):
+    if not stays_inside(row.get("file_name")):
+      origin = f"{what} {row.get('id', i)}"
+      image_path(directory, field(row, "file_name", origin), origin)
+
+
+def stays_inside(name: object) -> bool:
+  """Says whether a relative file name stays below its folder, links aside."""
+  if type(name) is not str or not name or "\0" in name:
+    return False
+  return os.path.normpath(name)[0] not in "./"
+
+
+# --------------------------------------------------------- fields of a record
+
+
+def field(row: object, key: str, origin: str) -> Any:
+  """Reads row[key].
+
+  Raises:
+    DataError: it is missing.
+  """
+  try:
+    return row[key]
+  except (KeyError, TypeError):
+    raise errors.DataError(f"{origin}: field {key!r} is missing.") from None
+
+
+def integer(row: object, key: str, origin: str) -> int:
+  """Reads row[key], which has to be an integer: "42" and 42.0 are none.
+
+  Raises:
+    DataError: it is missing, or of another type.
+  """
+  value = field(row, key, origin)
+  if type(value) is not int:
+    raise errors.DataError(f"{origin}: {key} {value!r} is not an integer.")
+  return value
+
+
+def text(row: object, key: str, origin: str) -> str:
+  """Reads row[key], which has to be a text that is not blank.
+
+  Raises:
+    DataError: it is missing, of another type or blank.
+  """
+  value = field(row, key, origin)
+  if not isinstance(value, str) or not value.strip():
+    raise errors.DataError(f"{origin}: {key} {value!r} is no text.")
+  return value
+
+
+def size(row: object, origin: str) -> tuple[int, int]:
+  """Reads the width and height of an image or video, in pixels.
+
+  Raises:
+    DataError: one is missing, is no integer, or is below 1.
+  """
+  found = integer(row, "width", origin), integer(row, "height", origin)
+  if min(found) < 1:
+    raise errors.DataError(f"{origin}: size {found} is not positive.")
+  return found
+
+
+# ------------------------------------------------------------ lists of records
+
+
+def section(content: object, key: str, path: str) -> list[dict]:
+  """Reads the list of json objects that a file keeps under `key`.
+
+  Raises:
+    DataError: there is no such list, or something else is in it.
+  """
+  rows = field(content, key, path)
+  if not isinstance(rows, list):
+    raise errors.DataError(f"{path}: {key!r} is not a list.")
+  for i, row in enumerate(rows):
+    if not isinstance(row, dict):
+      raise errors.DataError(f"{path}: {key} {i}: {row!r:.50} is no object.")
+  return rows
+
+
+def by_id(rows: list[dict], what: str, path: str) -> dict[int, dict]:
+  """Indexes records by their "id".
+
+  Raises:
+    DataError: an id is missing, is no integer, or comes twice.
+  """
+  found = {}
+  for i, row in enumerate(rows):
+    number = integer(row, "id", f"{path}: {what} {i}")
+    if number in found:
+      raise errors.DataError(
+        f"{path}: two of {what} have the same id {number}."
+      )
+    found[number] = row
+  return found
+
+
+def category_names(content: object, path: str) -> dict[int, str]:
+  """Reads {id: name} of the "categories" of a file in COCO's format.
+
+  Raises:
+    DataError: a category has no id or name, or the id of another one.
+  """
+  rows = by_id(section(content, "categories", path), "categories", path)
+  return {
+    i: text(row, "name", f"{path}: category {i}") for i, row in rows.items()
+  }

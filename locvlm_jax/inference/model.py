@@ -1,0 +1,256 @@
+"""A trained model to ask from Python: `locvlm_jax.load(DIR)`.
+
+  model = locvlm_jax.load()                      # the micro reference model
+  model.answer("scene.jpg", "What is closest to the cup?")
+  model.locate("scene.jpg", "the cup").box       # (x1, y1, x2, y2) in pixels
+  model.describe("scene.jpg", (12, 30, 48, 60))
+  model.generate([("a.jpg", "Where is the cup?"), ("b.jpg", "And the ball?")])
+
+Pictures are paths or PIL images; a path may also be a video, of which a model
+of images sees the frame in the middle.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+
+import jax
+from PIL import Image, ImageDraw
+
+from locvlm_jax import ASSETS, errors
+from locvlm_jax.config import Config
+from locvlm_jax.data import geometry, images, video
+from locvlm_jax.inference.predictor import Decoding, Predictor
+from locvlm_jax.inference.question import Picture, Question, batches
+from locvlm_jax.parallel import sharding
+from locvlm_jax.text import prompts
+from locvlm_jax.weights import checkpoints, origin
+
+_BATCH = 8  # questions at a time: each size is a program of its own
+
+
+@dataclasses.dataclass(frozen=True)
+class Location:
+  """Where something is in a picture.
+
+  Attributes:
+    box: (x1, y1, x2, y2) in pixels of the picture, or a point (x, y).
+    confidence: the probability of this location among all that can be
+      written; None where it was read from a free answer.
+  """
+
+  box: tuple[float, ...]
+  confidence: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """A model that answers one question, or many.
+
+  Attributes:
+    predictor: parameters, prompts, decoding.
+    mesh: of the devices here.
+  """
+
+  predictor: Predictor
+  mesh: jax.sharding.Mesh
+
+  @classmethod
+  def load(
+    cls,
+    directory: str | os.PathLike = "",
+    decoding: Decoding | None = None,
+    config: Config | None = None,
+  ) -> "Model":
+    """Reads a run's folder, or a Llava directory in Hugging Face layout.
+
+    Args:
+      directory: default: the micro reference model of this package.
+      decoding: how answers are decoded; default: greedy, 64 tokens.
+      config: of the run; default: what the directory says.
+
+    Raises:
+      ValueError: no weights there, nothing says how they were trained, or they
+        are not of that model.
+    """
+    directory = os.fspath(directory) or str(ASSETS / "micro_reference")
+    config = config or origin.stored_config(directory)
+    is_run = os.path.isdir(checkpoints.checkpoint_dir(directory))
+    own = os.path.exists(os.path.join(directory, "tokenizer.json"))
+    mesh = sharding.make_mesh({"data": 1, "fsdp": 1, "tensor": -1})
+    with jax.set_mesh(mesh):
+      predictor = Predictor.load(
+        config,
+        mesh,
+        directory,
+        llava="" if is_run else directory,
+        tokenizer=directory if own else "",
+      )
+    decoding = decoding or Decoding(max_new_tokens=64)
+    return cls(dataclasses.replace(predictor, decoding=decoding), mesh)
+
+  def answer(
+    self, picture: Picture | Sequence[Picture] | None, question: str
+  ) -> str:
+    """Answers a question about a picture, about several, or about none."""
+    with jax.set_mesh(self.mesh):
+      return self.predictor([_opened(_question(picture, question))])[0]
+
+  def stream(
+    self, picture: Picture | Sequence[Picture] | None, question: str
+  ) -> Iterator[str]:
+    """Yields the answer as it grows; the last one is `answer`'s."""
+    with jax.set_mesh(self.mesh):
+      yield from self.predictor.stream(_opened(_question(picture, question)))
+
+  def generate(
+    self, questions: Sequence[Question | tuple[Picture | None, str]]
+  ) -> list[str]:
+    """Answers many questions, several at a time.
+
+    Args:
+      questions: (picture, question) pairs, or `Question`s, whose `id`s have to
+        differ.
+    """
+    asked = [
+      q if isinstance(q, Question) else _question(*q, id=str(i))
+      for i, q in enumerate(questions)
+    ]
+    answers = {}
+    with jax.set_mesh(self.mesh):
+      for part, padded in batches(asked, _BATCH):
+        found = self.predictor(list(map(_opened, padded)))
+        answers |= {q.id: a for q, a in zip(part, found, strict=False)}
+    return [answers[q.id] for q in asked]
+
+  def locate(self, picture: Picture, name: str) -> Location:
+    """Says where "the cup" is, in pixels of the picture.
+
+    The answer is the likeliest location; there is always one, whether the
+    picture shows a cup or not.
+    """
+    wording = prompts.LOC_PRED[self.predictor.spec.coords.location][0]
+    question = prompts.fill(wording, obj=name)
+    answer, probability = self.answer_location(picture, question)
+    location, _ = self.find(picture, answer)
+    return dataclasses.replace(location, confidence=probability)
+
+  def answer_location(
+    self, picture: Picture | Sequence[Picture] | None, question: str
+  ) -> tuple[str, float]:
+    """Answers with the likeliest location that can be read.
+
+    Returns:
+      (the answer, the probability of its location among all of them).
+    """
+    with jax.set_mesh(self.mesh):
+      found = self.predictor.locate([_opened(_question(picture, question))])
+    (answer,), (probability,) = found
+    return answer, probability
+
+  def describe(self, picture: Picture, box: Sequence[float | int]) -> str:
+    """Says what is in a box of the picture.
+
+    Args:
+      picture: a path or a PIL image.
+      box: (x1, y1, x2, y2) in its pixels.
+
+    Raises:
+      ValueError: the box is empty, or the model does not see enough of it.
+    """
+    seen = self._transform(picture).apply_box(tuple(map(float, box)))
+    if seen is None:
+      raise ValueError(
+        f"box {tuple(box)}: it is empty, or the model's square shows less than"
+        " half of it (geometry)."
+      )
+    coords = self.predictor.spec.coords
+    wording = prompts.REV_LOC[coords.location][0]
+    return self.answer(picture, prompts.fill(wording, loc=coords.encode(seen)))
+
+  def find(
+    self, picture: Picture | None, answer: str
+  ) -> tuple[Location | None, str]:
+    """Reads the first location of an answer.
+
+    Returns:
+      (the location in pixels of the picture, ""), or (None, why there is none).
+    """
+    if picture is None:
+      return None, "no picture"
+    value, reason = self.predictor.spec.coords.parse(answer)
+    if value is None:
+      return None, reason
+    box = value if len(value) == 4 else (*value, *value)
+    pixels = self._transform(picture).invert_box(box)[: len(value)]
+    return Location(tuple(round(v, 1) for v in pixels)), ""
+
+  def expect(
+    self,
+    picture: Picture | Sequence[Picture] | None,
+    question: str,
+    num: int,
+    seed: int = 0,
+  ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Gives the mean and the deviation of `num` locations that are drawn.
+
+    Returns:
+      Both in [0, 1] of the model's square input.
+    """
+    with jax.set_mesh(self.mesh):
+      asked = _question(picture, question, id=str(seed))
+      return self.predictor.expect(_opened(asked), num)
+
+  def _transform(self, picture: Picture) -> geometry.Transform:
+    spec = self.predictor.spec
+    size = open_picture(picture).size
+    return geometry.make(spec.geometry, *size, spec.image_size)
+
+
+def open_picture(picture: Picture) -> Image.Image:
+  """Reads a picture, or the frame in the middle of a video.
+
+  Raises:
+    DataError: names what can't be read.
+  """
+  picture = _as_path(picture)
+  try:
+    if video.is_video(picture):
+      return next(video.sample(picture, 1))
+    return images.load_image(picture)
+  except images.BadImage as error:
+    raise errors.DataError(f"{picture}: {error}") from None
+
+
+def draw(picture: Image.Image, location: Sequence[float] | None) -> Image.Image:
+  """Draws a frame around a box, or a ring around a point, in pixels."""
+  picture = picture.copy()
+  width = max(2, min(picture.size) // 100)
+  pen = ImageDraw.Draw(picture)
+  if location and len(location) == 4:
+    x1, y1, x2, y2 = location
+    corners = x1, y1, max(x1, x2), max(y1, y2)
+    pen.rectangle(corners, outline="red", width=width)
+  elif location:
+    pen.circle(location, 3 * width, outline="red", width=width)
+  return picture
+
+
+def _question(
+  picture: Picture | Sequence[Picture] | None, question: str, id: str = "0"
+) -> Question:
+  several = picture if isinstance(picture, (list, tuple)) else [picture]
+  pictures = tuple(_as_path(p) for p in several if p is not None)
+  return Question(id, pictures or None, question)
+
+
+def _opened(question: Question) -> Question:
+  """The question with its pictures read; what can't be read is named."""
+  pictures = tuple(
+    p if video.is_video(p) else open_picture(p) for p in question.pictures
+  )
+  return dataclasses.replace(question, image=pictures or None)
+
+
+def _as_path(picture: Picture) -> Picture:
+  return picture if isinstance(picture, Image.Image) else os.fspath(picture)

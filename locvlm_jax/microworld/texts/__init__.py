@@ -1,0 +1,1 @@
+"""What is written about the pictures and videos of the micro-world."""

@@ -1,0 +1,79 @@
+"""What the page calls the tasks and metrics, and how to read them."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Heading:
+  """The title of a task, and how its questions are asked and scored."""
+
+  title: str
+  explanation: str = ""
+
+
+# In the order of the page.
+TASKS = {
+  "locpred": Heading(
+    "Where is the object?",
+    "Questions about categories with exactly one instance in a held-out image. "
+    "An answer counts at IoU 0.5 (0.75) or more; no box means IoU 0. "
+    "center_error is in sides of the image, over the answers that parse.",
+  ),
+  "revloc": Heading(
+    "What is in this box?", "The answer has to contain the category's name."
+  ),
+  "hallucination": Heading(
+    "Is there a …? Categories of the training annotations",
+    "As many present as absent objects: always the same answer scores 50 %. "
+    "Every answer without “no” counts as “yes” (POPE's rule).",
+  ),
+  "hallucination_novel": Heading(
+    "Is there a …? Held-out categories",
+    "The same for categories that no objective was trained on.",
+  ),
+  "spatial": Heading(
+    "Left or right, above or below?",
+    "The paper's triplet rule, each pair asked both ways round: always the "
+    "same answer scores 50 %. icl: after two answered examples of the same "
+    "image.",
+  ),
+  "spatial_pair": Heading(
+    "Left or right, above or below? Any pair in opposite halves",
+    "As above without the third object.",
+  ),
+  "vqa": Heading(
+    "General questions",
+    "Held-out conversations: is general ability kept? Exact match, and the "
+    "annotated words contained in the answer.",
+  ),
+}
+
+# The metrics at the top of the page.
+MAIN_METRICS = {
+  "locpred.acc_iou50": "boxes with IoU ≥ 0.5",
+  "hallucination.accuracy": "object presence, seen",
+  "hallucination_novel.accuracy": "object presence, held-out",
+  "spatial.direct.all": "spatial questions",
+}
+
+# The tasks whose answers are shown below the tables; "locpred" has its own
+# place above them.
+GALLERIES = (
+  "hallucination",
+  "hallucination_novel",
+  "spatial",
+  "spatial_pair",
+  "revloc",
+  "vqa",
+)
+
+
+def heading(task: str) -> Heading:
+  """Returns the heading of a task; one that is not above has its own name."""
+  return TASKS.get(task, Heading(task))
+
+
+def position(task: str) -> tuple[int, str]:
+  """Returns what tasks are sorted by: the order above, then their names."""
+  known = list(TASKS)
+  return (known.index(task) if task in known else len(known), task)

@@ -1,0 +1,76 @@
+"""The compiled training step of a run, one program for each length of rows."""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+
+import jax
+
+from locvlm_jax.parallel import hosts, sharding
+from locvlm_jax.training import step as step_lib
+from locvlm_jax.training.journal import Scalars
+
+
+class Program:
+  """Runs training steps and keeps account of what was compiled for them.
+
+  Args:
+    train_step: jitted (state, batch) -> (state, scalars).
+    traced: the same; also writes the traces that the config asks for.
+    mesh: that batches are put on.
+    rows: of the global batch.
+    watch: is told when a step compiles, which may take longer than a step.
+  """
+
+  def __init__(
+    self,
+    train_step: Callable,
+    traced: Callable,
+    mesh: jax.sharding.Mesh,
+    rows: int,
+    watch: hosts.Watch,
+  ):
+    self._step, self._traced = train_step, traced
+    self._mesh, self._rows, self._watch = mesh, rows, watch
+    self._lengths: set[int] = set()
+
+  def __call__(
+    self, step: int, state: step_lib.TrainState, batch: Mapping
+  ) -> tuple[step_lib.TrainState, Scalars]:
+    """Trains on a batch of this host's rows.
+
+    Args:
+      step: its number.
+      state: before it; it is donated.
+      batch: see `data/records.py`.
+
+    Returns:
+      The state after the step, and its scalars; both may not be ready yet.
+    """
+    rows = step_lib.inputs(batch)
+    length, began = rows["tokens"].shape[1], time.monotonic()
+    compiles, first = length not in self._lengths, not self._lengths
+    self._watch.enter(step, "compile" if compiles else "step")
+    rows = sharding.put_batch(rows, self._mesh, self._rows)
+    if first:
+      self._watch.compare("program", self._digest(state, rows))
+    state, scalars = self._traced(state, rows)
+    if compiles:
+      self._lengths.add(length)
+      jax.block_until_ready(state.step)
+    if first and hosts.is_first():
+      print(f"compiled in {time.monotonic() - began:.1f} s", flush=True)
+    self._watch.enter(step, "step")
+    return state, scalars
+
+  def check_compiled_once(self) -> None:
+    """Asserts that there is one program for each length of rows."""
+    size, lengths = self._step._cache_size(), len(self._lengths)
+    assert size <= lengths, f"{size} programs for {lengths} lengths of rows"
+
+  def _digest(self, state, rows: Mapping) -> dict[str, str]:
+    """Identifies the program, where several processes have to agree on it."""
+    if jax.process_count() == 1:
+      return {}
+    text = self._step.lower(state, rows).as_text()
+    return {"program": hashlib.sha256(text.encode()).hexdigest()[:16]}

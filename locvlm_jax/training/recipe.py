@@ -1,0 +1,181 @@
+"""Runs the paper's recipe: trains and evaluates its stages, writes the page.
+
+Each step is one of the package's commands, in a process of its own. What has
+finished with the same arguments is not repeated, so that the same recipe goes
+on where it was interrupted. The workdir receives
+
+  STAGE/                      what train and evaluate write
+  STAGE/COMMAND.done.json     that a command has finished, and its minutes
+  compiled/                   programs that JAX has compiled, for all commands
+  results.json, report.html   the results, and the page about them
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from locvlm_jax import files
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """What is run.
+
+  Attributes:
+    config: the config file, with its words after a colon.
+    workdir: the folder of the run, as it was given: an absolute path would
+      stay in the config of every stage.
+    stages: in order; each is a word of the config. All but the first start
+      from the first one's checkpoint.
+    overrides: words such as "--config.seed=3" that every command receives.
+    reference: results to show beside these, or None.
+    command: the line that runs all of it again.
+  """
+
+  config: str
+  workdir: str
+  stages: tuple[str, ...]
+  overrides: tuple[str, ...]
+  reference: Mapping | None
+  command: str
+
+  def folder(self, stage: str) -> str:
+    """Returns the workdir of a stage."""
+    return os.path.join(self.workdir, stage)
+
+  def arguments(self, stage: str) -> list[str]:
+    """Returns what both `train` and `evaluate` of a stage are given."""
+    file, _, words = self.config.partition(":")
+    variant = ",".join(filter(None, (stage, words)))
+    return [
+      f"--config={file}:{variant}",
+      f"--workdir={self.folder(stage)}",
+      *self.overrides,
+    ]
+
+
+def run(recipe: Recipe) -> None:
+  """Trains and evaluates every stage, then writes the page.
+
+  Raises:
+    SystemExit: a command failed; the exit code is that of the command.
+  """
+  results = {}
+  for stage in recipe.stages:
+    results[stage] = _run_stage(recipe, stage)
+    _write_results(recipe, results)
+  _run_command(recipe, "report", [f"--workdir={recipe.workdir}"])
+
+
+def _run_stage(recipe: Recipe, stage: str) -> dict:
+  """Trains and evaluates one stage, and returns its entry in results.json."""
+  os.makedirs(recipe.folder(stage), exist_ok=True)
+  arguments, first, start = recipe.arguments(stage), recipe.stages[0], []
+  if stage != first:
+    start = [f"--config.init.checkpoint={recipe.folder(first)}"]
+  _run_once(recipe, stage, "train", arguments + start)
+  _run_once(recipe, stage, "evaluate", arguments)
+  return _stage_results(recipe.folder(stage))
+
+
+def _run_once(
+  recipe: Recipe, stage: str, command: str, arguments: Sequence[str]
+) -> None:
+  """Runs a command unless it has finished with these same arguments."""
+  digest = hashlib.sha256(json.dumps(arguments).encode()).hexdigest()
+  done = os.path.join(recipe.folder(stage), f"{command}.done.json")
+  if os.path.exists(done) and _read(done)["arguments"] == digest:
+    _print_command(command, arguments)
+    print("finished before; delete the folder to repeat it", flush=True)
+    return
+  began = time.monotonic()
+  _run_command(recipe, command, arguments)
+  minutes = (time.monotonic() - began) / 60
+  finished = {"arguments": digest, "minutes": minutes}
+  files.write_lines(done, [json.dumps(finished)])
+
+
+def _run_command(
+  recipe: Recipe, command: str, arguments: Sequence[str]
+) -> None:
+  """Prints a command and runs it; ends this process where it fails."""
+  _print_command(command, arguments)
+  compiled = os.path.abspath(os.path.join(recipe.workdir, "compiled"))
+  code = subprocess.run(
+    [sys.executable, "-m", f"locvlm_jax.{command}", *arguments],
+    env={"JAX_COMPILATION_CACHE_DIR": compiled, **os.environ},
+  ).returncode
+  if code:
+    sys.exit(code)  # the command has said why
+
+
+def _print_command(command: str, arguments: Sequence[str]) -> None:
+  line = ["python", "-m", f"locvlm_jax.{command}", *arguments]
+  print(f"\n$ {shlex.join(line)}", flush=True)
+
+
+def _read(path: str):
+  with open(path, encoding="utf-8") as f:
+    return json.load(f)
+
+
+def _stage_results(folder: str) -> dict:
+  """Returns what the page says of one stage."""
+  evaluation = _read(os.path.join(folder, "results.json"))
+  config = evaluation["config"]
+  minutes = _read(os.path.join(folder, "train.done.json"))["minutes"]
+  kept = ("metrics", "units", "versions")  # older files have no units
+  return {
+    "trained_on": describe(config),
+    "steps": config["steps"],
+    "minutes": round(minutes, 2),
+    **{key: evaluation[key] for key in kept if key in evaluation},
+  }
+
+
+def describe(config: Mapping) -> str:
+  """Returns one sentence: what was trained, on how much of what.
+
+  Args:
+    config: the resolved config of a stage, as plain data.
+  """
+  data = config["data"]
+  weights = {n: w for n, w in data["mixture"].items() if w > 0}
+  total = sum(weights.values())
+  shares = ", ".join(
+    f"{w / total:.0%} {n} ({os.path.basename(data[n])})"
+    for n, w in weights.items()
+  )
+  objectives = ""
+  if "instances" in weights:
+    active = [o for o, w in data["objectives"].items() if w > 0]
+    objectives = f"; objectives: {', '.join(active)}"
+  return (
+    f"{' + '.join(config['trainable'])} trained for {config['steps']} steps of "
+    f"{config['batch_size']} rows: {shares}{objectives}."
+  )
+
+
+def _write_results(recipe: Recipe, stages: Mapping[str, dict]) -> None:
+  """Writes the results.json that the page is made of.
+
+  The page shows the answers of the last stage beside those of the first; a
+  baseline is in its tables alone.
+  """
+  shown = [name for name in stages if name != "baseline"] or list(stages)
+  results = {
+    "config": recipe.config,
+    "before": shown[0],
+    "show": shown[-1],
+    "stages": stages,
+    "reference": recipe.reference,
+    "commands": [recipe.command],
+  }
+  path = os.path.join(recipe.workdir, "results.json")
+  files.write_lines(path, [json.dumps(results, indent=2)])

@@ -1,0 +1,265 @@
+"""Opens what a run needs: its data, its state, its compiled step."""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping, Sequence
+
+import jax
+
+from locvlm_jax import assemble, checks, errors, files, provenance
+from locvlm_jax.config import Config
+from locvlm_jax.data import catalog, rows
+from locvlm_jax.data import stream as stream_lib
+from locvlm_jax.data.records import Batch, Source
+from locvlm_jax.inference import video_features
+from locvlm_jax.models import locvlm
+from locvlm_jax.models import params as params_lib
+from locvlm_jax.parallel import hosts, sharding
+from locvlm_jax.training import journal as journal_lib
+from locvlm_jax.training import (
+  meter,
+  optimizer,
+  program,
+  resume,
+  tracing,
+  validation,
+)
+from locvlm_jax.training import step as step_lib
+from locvlm_jax.weights import checkpoints as checkpoints_lib
+from locvlm_jax.weights import initial
+
+
+@dataclasses.dataclass
+class Data:
+  """What a run trains on.
+
+  Attributes:
+    config: of the run.
+    sources: records, by the source's name.
+    make_row: turns a record into a row; counts what it skips.
+    hashes: of each source's annotations.
+  """
+
+  config: Config
+  sources: Mapping[str, Source]
+  make_row: rows.RowMaker
+  hashes: Mapping[str, str]
+
+  @classmethod
+  def open(cls, config: Config) -> "Data":
+    """Opens the sources of `config.data`; reads annotations, no image.
+
+    Raises:
+      DataError: a file is missing or malformed.
+    """
+    sources = assemble.training_sources(config)
+    text = assemble.load_tokenizer(config)
+    make_row = rows.RowMaker(assemble.row_spec(config, text, sources))
+    return cls(config, sources, make_row, catalog.hashes(config.data))
+
+  def batches(self, start: int) -> Iterator[Batch]:
+    """Streams batches of this host's rows, from step `start` on."""
+    return stream_lib.train_iterator(
+      self.sources,
+      self.make_row,
+      self._spec,
+      host=jax.process_index(),
+      num_hosts=jax.process_count(),
+      start=start,
+    )
+
+  def name_records(self, examples: Sequence[int]) -> list[str]:
+    """Names the record behind each example of the stream."""
+    return stream_lib.record_ids(self.sources, self._spec, examples)
+
+  @property
+  def _spec(self) -> stream_lib.StreamSpec:
+    config = self.config
+    return stream_lib.StreamSpec.of(config.data, config.batch_size, config.seed)
+
+  def check_bad_share(self) -> None:
+    """Stops the run where too many records can't be used.
+
+    Raises:
+      DataError: more than `data.max_bad_share` of them; names three.
+    """
+    counts, limit = self.make_row.counts, self.config.data.max_bad_share
+    total = counts["rows"] + counts["skipped"]
+    # One bad record among the first few says nothing about the share.
+    if counts["skipped"] > max(1, limit * total) and total >= 100:
+      some = list(self.make_row.skipped.items())[:3]
+      raise errors.DataError(
+        f"{counts['skipped']} of {total} records can't be used, more than "
+        f"data.max_bad_share={limit}: "
+        + "; ".join(f"{name}: {why}" for name, why in some)
+      )
+
+  def report(self, workdir: str) -> None:
+    """Prints what this host's rows left out, and writes it to data.json."""
+    counts, skipped = dict(self.make_row.counts), self.make_row.skipped
+    print("data: " + ", ".join(f"{v} {k}" for k, v in sorted(counts.items())))
+    for name, why in list(skipped.items())[:20]:
+      print(f"  skipped {name}: {why}")
+    path = os.path.join(workdir, hosts.host_file("data.json"))
+    files.write_json(path, {"counts": counts, "skipped": skipped})
+
+
+@dataclasses.dataclass
+class Run:
+  """A run that is ready to train.
+
+  Attributes:
+    config: all of it.
+    workdir: absolute path of its folder.
+    start: steps done before this process began.
+    watch: of all processes.
+    data: what it trains on.
+    program: the compiled step.
+    journal: what it writes down.
+    validation: what it measures on the way.
+    checkpoints: where it is saved.
+  """
+
+  config: Config
+  workdir: str
+  start: int
+  watch: hosts.Watch
+  data: Data
+  program: program.Program
+  journal: journal_lib.Journal | None
+  validation: validation.Validation
+  checkpoints: checkpoints_lib.Checkpoints
+
+  def info(self, step: int) -> dict:
+    """Describes the checkpoint after `step`."""
+    return resume.run_info(self.config, step, self.data.hashes)
+
+  def close(self) -> None:
+    """Closes files; waits for a save that is under way."""
+    if self.journal:
+      self.journal.close()
+    self.checkpoints.close()
+
+
+def meet(config: Config, watch: hosts.Watch) -> jax.sharding.Mesh:
+  """Connects the processes, compares them, and makes their mesh.
+
+  Raises:
+    Mismatch: they differ.
+    ValueError: the mesh does not divide the batch.
+  """
+  watch.connect()
+  watch.enter(0, "compare hosts")
+  watch.compare("run", provenance.facts(config))
+  mesh = sharding.make_mesh(dict(config.mesh))
+  checks.check_batch(config, mesh)
+  return mesh
+
+
+def open_run(
+  config: Config,
+  workdir: str,
+  data: Data,
+  mesh: jax.sharding.Mesh,
+  watch: hosts.Watch,
+  replay: int = 0,
+) -> tuple[Run, step_lib.TrainState]:
+  """Makes the run and its state, from the newest checkpoint if there is one.
+
+  Args:
+    config: all of it.
+    workdir: absolute path of the run's folder.
+    data: what it trains on.
+    mesh: of all processes; it has to be set.
+    watch: of all processes.
+    replay: a step that will be computed again, with nothing written; 0: none.
+  """
+  watch.enter(0, "restore")
+  model = assemble.model(config)
+  # What it can't measure shows now, before anything is read or compiled.
+  measured = validation.Validation(config, model, mesh)
+  params = initial.initial_params(config, model, mesh)
+  tx = optimizer.make(config.optim, config.steps)
+  state, where = step_lib.init_state(
+    *params_lib.split(params, config.trainable), tx, mesh
+  )
+  del params
+  checkpoints = _open_checkpoints(config, workdir, bool(replay))
+  start, state = _restore(config, workdir, data, checkpoints, state, replay)
+  print(journal_lib.summary(config, state, data.sources, mesh), flush=True)
+  if config.video.cache:
+    data = _with_features(data, model, state, mesh, watch)
+  train_step = step_lib.jit_train_step(
+    model, tx, where, sharding.batch_sharding(mesh), config.accumulate
+  )
+  traced, journal = train_step, None
+  if not replay:
+    if hosts.is_first():
+      journal_lib.write_overview(workdir, state)
+    directory = os.path.join(workdir, "profile")
+    traced = tracing.traced(train_step, config.profile, directory, start)
+    rates = meter.of_run(config, model, data.make_row.spec, state.trainable)
+    journal = journal_lib.Journal(
+      config, workdir, start, rates, data.name_records
+    )
+  rows_a_batch = config.batch_size // config.data.pack
+  run = Run(
+    config=config,
+    workdir=workdir,
+    start=start,
+    watch=watch,
+    data=data,
+    program=program.Program(train_step, traced, mesh, rows_a_batch, watch),
+    journal=journal,
+    validation=measured,
+    checkpoints=checkpoints,
+  )
+  return run, state
+
+
+def _open_checkpoints(
+  config: Config, workdir: str, read_only: bool
+) -> checkpoints_lib.Checkpoints:
+  return checkpoints_lib.Checkpoints(
+    checkpoints_lib.checkpoint_dir(workdir),
+    every=config.checkpoint_every,
+    keep=resume.retention(config),
+    read_only=read_only,
+  )
+
+
+def _restore(
+  config, workdir, data: Data, checkpoints, state, replay: int
+) -> tuple[int, step_lib.TrainState]:
+  """(steps done, the state after them)."""
+  items = step_lib.to_items(state)
+  if not replay:
+    checkpoints.check_room(items)
+  found = checkpoints.newest(
+    items,
+    lambda info: resume.check_same_run(config, info, workdir, data.hashes),
+    before=replay or None,
+  )
+  if not found:
+    return 0, state
+  step, items = found
+  print(f"resumed {workdir} at step {step}", flush=True)
+  return step, step_lib.from_items(items)
+
+
+def _with_features(
+  data: Data, model: locvlm.LocVLM, state, mesh, watch: hosts.Watch
+) -> Data:
+  """The data with features of its videos in place of their frames."""
+  records = (s[i] for s in data.sources.values() for i in range(len(s)))
+  spec = video_features.row_spec(
+    data.config.video.cache,
+    model,
+    {**state.frozen, **state.trainable},
+    data.make_row.spec,
+    (record.image for record in records if record.image),
+    mesh,
+    threads=data.config.data.threads,
+    enter=lambda batch: watch.enter(batch, "features"),
+  )
+  return dataclasses.replace(data, make_row=rows.RowMaker(spec))

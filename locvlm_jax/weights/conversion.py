@@ -1,0 +1,233 @@
+"""Converts weights from one layout to another.
+
+What a directory holds is seen from its files:
+
+  "run"       a run's workdir; merged if it trained a LoRA
+  "llava"     a Llava in Hugging Face's layout
+  "original"  one of LLaVA's own: a whole model, a projector or a LoRA
+  "vision"    a CLIP or SigLIP, whole or its vision tower
+  "llm"       a LLaMA, Vicuna or Qwen2
+
+LLaVA's own need a CLIP beside them and, without a language model of their own,
+an LLM.
+"""
+
+import collections
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from locvlm_jax import files
+from locvlm_jax.config import Config, completed, freeze, plain
+from locvlm_jax.models import locvlm
+from locvlm_jax.models import params as params_lib
+from locvlm_jax.text import tokenizer as tokenizer_lib
+from locvlm_jax.weights import (
+  checkpoints,
+  export,
+  huggingface,
+  initial,
+  lora_merge,
+  original,
+  tensor_files,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+  """Directories that weights are read from.
+
+  Attributes:
+    directory: what is converted.
+    vision: a CLIP, for what has no vision tower of its own; "" for none.
+    base: an LLM, for what has no language model of its own; "" for none.
+  """
+
+  directory: str
+  vision: str = ""
+  base: str = ""
+
+
+class Opened(NamedTuple):
+  """A model on disk.
+
+  Attributes:
+    directory: where it lies.
+    kind: see the docstring of this module.
+    params: by path; nothing is read yet.
+    shape: the configuration of the model, the vision tower or the LLM.
+    tokenizer: the directory of its tokenizer, "" if it has none.
+    origin: where all came from, for origin.json.
+  """
+
+  directory: str
+  kind: str
+  params: Mapping[str, Any]
+  shape: Any
+  tokenizer: str
+  origin: dict
+
+
+def kind(directory: str) -> str:
+  """Tells what a directory holds.
+
+  Raises:
+    DataError: nothing that can be told.
+  """
+  if os.path.isdir(checkpoints.checkpoint_dir(directory)):
+    return "run"
+  raw = tensor_files.read_json(directory, "config.json")
+  if str(raw.get("model_type")).startswith(("clip", "siglip")):
+    return "vision"
+  if huggingface.is_llava(directory):
+    return "llava"
+  return "original" if original.is_llava(directory) else "llm"
+
+
+def init_fields(inputs: Inputs) -> dict[str, str]:
+  """Returns the fields of `config.init` that name these directories."""
+  fields = {"vision": inputs.vision, "llm": inputs.base}
+  if inputs.directory:
+    what = kind(inputs.directory)
+    field = {"run": "checkpoint", "original": "llava"}.get(what, what)
+    fields[field] = inputs.directory
+  return {name: path for name, path in fields.items() if path}
+
+
+def open_model(
+  inputs: Inputs,
+  build: Callable[[Config], locvlm.LocVLM],
+  versions: Callable[[], Mapping[str, str]],
+) -> Opened:
+  """Opens a directory, of whatever kind it is.
+
+  Args:
+    inputs: the directory, and those that it needs.
+    build: makes the model of a run's config.
+    versions: tells what a run's weights depend on, for origin.json.
+
+  Raises:
+    ValueError: the files do not hold exactly such a model, or a directory that
+      it needs is not named.
+  """
+  if not inputs.directory:
+    raise ValueError("--input is missing: a run's workdir, or a model.")
+  what = kind(inputs.directory)
+  if what == "run":
+    return _open_run(inputs.directory, build, versions())
+  return _open_foreign(what, inputs)
+
+
+def _open_run(workdir: str, build, versions: Mapping[str, str]) -> Opened:
+  """Opens the newest checkpoint of a run; adds a LoRA to what it adapts."""
+  params, info = checkpoints.open_params(workdir)
+  config = freeze(completed(info["config"]))
+  origin = {
+    "stage": config.stage,
+    "step": info["next_step"],
+    "config": plain(config),
+    "versions": versions,
+  }
+  shape = build(config).config
+  if shape.lora.rank:
+    params = lora_merge.merge(params, shape.lora.scale)
+  return Opened(workdir, "run", params, shape, config.tokenizer, origin)
+
+
+def _open_foreign(what: str, inputs: Inputs) -> Opened:
+  """Opens a model that others have made."""
+  directory, vision, base = dataclasses.astuple(inputs)
+  if what == "llava":
+    params, shape = huggingface.open_llava(directory)
+  elif what == "vision":
+    params, shape = huggingface.open_clip_vision(directory)
+  elif what == "llm":
+    params, shape = huggingface.open_llama(directory)
+  else:
+    params, shape = original.open_llava(directory, vision, base)
+  places = (directory, base if what == "original" else "")
+  own = next((p for p in places if p and tokenizer_lib.exists(p)), "")
+  origin = {"input": directory, "vision": vision, "base": base}
+  return Opened(directory, what, params, shape, own, origin)
+
+
+def write_hf(
+  opened: Opened, output: str, tokenizer: str = "", dtype: str | None = None
+) -> Mapping[str, Any]:
+  """Writes a model in Hugging Face's layout, with origin.json.
+
+  Args:
+    opened: the model.
+    output: the directory.
+    tokenizer: the directory of its tokenizer, in place of the model's own.
+    dtype: as stored; None: bfloat16 of a run, else as in the input.
+
+  Returns:
+    The parameters that were written, by path.
+
+  Raises:
+    ValueError: the model needs a tokenizer and has none.
+  """
+  what, shape = opened.kind, opened.shape
+  tokenizer = tokenizer or opened.tokenizer
+  if what != "vision" and not (tokenizer and tokenizer_lib.exists(tokenizer)):
+    where = tokenizer or opened.directory
+    raise ValueError(f"{where}: no tokenizer: name --tokenizer.")
+  stored = dtype or ("bfloat16" if what == "run" else None)
+  stored = stored and np.dtype(stored)
+  params = params_lib.unflatten(opened.params)
+  if what == "vision":
+    export.save_clip_vision(output, params, shape, stored)
+  elif what == "llm":
+    export.save_llama(output, params, shape, stored, tokenizer)
+  else:
+    export.save_llava(output, params, shape, tokenizer, stored)
+  files.write_json(os.path.join(output, "origin.json"), opened.origin)
+  prefix = f"{what}/" if what in ("vision", "llm") else ""
+  return {prefix + path: value for path, value in opened.params.items()}
+
+
+def write_checkpoint(
+  config: Config, model: locvlm.LocVLM, mesh: jax.sharding.Mesh, workdir: str
+) -> Mapping[str, Any]:
+  """Writes what `config.init` names as a checkpoint of step 0.
+
+  Args:
+    config: all of it; its stage tells which parameters are trainable.
+    model: that of the config.
+    mesh: that the parameters lie on.
+    workdir: of the new run.
+
+  Returns:
+    The parameters that were written, by path.
+
+  Raises:
+    ValueError: `config.init` names nothing.
+  """
+  if not any(config.init.values()):
+    raise ValueError("--input is missing, and config.init names no weights.")
+  params = initial.initial_params(config, model, mesh)
+  trainable, frozen = params_lib.split(params, config.trainable)
+  saved = checkpoints.Checkpoints(checkpoints.checkpoint_dir(workdir))
+  items = {"params": {"trainable": trainable, "frozen": frozen}}
+  saved.save(0, items, {"next_step": 0, "config": plain(config)}, last=True)
+  saved.close()
+  return params
+
+
+def summary(params: Mapping[str, Any]) -> list[str]:
+  """Describes each part of a model in a line: tensors, parameters, dtypes."""
+  parts = collections.defaultdict(list)
+  for path, value in params.items():
+    parts[path.split("/")[0]].append(value)
+  return [
+    f"{part:8s} {len(values):3d} tensors"
+    f" {sum(math.prod(x.shape) for x in values) / 1e6:10.3f} M parameters "
+    f" {' '.join(sorted({str(x.dtype) for x in values}))}"
+    for part, values in sorted(parts.items())
+  ]

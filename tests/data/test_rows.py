@@ -1,0 +1,56 @@
+"""Rows: what they hold, and which records give placeholders."""
+
+import dataclasses
+
+import numpy as np
+from PIL import Image
+from row_specs import row_spec
+
+from locvlm_jax.data import rows
+from locvlm_jax.data.records import Record
+from locvlm_jax.text import formats
+
+
+def test_row_masks_the_answer_alone(world, text):
+  make = rows.RowMaker(row_spec(text, max_pairs=1, weights=(1.0, 0.0, 0.0)))
+  row = make(world.source()[1], np.random.default_rng(0))
+  answer = text.decode(row["tokens"][row["loss_mask"]])
+  # The cup is at 3..13 of 40 and 3..15 of 30: bins of 32.
+  assert answer.endswith("[2,3,10,16].") and "cup" not in answer
+  assert row["tokens"][row["loss_mask"]][-1] == text.eos_id
+  assert (row["tokens"] == formats.IMAGE_TOKEN).sum() == 4
+
+
+def test_truncated_image_is_skipped_counted_and_named(world, text):
+  path = world.folder / "images" / "000000000001.jpg"
+  path.write_bytes(path.read_bytes()[:200])
+  make = rows.RowMaker(row_spec(text))
+  row = make(world.source()[1], np.random.default_rng(0))
+  assert not row["valid"] and not row["loss_mask"].any() and row["lengths"] == 1
+  assert make.counts["skipped"] == 1 and list(make.skipped) == [str(path)]
+
+
+def test_image_of_another_size_is_skipped(world, text):
+  Image.new("RGB", (30, 40)).save(world.folder / "images" / "000000000001.jpg")
+  make = rows.RowMaker(row_spec(text))
+  assert not make(world.source()[1], np.random.default_rng(0))["valid"]
+  assert "annotation says (40, 30)" in str(make.skipped)
+
+
+def test_too_long_a_turn_is_skipped(text):
+  make = rows.RowMaker(row_spec(text, text_length=5))
+  record = Record("a", turns=(("Where is the red ball?", "Here."),))
+  assert not make(record, np.random.default_rng(0))["valid"]
+  assert make.counts["skipped"] == 1
+
+
+def test_an_image_of_unknown_size_may_need_any_length(world, text):
+  make = rows.RowMaker(row_spec(text, text_length=200))
+  known = world.source()[1]
+  unknown = dataclasses.replace(known, width=0, height=0)
+  lengths = [
+    make.min_length(r, np.random.default_rng(0)) for r in (known, unknown)
+  ]
+  assert lengths[0] == int(make(known, np.random.default_rng(0))["lengths"])
+  assert lengths[1] == 204
+  assert make(unknown, np.random.default_rng(0))["valid"]

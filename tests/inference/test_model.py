@@ -1,0 +1,75 @@
+"""The Python API: a model that is loaded once and asked many times."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import locvlm_jax
+from locvlm_jax import errors
+from locvlm_jax.data import boxes
+from locvlm_jax.microworld import scene as scene_lib
+
+
+@pytest.fixture(scope="module")
+def model():
+  return locvlm_jax.load()
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+  """(path of a picture, its things)."""
+  made = scene_lib.make_scene(7, "val", 7)
+  pixels = scene_lib.paint(made, np.random.default_rng(0))
+  path = tmp_path_factory.mktemp("scene") / "x.png"
+  Image.fromarray(pixels).save(path)
+  return path, made.things
+
+
+def alone(things):
+  names = [thing.category for thing in things]
+  seen = [t for t in things if names.count(t.category) == 1]
+  return [t for t in seen if t.category in scene_lib.SEEN]
+
+
+def test_most_objects_are_located_in_pixels_with_a_confidence(model, scene):
+  path, things = scene
+  found = [model.locate(path, f"the {t.category}") for t in alone(things)]
+  overlaps = [
+    boxes.iou(location.box, tuple(map(float, thing.box)))
+    for location, thing in zip(found, alone(things), strict=True)
+  ]
+  assert len(overlaps) > 1 and np.mean([v >= 0.5 for v in overlaps]) > 0.5
+  assert all(0 < location.confidence <= 1 for location in found)
+
+
+def test_a_box_is_described_by_what_is_in_it(model, scene):
+  path, things = scene
+  said = [model.describe(path, tuple(map(float, t.box))) for t in alone(things)]
+  named = [t.category in s for t, s in zip(alone(things), said, strict=True)]
+  assert np.mean(named) > 0.5
+  with pytest.raises(ValueError, match=r"box \(5, 5, 5, 9\): it is empty"):
+    model.describe(path, (5, 5, 5, 9))
+
+
+def test_many_questions_are_answered_as_one_by_one(model, scene):
+  path, things = scene
+  asked = [(path, f"Where is the {t.category}?") for t in things]
+  asked.append((None, "Which is larger, 20 or 50?"))
+  assert model.generate(asked) == [model.answer(*pair) for pair in asked]
+
+
+def test_a_picture_in_memory_is_answered_as_its_file(model, scene):
+  path, _ = scene
+  with Image.open(path) as picture:
+    picture.load()
+  question = "What objects are in the image?"
+  assert model.answer(picture, question) == model.answer(path, question)
+  *_, last = model.stream(path, question)
+  assert last == model.answer(path, question)
+
+
+def test_mistakes_name_what_is_wrong(model, tmp_path):
+  with pytest.raises(errors.DataError, match="absent.png"):
+    model.locate("absent.png", "the cup")
+  with pytest.raises(ValueError, match="nothing there says how"):
+    locvlm_jax.load(str(tmp_path))
