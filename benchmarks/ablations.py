@@ -1,21 +1,20 @@
-"""Two of the paper's comparisons, on the micro-world, over seeds.
+"""Repeats two of the paper's comparisons on the micro-world, over seeds.
 
   python -m benchmarks.ablations pseudo_captions   about 80 minutes on a core
   python -m benchmarks.ablations video             about 60
 
-`pseudo_captions` (Table 11): stage 2 with the categories as targets, and with
-captions of the objects that the model itself has made after stage 1; region
-description, whose METEOR wants Java (README).
-`video` (Tables 6 to 8): the adapter alone on conversations about videos
-(Vid-B), and adapter and LLM on these and on what stands still (Vid-B+), for as
-many steps, both from the committed reference.
+`pseudo_captions` (Table 11) trains stage 2 on the categories of objects, and on
+captions of them that the model itself has written after stage 1. It evaluates
+region description, for which METEOR needs Java (README).
+`video` (Tables 6 to 8) trains from the committed reference, for the same number
+of steps, the adapter alone on conversations about videos (Vid-B), and adapter
+and LLM on these and on objects that do not move in videos (Vid-B+).
 
-The arms of a seed have the same data, steps and order of images. Prints mean
-and standard deviation over seeds of each metric, and the margin; writes all
-values to DIR/NAME.json. What is finished is not repeated.
+Both arms of a seed have the same data, steps and order of images. Prints mean
+and standard deviation of each metric over seeds, and the margin; writes all
+values to OUT/NAME.json. A run that is finished is not repeated.
 """
 
-import argparse
 import concurrent.futures
 import json
 import os
@@ -24,7 +23,10 @@ import statistics
 import subprocess
 import sys
 
-BASE = "locvlm_jax/assets/micro_base"
+from absl import flags
+
+from locvlm_jax import command
+
 PSEUDO = {
   "world": ("--train=6000", "--val=500", "--videos=8"),
   "tasks": ("rd_refcocog_val", "locpred", "revloc", "hallucination"),
@@ -41,10 +43,14 @@ VIDEO = {
   "arms": ("vid_b", "vid_b_plus"),
 }  # fmt: skip
 EXPERIMENTS = {"pseudo_captions": PSEUDO, "video": VIDEO}
+_OUT = flags.DEFINE_string("out", "runs/ablations", "A folder for the runs.")
+_SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each arm.", 1)
+_STEPS = flags.DEFINE_integer("steps", 800, "Of training.", 1)
+_JOBS = flags.DEFINE_integer("jobs", 1, "Arms that run at a time.", 1)
 
 
 def run(folder: pathlib.Path, command: str, *arguments: str) -> None:
-  """One command of the package on one core's worth of threads, with a log."""
+  """Runs a command of the package, with a log, unless it is done already."""
   folder.mkdir(parents=True, exist_ok=True)
   done = folder / f"{command}.done"
   if done.exists():
@@ -59,7 +65,7 @@ def run(folder: pathlib.Path, command: str, *arguments: str) -> None:
 
 
 def prepare(out: pathlib.Path, seed: int) -> None:
-  """What the arms of a seed of `pseudo_captions` share, and the captions."""
+  """Trains stage 1 for the arms of a seed, and lets it write the captions."""
   flags, stage1 = _common(out, seed), out / f"stage1-{seed}"
   shared = ("--config=configs/micro.py:stage1", f"--workdir={stage1}", *flags)
   run(stage1, "train", *shared)
@@ -74,7 +80,7 @@ def prepare(out: pathlib.Path, seed: int) -> None:
 
 
 def pseudo_captions(out: pathlib.Path, seed: int, arm: str, steps: int) -> None:
-  """Stage 2 by one kind of targets, from the same stage 1."""
+  """Trains stage 2 on one kind of targets, from the same stage 1."""
   captions = out / f"captions-{seed}.jsonl" if arm == "pseudo-captions" else ""
   train(
     out / f"{arm}-{seed}",
@@ -89,7 +95,7 @@ def pseudo_captions(out: pathlib.Path, seed: int, arm: str, steps: int) -> None:
 
 
 def video(out: pathlib.Path, seed: int, arm: str, steps: int) -> None:
-  """Stage 3 from the reference model."""
+  """Trains stage 3 from the reference model."""
   train(
     out / f"{arm}-{seed}",
     arm,
@@ -100,11 +106,12 @@ def video(out: pathlib.Path, seed: int, arm: str, steps: int) -> None:
 
 
 def _common(out: pathlib.Path, seed: int) -> list[str]:
+  """Returns the flags that all commands of a seed have."""
   return [f"--config.root={out / 'world'}", f"--config.seed={seed}"]
 
 
 def train(folder: pathlib.Path, words: str, *flags: str) -> None:
-  """An arm in `folder`, and its evaluation."""
+  """Trains and evaluates an arm in `folder`."""
   shared = (f"--config=configs/micro.py:{words}", f"--workdir={folder}", *flags)
   run(folder, "train", *shared)
   tasks = ",".join(EXPERIMENTS[folder.parent.name]["tasks"])
@@ -112,7 +119,7 @@ def train(folder: pathlib.Path, words: str, *flags: str) -> None:
 
 
 def summary(out: pathlib.Path, name: str, seeds: int) -> dict:
-  """{metric: {arm: [values]}}, of what every arm has."""
+  """Reads {metric: {arm: [value of each seed]}} of the metrics that exist."""
   found = {}
   for arm in EXPERIMENTS[name]["arms"]:
     for seed in range(seeds):
@@ -126,7 +133,7 @@ def summary(out: pathlib.Path, name: str, seeds: int) -> dict:
 
 
 def table(found: dict, arms: tuple[str, str]) -> str:
-  """Markdown: mean ± deviation, and the margin of the second arm."""
+  """Writes Markdown: mean ± deviation, and the margin of the second arm."""
   lines = [f"| | {arms[0]} | {arms[1]} | margin |", "|---|---|---|---|"]
   for metric, values in found.items():
     one, two = (values[arm] for arm in arms)
@@ -142,32 +149,26 @@ def _spread(values: list[float]) -> str:
   return f"{statistics.fmean(values):.3f} ± {deviation:.3f}"
 
 
-def main() -> None:
-  """All arms of all seeds, `--jobs` at a time, then the table."""
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  parser.add_argument("name", choices=EXPERIMENTS)
-  parser.add_argument("--out", default="runs/ablations", metavar="DIR")
-  parser.add_argument("--seeds", type=int, default=3)
-  parser.add_argument("--steps", type=int, default=800)
-  parser.add_argument("--jobs", type=int, default=1, help="arms at a time")
-  chosen = parser.parse_args()
-  out, name = pathlib.Path(chosen.out) / chosen.name, chosen.name
+def main(argv: list[str]) -> None:
+  """Runs all arms of all seeds, --jobs at a time, and prints the table."""
+  if len(argv) != 2 or argv[1] not in EXPERIMENTS:
+    raise ValueError(f"name one of {', '.join(EXPERIMENTS)}")
+  name, seeds = argv[1], range(_SEEDS.value)
+  out = pathlib.Path(_OUT.value) / name
   run(out, "microworld", f"--out={out / 'world'}", *EXPERIMENTS[name]["world"])
-  do = {"pseudo_captions": pseudo_captions, "video": video}[name]
-  seeds, arms = range(chosen.seeds), EXPERIMENTS[name]["arms"]
+  train_arm = {"pseudo_captions": pseudo_captions, "video": video}[name]
+  arms = EXPERIMENTS[name]["arms"]
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(out / "compiled"))
   os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(8 << 30))
-  with concurrent.futures.ThreadPoolExecutor(chosen.jobs) as pool:
+  with concurrent.futures.ThreadPoolExecutor(_JOBS.value) as pool:
     if name == "pseudo_captions":
       list(pool.map(lambda seed: prepare(out, seed), seeds))
     pairs = [(seed, arm) for seed in seeds for arm in arms]
-    list(pool.map(lambda pair: do(out, *pair, chosen.steps), pairs))
-  found = summary(out, name, chosen.seeds)
+    list(pool.map(lambda pair: train_arm(out, *pair, _STEPS.value), pairs))
+  found = summary(out, name, len(seeds))
   (out.parent / f"{name}.json").write_text(json.dumps(found, indent=2))
   print(table(found, arms))
 
 
 if __name__ == "__main__":
-  main()
+  command.run(main, takes_arguments=True)

@@ -1,10 +1,11 @@
-"""How long `build_data` takes on a file of COCO 2017's size.
+"""Times `build_data` on a file of COCO 2017's size.
 
   python -m benchmarks.build_data
 
-Makes up 118,287 images and 860,001 annotations of 80 categories, polygons
-included, runs the command on them and prints its summary, seconds, seconds of
-all cores, which tell whether they were shared, and peak memory.
+Generates 118,287 images and 860,001 annotations of 80 categories, polygons
+included, and runs the command on them. Prints its summary, its seconds, the
+seconds of all cores (fewer than the cores had: they were shared), and its peak
+memory.
 """
 
 import json
@@ -21,7 +22,7 @@ NUM_IMAGES, NUM_ANNOTATIONS, NUM_CATEGORIES = 118_287, 860_001, 80
 
 
 def annotations(rng: np.random.Generator) -> list[dict]:
-  """Boxes at random; some categories are far more frequent, as in COCO."""
+  """Draws boxes; some categories are far more frequent, as in COCO."""
   n = NUM_ANNOTATIONS
   share = 1 / np.arange(1, NUM_CATEGORIES + 1)
   categories = 1 + rng.choice(NUM_CATEGORIES, n, p=share / share.sum())
@@ -45,7 +46,7 @@ def annotations(rng: np.random.Generator) -> list[dict]:
 
 
 def write(path: str) -> None:
-  """The annotation file."""
+  """Writes the annotation file."""
   images = [
     {"id": i, "file_name": f"{i:012d}.jpg", "width": 640, "height": 480}
     for i in range(NUM_IMAGES)
@@ -63,6 +64,7 @@ def write(path: str) -> None:
 
 
 def main() -> None:
+  """Prints what the command took."""
   with tempfile.TemporaryDirectory() as folder:
     path = os.path.join(folder, "instances.json")
     write(path)

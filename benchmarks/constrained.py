@@ -1,33 +1,35 @@
-"""Locations by the grammar and by free decoding, one question at a time.
+"""Compares locations by the grammar with free decoding, question by question.
 
   python -m locvlm_jax.microworld --out runs/mw --train 100 --val 500
   python -m benchmarks.constrained --root runs/mw
 
-The committed reference is asked LocPred questions about held-out pictures; the
-two ways take turns, a hundred questions each, and so share what the machine
-does.
-Prints the share of answers that hold a location, Acc@0.5, and boxes a second:
-locations that can be read, per second of answering.
+The committed reference model is asked LocPred questions about held-out images.
+The two ways take turns, a hundred questions each, so that both are timed under
+the same load. Prints the share of answers that hold a location, Acc@0.5, and
+boxes a second: locations that can be read, per second of answering.
 """
 
-import argparse
 import json
 import statistics
 import time
 
 import jax
+from absl import flags
 
 from configs import micro
-from locvlm_jax import assemble
+from locvlm_jax import assemble, command
 from locvlm_jax.config import Config, freeze
 from locvlm_jax.evals.tasks import EVALS
 from locvlm_jax.inference import predictor
 from locvlm_jax.parallel import sharding
 
 PART = 100
+_ROOT = flags.DEFINE_string("root", None, "A micro-world.")
+_NUM = flags.DEFINE_integer("num", 1000, "Questions.", 1)
 
 
 def _config(root: str, num: int) -> Config:
+  """Returns the config of the reference, with questions about `root`."""
   config = micro.get_config("stage2")
   config.root = root
   config.eval.update(samples=num, batch_size=1)
@@ -35,13 +37,14 @@ def _config(root: str, num: int) -> Config:
 
 
 def _timed(answerer, part) -> tuple[list[str], float]:
+  """Returns answers, one question at a time, and the seconds that they took."""
   began = time.perf_counter()
   answers = [answerer([question])[0] for question in part]
   return answers, time.perf_counter() - began
 
 
 def measure(root: str, num: int) -> dict:
-  """{way: metrics and boxes a second}, and the median of the parts' ratios."""
+  """Returns metrics and boxes a second of both ways, and how they compare."""
   config, task = _config(root, num), EVALS["locpred"]
   questions = assemble.questions(
     config, task, seed=config.eval.seed, samples=config.eval.samples
@@ -72,11 +75,11 @@ def measure(root: str, num: int) -> dict:
   }
 
 
+def main(argv: list[str]) -> None:
+  """Prints what `measure` finds."""
+  del argv
+  print(json.dumps(measure(_ROOT.value, _NUM.value), indent=2))
+
+
 if __name__ == "__main__":
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  parser.add_argument("--root", required=True, help="a micro-world")
-  parser.add_argument("--num", type=int, default=1000)
-  chosen = parser.parse_args()
-  print(json.dumps(measure(chosen.root, chosen.num), indent=2))
+  command.run(main, required=["root"])

@@ -1,4 +1,4 @@
-"""Whether a GPU computes what the CPU does: attention, a step, answers.
+"""Checks that a GPU computes what the CPU does: attention, a step, answers.
 
   python -m benchmarks.gpu_parity
 
@@ -43,18 +43,19 @@ ADAM = types.SimpleNamespace(
 
 
 def _apart(a, b) -> float:
-  """Norm of a - b, by that of b."""
+  """Returns the norm of a - b, divided by that of b."""
   a, b = (np.asarray(x, np.float64) for x in (a, b))
   return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
-def _heads(length: int, width: int, dtype) -> list:
+def _heads(length: int, width: int, dtype) -> list[jax.Array]:
+  """Draws queries, keys and values [B, T, H, K]."""
   keys = jax.random.split(jax.random.key(0), 3)
   return [jax.random.normal(k, (2, length, 4, width), dtype) for k in keys]
 
 
 def cudnn(length: int, causal: bool) -> dict[str, float]:
-  """cuDNN's bfloat16 attention and gradient beside XLA's in float32."""
+  """Compares cuDNN's bfloat16 attention and gradient with XLA's in float32."""
   lengths = jnp.array([length, length - 27], jnp.int32)
   real = (jnp.arange(length) < lengths[:, None])[..., None, None]
 
@@ -75,13 +76,14 @@ def cudnn(length: int, causal: bool) -> dict[str, float]:
   return {"output": _apart(out, right), "gradient": max(map(_apart, got, want))}
 
 
-def _model():
+def _model() -> tuple[locvlm.LocVLM, dict]:
+  """Reads the committed reference model."""
   params, config = huggingface.load_llava(REFERENCE)
   return locvlm.LocVLM(config), params
 
 
 def step(device) -> dict[str, float]:
-  """What the third step of stage 2 on `device` reports."""
+  """Returns the scalars of the third step of stage 2 on `device`."""
   model, params = _model()
   mesh = sharding.make_mesh({}, [device])
   tx = optimizer.make(ADAM, 100)
@@ -105,7 +107,7 @@ def step(device) -> dict[str, float]:
 
 
 def answers(device, rows: slice = slice(None)) -> np.ndarray:
-  """Greedy tokens of prompts of different lengths."""
+  """Returns the greedy tokens of prompts of different lengths."""
   model, params = _model()
   batch = workload.random_batch(model.config, ROWS, TEXT)
   batch = {k: v[rows] for k, v in batch.items() if k != "loss_mask"}
@@ -123,7 +125,7 @@ def answers(device, rows: slice = slice(None)) -> np.ndarray:
 
 
 def measure(device) -> dict[str, tuple[float, float]]:
-  """{what: (difference, its bound)}."""
+  """Returns {what is compared: (difference, its bound)}."""
   cpu, found = jax.devices("cpu")[0], {}
   if device.platform == "gpu":
     for causal in (True, False):
@@ -144,7 +146,7 @@ def measure(device) -> dict[str, tuple[float, float]]:
 
 
 def main() -> int:
-  """Prints a line for each; 1 where one is beyond its bound."""
+  """Prints a line for each; returns 1 if one is beyond its bound."""
   found = measure(jax.devices()[0])
   for what, (difference, bound) in found.items():
     print(f"{what:32} {difference:9.2e}  (at most {bound:.0e})")

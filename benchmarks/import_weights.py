@@ -1,11 +1,11 @@
-"""How fast a LLaMA checkpoint reaches four devices, and in how much memory.
+"""Times the import of a LLaMA checkpoint onto four devices, and its memory.
 
   python -m benchmarks.import_weights --size 1B [--keep DIR]
 
-Writes random bfloat16 numbers in the shape of a LLaMA, imports them onto four
-simulated CPU devices (fsdp 2 x tensor 2) and prints the rate beside that of
-`cat FILES > /dev/null`, both with the files evicted from the page cache and
-with them in it, and for the first time the peak of the process's own memory
+Writes a checkpoint of random bfloat16 numbers, imports it onto four simulated
+CPU devices (fsdp 2 x tensor 2) and prints the rate beside that of `cat FILES >
+/dev/null`: with the files evicted from the page cache, and with the files in
+it. For the first import it also prints the peak of the process's own memory
 beyond the result.
 """
 
@@ -17,9 +17,13 @@ import tempfile
 import threading
 import time
 
-from absl import app, flags
+from absl import flags
 
-_SIZE = flags.DEFINE_enum("size", "1B", ["tiny", "1B", "7B"], "Of the model.")
+from locvlm_jax import command
+
+_SIZE = flags.DEFINE_enum(
+  "size", "1B", ["tiny", "1B", "7B"], "Size of the model."
+)
 _KEEP = flags.DEFINE_string("keep", "", "Folder to write to and keep.")
 _SHAPES = {
   "tiny": {"width": 256, "num_layers": 4, "num_heads": 4, "mlp_width": 704},
@@ -29,7 +33,7 @@ _SHAPES = {
 
 
 def llama_config(size: str):
-  """LLaMA's proportions, keys and values in as many heads as queries."""
+  """Returns a LLaMA with as many key/value heads as query heads."""
   from locvlm_jax.models import llama
 
   shape = _SHAPES[size]
@@ -40,7 +44,7 @@ def llama_config(size: str):
 
 
 def write_random(directory: str, config) -> None:
-  """A checkpoint of random numbers, one file a layer and one for the rest."""
+  """Writes a checkpoint, one file for each layer and one for the rest."""
   import ml_dtypes
   import numpy as np
   import safetensors.numpy
@@ -75,7 +79,7 @@ def _files(directory: str) -> list[str]:
 
 
 def evict(paths: list[str]) -> None:
-  """Takes files out of the page cache."""
+  """Evicts files from the page cache."""
   for path in paths:
     with open(path, "rb") as f:
       os.fsync(f.fileno())
@@ -83,7 +87,7 @@ def evict(paths: list[str]) -> None:
 
 
 def cat(paths: list[str]) -> float:
-  """Seconds that `cat` takes."""
+  """Returns the seconds that `cat` takes."""
   began = time.monotonic()
   with open(os.devnull, "wb") as null:
     subprocess.run(["cat", *paths], stdout=null, check=True)
@@ -120,7 +124,11 @@ class Memory(threading.Thread):
 
 
 def load(directory: str):
-  """(seconds, peak bytes beyond the result, bytes of the result)."""
+  """Imports a checkpoint.
+
+  Returns:
+    Seconds, peak bytes beyond the result, and bytes of the result.
+  """
   import jax
 
   from locvlm_jax.parallel import sharding
@@ -145,6 +153,7 @@ def load(directory: str):
 
 
 def main(argv: list[str]) -> None:
+  """Prints a line for each state of the page cache."""
   del argv
   os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
   config = llama_config(_SIZE.value)
@@ -176,4 +185,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  command.run(main)

@@ -1,12 +1,14 @@
-"""What a frozen ViT says of an object's patches: its category and its box.
+"""Probes what a frozen ViT says of an object: its category and its box.
 
   python -m benchmarks.probe --weights locvlm_jax/assets/micro_base \\
     --root runs/microworld
 
-Two linear probes on the mean feature of the patches that an object's box
-touches, fitted on the first training images, scored on the validation images.
-An LLM finds by attention what such a probe finds: what is not linear here is
-learned late there. N objects, D width, C categories.
+Fits two linear probes on the mean feature of the patches that an object's box
+touches, on the first training images, and scores them on the validation images.
+An LLM finds by attention what such a probe finds; what is not linear here, it
+learns late.
+
+Letters: N objects, P patches, D width, C categories.
 """
 
 from collections import Counter
@@ -15,9 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app, flags
+from absl import flags
+from einops import rearrange
 from jaxtyping import Array, Float, Int
 
+from locvlm_jax import command
 from locvlm_jax.data import geometry
 from locvlm_jax.data.boxes import iou
 from locvlm_jax.data.media import images as images_lib
@@ -32,7 +36,7 @@ _SPLITS = ("train", "val")
 
 
 def objects(split: str, encode, size: int, limit: int):
-  """(features [N, D], categories [N], boxes [N, 4] in [0, 1])."""
+  """Returns features [N, D], categories [N] and boxes [N, 4] in [0, 1]."""
   notes = f"{_ROOT.value}/annotations/instances_{split}.json"
   source = coco.Instances(notes, f"{_ROOT.value}/images/{split}")
   found = []
@@ -49,18 +53,21 @@ def objects(split: str, encode, size: int, limit: int):
   return tuple(np.array(column) for column in zip(*found, strict=True))
 
 
-def _mean_inside(features: Float[np.ndarray, "P D"], box) -> np.ndarray:
+def _mean_inside(
+  features: Float[np.ndarray, "P D"], box
+) -> Float[np.ndarray, " D"]:
+  """Averages the features of the patches that a box touches."""
   grid = round(len(features) ** 0.5)
   x1, y1 = (int(v * grid) for v in box[:2])
   x2, y2 = (max(int(np.ceil(v * grid)), 1) for v in box[2:])
-  square = features.reshape(grid, grid, -1)
+  square = rearrange(features, "(h w) d -> h w d", h=grid)
   return square[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)].mean((0, 1))
 
 
 def logistic(
   x: Float[Array, "N D"], labels: Int[Array, " N"], classes: int
 ) -> Float[Array, "D C"]:
-  """Weights of a logistic regression, by 200 steps of Adam."""
+  """Fits the weights of a logistic regression by 200 steps of Adam."""
 
   def loss(w):
     cross = optax.softmax_cross_entropy_with_integer_labels(x @ w, labels)
@@ -77,7 +84,9 @@ def logistic(
   return jax.lax.scan(step, (w, tx.init(w)), length=200)[0][0]
 
 
-def main(_) -> None:
+def main(argv: list[str]) -> None:
+  """Prints how often the probes are right on held-out images."""
+  del argv
   params, config = huggingface.load_clip_vision(_WEIGHTS.value)
   vit = clip_vit.ClipVit(config, unroll=config.num_layers)
   params = jax.tree.map(jnp.asarray, params)
@@ -100,5 +109,4 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-  flags.mark_flags_as_required(["weights", "root"])
-  app.run(main)
+  command.run(main, required=["weights", "root"])

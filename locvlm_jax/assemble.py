@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from locvlm_jax.config import Config
-from locvlm_jax.data import catalog, leakage, objectives, rows, view
+from locvlm_jax.data import catalog, leakage, objectives, question_view, rows
 from locvlm_jax.data.media import clips
 from locvlm_jax.data.records import Source
 from locvlm_jax.models import clip_vit, layers, llama, locvlm, lora
@@ -181,7 +181,7 @@ def questions(
     files: what names the annotations; default: `config.eval`.
   """
   records = catalog.open_source(task.source, files or config.eval)
-  seen = view.View(
+  seen = question_view.View(
     coords=coords.Coords(**config.coords),
     geometry=config.geometry,
     image_size=config.model.vision.image_size,

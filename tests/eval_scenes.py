@@ -1,7 +1,7 @@
 """Images that evaluations ask about, their questions, and known scores."""
 
+from locvlm_jax.data.question_view import View
 from locvlm_jax.data.records import Object, Record
-from locvlm_jax.data.view import View
 from locvlm_jax.evals.tasks import EVALS
 from locvlm_jax.text.coords import Coords
 

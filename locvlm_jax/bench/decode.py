@@ -1,12 +1,12 @@
-"""Tokens a second of greedy generation, beside transformers on PyTorch.
+"""Times greedy generation: `python -m locvlm_jax.bench decode`.
 
-A Llava directory answers questions about images of noise, with prompts of
-different lengths. With --peer, transformers' Llava gets the same weights,
-tokens and pixels. Both sides generate the same number of tokens and never stop
-early. With --model, both have random weights of that size, each its own.
+Prints tokens a second. A Llava directory answers questions about images of
+noise, with prompts of different lengths. With --peer, transformers' Llava gets
+the same weights, tokens and pixels. Both sides generate the same number of
+tokens and never stop early. With --model, both have random weights of that
+size, each its own.
 """
 
-import argparse
 import dataclasses
 import functools
 import time
@@ -15,9 +15,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import flags
 
 from locvlm_jax import ASSETS
-from locvlm_jax.bench import timing, workload
+from locvlm_jax.bench import command_line, timing, workload
 from locvlm_jax.inference import decode
 from locvlm_jax.models import locvlm
 from locvlm_jax.text import encoding, formats, tokenizer
@@ -32,72 +33,96 @@ _TEXT = (47, 52, 60, 49)
 _NEVER = -2  # an id that no model generates
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds the arguments of `measure`."""
-  parser.add_argument(
-    "--checkpoint",
-    default=str(ASSETS / "micro_reference"),
-    help="a Llava directory in Hugging Face layout; default: the micro model",
-  )
-  parser.add_argument("--model", choices=workload.SIZES, help="random weights")
-  parser.add_argument("--batch_sizes", default="1,16", help="comma list")
-  parser.add_argument("--new_tokens", type=int, default=64)
-  parser.add_argument("--rounds", type=int, default=5)
-  parser.add_argument(
-    "--dtype", default="float32", choices=("float32", "bfloat16")
-  )
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What generates, and how much; each is a flag of the same name.
+
+  Attributes:
+    model: one of workload.SIZES, with random weights; None: that of
+      `checkpoint`.
+  """
+
+  checkpoint: str
+  model: str | None
+  batch_sizes: list[str]
+  new_tokens: int
+  dtype: str
+  rounds: int
 
 
-def measure(arguments: argparse.Namespace) -> dict:
+def define_flags() -> None:
+  """Defines the flags of `main`."""
+  flags.DEFINE_string(
+    "checkpoint",
+    str(ASSETS / "micro_reference"),
+    "A Llava directory in Hugging Face layout.",
+  )
+  flags.DEFINE_enum(
+    "model", None, workload.SIZES, "A size to draw random weights for instead."
+  )
+  flags.DEFINE_list("batch_sizes", ["1", "16"], "Rows of each batch.")
+  flags.DEFINE_integer("new_tokens", 64, "Tokens of each answer.", 1)
+  flags.DEFINE_enum("dtype", "float32", locvlm.DTYPES, "Of both sides.")
+  command_line.define_flags(rounds=5)
+
+
+def main(argv: list[str]) -> None:
+  """Prints what `measure` finds for the flags."""
+  del argv
+  settings = command_line.read(Settings)
+  command_line.show(measure(settings, command_line.has_peer()))
+
+
+def measure(settings: Settings, has_peer: bool) -> dict:
   """Returns tokens a second for each batch size, prefill included."""
-  model, params = (_random if arguments.model else _loaded)(arguments)
-  peer = _peer(arguments, model) if arguments.peer else None
-  sampling = decode.Sampling(arguments.new_tokens, stop=(_NEVER,))
+  model, params = (_random if settings.model else _loaded)(settings)
+  peer = _peer(settings, model) if has_peer else None
+  sampling = decode.Sampling(settings.new_tokens, stop=(_NEVER,))
   result = {
     "device": jax.devices()[0].device_kind,
-    "dtype": arguments.dtype,
-    "model": arguments.model or arguments.checkpoint,
-    "new_tokens": arguments.new_tokens,
+    "dtype": settings.dtype,
+    "model": settings.model or settings.checkpoint,
+    "new_tokens": settings.new_tokens,
   }
-  for rows in map(int, arguments.batch_sizes.split(",")):
-    batch = _batch(arguments, model, rows)
+  for rows in map(int, settings.batch_sizes):
+    batch = _batch(settings, model, rows)
     ours = functools.partial(decode.generate, model, params, batch, sampling)
     theirs = peer and functools.partial(peer, batch)
-    result[f"batch {rows}"] = _compared(ours, theirs, rows, arguments)
+    result[f"batch {rows}"] = _compared(ours, theirs, rows, settings)
   return result
 
 
-def _peer(arguments: argparse.Namespace, model: locvlm.LocVLM) -> Callable:
+def _peer(settings: Settings, model: locvlm.LocVLM) -> Callable:
   """Returns the peer's function from a batch to its greedy tokens [B, G]."""
   # It imports torch, which need not be installed.
   from locvlm_jax.bench import peers_decode
 
-  return peers_decode.Generator(arguments, model.config.llm.vocab_size)
+  return peers_decode.Generator(settings, model.config.llm.vocab_size)
 
 
-def _loaded(arguments: argparse.Namespace) -> tuple[locvlm.LocVLM, dict]:
+def _loaded(settings: Settings) -> tuple[locvlm.LocVLM, dict]:
   """Reads the Llava directory."""
-  params, config = huggingface.load_llava(arguments.checkpoint)
-  model = locvlm.LocVLM(dataclasses.replace(config, dtype=arguments.dtype))
-  dtype = jnp.dtype(arguments.dtype)
+  params, config = huggingface.load_llava(settings.checkpoint)
+  model = locvlm.LocVLM(dataclasses.replace(config, dtype=settings.dtype))
+  dtype = jnp.dtype(settings.dtype)
   params = jax.tree.map(functools.partial(jnp.asarray, dtype=dtype), params)
   return locvlm.unstack_layers(model, params)
 
 
-def _random(arguments: argparse.Namespace) -> tuple[locvlm.LocVLM, dict]:
+def _random(settings: Settings) -> tuple[locvlm.LocVLM, dict]:
   """Draws weights for a model of the size --model."""
-  config = workload.model_config(arguments.model)
-  model = locvlm.LocVLM(dataclasses.replace(config, dtype=arguments.dtype))
+  config = workload.model_config(settings.model)
+  model = locvlm.LocVLM(dataclasses.replace(config, dtype=settings.dtype))
 
   def init(key):
     params = locvlm.init_params(model, key)
-    return jax.tree.map(lambda x: x.astype(arguments.dtype), params)
+    return jax.tree.map(lambda x: x.astype(settings.dtype), params)
 
   return locvlm.unstack_layers(model, jax.jit(init)(jax.random.key(0)))
 
 
 def _compared(
-  ours: Callable, theirs: Callable | None, rows: int, arguments
+  ours: Callable, theirs: Callable | None, rows: int, settings: Settings
 ) -> dict:
   """Times both in turn, and compares their tokens if the weights are alike."""
   contestants = {"ours": ours} | ({"peer": theirs} if theirs else {})
@@ -107,26 +132,26 @@ def _compared(
   def rate(generate: Callable) -> float:
     began = time.perf_counter()
     np.asarray(generate())
-    return rows * arguments.new_tokens / (time.perf_counter() - began)
+    return rows * settings.new_tokens / (time.perf_counter() - began)
 
   rates = timing.rounds(
     {n: functools.partial(rate, f) for n, f in contestants.items()},
-    arguments.rounds,
+    settings.rounds,
   )
   result = {"tokens_per_s": rates}
   if theirs:
     result["ratio"] = rates["ours"]["median"] / rates["peer"]["median"]
-  if theirs and not arguments.model:
+  if theirs and not settings.model:
     result["same_tokens"] = float((answers["ours"] == answers["peer"]).mean())
   return result
 
 
 def _prompts(
-  arguments: argparse.Namespace, model: locvlm.LocVLM, rows: int
+  settings: Settings, model: locvlm.LocVLM, rows: int
 ) -> list[np.ndarray]:
   """Returns prompts of several lengths, each about one image."""
   visual = model.config.num_visual
-  if arguments.model:
+  if settings.model:
     rng = np.random.default_rng(0)
     prompts = [
       rng.integers(3, model.config.llm.vocab_size, visual + n) for n in _TEXT
@@ -134,7 +159,7 @@ def _prompts(
     for ids in prompts:
       ids[1 : 1 + visual] = formats.IMAGE_TOKEN
   else:
-    text = tokenizer.Tokenizer.load(arguments.checkpoint)
+    text = tokenizer.Tokenizer.load(settings.checkpoint)
     prompts = [
       encoding.encode_prompt(text, formats.FORMATS["v1"], [], question, visual)
       for question in _QUESTIONS
@@ -143,10 +168,10 @@ def _prompts(
 
 
 def _batch(
-  arguments: argparse.Namespace, model: locvlm.LocVLM, rows: int
+  settings: Settings, model: locvlm.LocVLM, rows: int
 ) -> dict[str, np.ndarray]:
   """Builds a batch of prompts, each with an image of noise."""
-  prompts = _prompts(arguments, model, rows)
+  prompts = _prompts(settings, model, rows)
   # As the predictor pads them; the peer drops what is padding in all rows.
   longest = decode.padded_length(max(map(len, prompts)))
   shapes = locvlm.batch_shapes(model.config, rows, longest)

@@ -1,13 +1,11 @@
 """Greedy generation by transformers' Llava on PyTorch, for `bench.decode`."""
 
-import argparse
-
 import jax
 import numpy as np
 import torch
 import transformers
 
-from locvlm_jax.bench import peers, workload
+from locvlm_jax.bench import decode, peers, workload
 from locvlm_jax.models import clip_vit
 from locvlm_jax.text import formats
 
@@ -16,20 +14,20 @@ class Generator:
   """transformers' Llava on the same device as ours.
 
   Args:
-    arguments: of `bench.decode`.
+    settings: of the measurement.
     vocab_size: of our model; ids from there on are never generated.
   """
 
-  def __init__(self, arguments: argparse.Namespace, vocab_size: int):
-    self._num, self._vocab_size = arguments.new_tokens, vocab_size
+  def __init__(self, settings: decode.Settings, vocab_size: int):
+    self._num, self._vocab_size = settings.new_tokens, vocab_size
     self._device = "cuda" if jax.default_backend() == "gpu" else "cpu"
-    self._dtype = getattr(torch, arguments.dtype)
-    if arguments.model:
-      config = workload.model_config(arguments.model)
+    self._dtype = getattr(torch, settings.dtype)
+    if settings.model:
+      config = workload.model_config(settings.model)
       model = peers.random_llava(config, self._device, self._dtype)
     else:
       model = transformers.LlavaForConditionalGeneration.from_pretrained(
-        arguments.checkpoint, dtype=self._dtype
+        settings.checkpoint, dtype=self._dtype
       ).to(self._device)
     self._model = model.eval()
 

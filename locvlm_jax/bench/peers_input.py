@@ -1,6 +1,5 @@
 """LLaVA-1.5's preprocessing in a PyTorch DataLoader, for `bench.input`."""
 
-import argparse
 import functools
 from collections.abc import Callable, Iterator
 
@@ -30,31 +29,31 @@ class _Files(torch.utils.data.Dataset):
 
 
 def batches(
-  files: list[str], arguments: argparse.Namespace
+  files: list[str], settings: input_bench.Settings
 ) -> Iterator[torch.Tensor]:
   """Yields float32 images [B, 3, H, W], without end."""
   loader = torch.utils.data.DataLoader(
-    _Files(files, _preprocessing(arguments)),
+    _Files(files, _preprocessing(settings)),
     batch_size=input_bench.BATCH,
-    num_workers=arguments.cores,
+    num_workers=settings.cores,
     multiprocessing_context="fork",
   )
   return iter(loader)
 
 
-def difference(files: list[str], arguments: argparse.Namespace) -> dict:
+def difference(files: list[str], settings: input_bench.Settings) -> dict:
   """Compares our pixels with the peer's.
 
   Returns:
     The largest difference in 0..255, and the share of values that differ.
   """
-  prepare, largest, unequal, total = _preprocessing(arguments), 0, 0, 0
+  prepare, largest, unequal, total = _preprocessing(settings), 0, 0, 0
   mean, std = np.array(clip_vit.MEAN["clip"]), np.array(clip_vit.STD["clip"])
   for path in files:
     theirs = prepare(path).transpose(1, 2, 0) * std + mean
     image = images.load_image(path)
     ours = geometry.make(
-      arguments.geometry, *image.size, arguments.image_size
+      settings.geometry, *image.size, settings.image_size
     ).apply_image(image)
     apart = np.abs(np.rint(theirs * 255).astype(int) - ours)
     largest, total = max(largest, int(apart.max())), total + apart.size
@@ -63,14 +62,14 @@ def difference(files: list[str], arguments: argparse.Namespace) -> dict:
 
 
 def _preprocessing(
-  arguments: argparse.Namespace,
+  settings: input_bench.Settings,
 ) -> Callable[[str], np.ndarray]:
   """Returns path -> float32 [3, H, W], as LLaVA-1.5 prepares an image."""
-  size = arguments.image_size
+  size = settings.image_size
   processor = image_processing_pil_clip.CLIPImageProcessorPil(
     size={"shortest_edge": size}, crop_size={"height": size, "width": size}
   )
-  make_square = functools.partial(_make_square, arguments.geometry, size)
+  make_square = functools.partial(_make_square, settings.geometry, size)
 
   def prepare(path: str) -> np.ndarray:
     with Image.open(path) as image:

@@ -1,13 +1,12 @@
 """The training step of `bench.train` by transformers' Llava on PyTorch."""
 
-import argparse
 from collections.abc import Mapping
 
 import numpy as np
 import torch
 import transformers
 
-from locvlm_jax.bench import peers, timing, workload
+from locvlm_jax.bench import peers, timing, train, workload
 from locvlm_jax.models import locvlm
 from locvlm_jax.perf import flops as flops_lib
 
@@ -19,32 +18,32 @@ def variants() -> dict[str, bool]:
   )
 
 
-def train_step(arguments: argparse.Namespace, tuned: bool) -> dict:
+def train_step(settings: train.Settings, tuned: bool) -> dict:
   """Times the same number of steps on the same batch as ours."""
   torch.manual_seed(0)
   torch.backends.cuda.matmul.allow_tf32 = True
-  config = workload.model_config(arguments.model)
+  config = workload.model_config(settings.model)
   device = "cuda" if torch.cuda.is_available() else "cpu"
   is_low = config.dtype == "bfloat16"
-  model = _model(config, arguments, device, tuned)
+  model = _model(config, settings, device, tuned)
   adam = torch.optim.AdamW(
     [p for p in model.parameters() if p.requires_grad],
     lr=2e-5,
     weight_decay=0.0,
     fused=device == "cuda",
   )
-  batch = _torch_batch(config, arguments, device)
+  batch = _torch_batch(config, settings, device)
   losses = []
 
   def step() -> None:
     adam.zero_grad(set_to_none=True)
     parts = [
-      {k: v.chunk(arguments.accumulate)[i] for k, v in batch.items()}
-      for i in range(arguments.accumulate)
+      {k: v.chunk(settings.accumulate)[i] for k, v in batch.items()}
+      for i in range(settings.accumulate)
     ]
     for part in parts:
       with torch.autocast(device, torch.bfloat16, enabled=is_low and tuned):
-        loss = _loss(model, part, arguments.text if tuned else 0)
+        loss = _loss(model, part, settings.text if tuned else 0)
       (loss / len(parts)).backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     adam.step()
@@ -58,12 +57,12 @@ def train_step(arguments: argparse.Namespace, tuned: bool) -> dict:
   seconds = timing.per_step(
     step,
     wait,
-    warmup=arguments.warmup,
-    steps=arguments.steps,
-    rounds=arguments.rounds,
+    warmup=settings.warmup,
+    steps=settings.steps,
+    rounds=settings.rounds,
   )
   return {
-    **_device_facts(config, arguments, device),
+    **_device_facts(config, settings, device),
     "row": batch["input_ids"].shape[1],
     "loss": float(losses[-1]),
     "seconds": seconds,
@@ -71,13 +70,13 @@ def train_step(arguments: argparse.Namespace, tuned: bool) -> dict:
 
 
 def _device_facts(
-  config: locvlm.LocVLMConfig, arguments: argparse.Namespace, device: str
+  config: locvlm.LocVLMConfig, settings: train.Settings, device: str
 ) -> dict:
   """Describes the device, and what a sample costs on it."""
   is_cuda = device == "cuda"
   name = torch.cuda.get_device_name() if is_cuda else device
-  forward = flops_lib.forward_flops(locvlm.LocVLM(config), arguments.text)
-  trained = set(workload.trained_parts(arguments.stage))
+  forward = flops_lib.forward_flops(locvlm.LocVLM(config), settings.text)
+  trained = set(workload.trained_parts(settings.stage))
   return {
     "device": name,
     "devices": 1,
@@ -93,7 +92,7 @@ def _device_facts(
 
 def _model(
   config: locvlm.LocVLMConfig,
-  arguments: argparse.Namespace,
+  settings: train.Settings,
   device: str,
   tuned: bool,
 ) -> transformers.LlavaForConditionalGeneration:
@@ -101,8 +100,8 @@ def _model(
   is_low = config.dtype == "bfloat16"
   dtype = torch.bfloat16 if is_low and not tuned else torch.float32
   model = peers.random_llava(config, device, dtype)
-  _freeze(model, arguments.stage)
-  if arguments.remat != "none" or not tuned and is_low:
+  _freeze(model, settings.stage)
+  if settings.remat != "none" or not tuned and is_low:
     model.gradient_checkpointing_enable({"use_reentrant": False})
   if tuned:
     for layer in model.model.language_model.layers:
@@ -124,10 +123,10 @@ def _freeze(
 
 
 def _torch_batch(
-  config: locvlm.LocVLMConfig, arguments: argparse.Namespace, device: str
+  config: locvlm.LocVLMConfig, settings: train.Settings, device: str
 ) -> dict[str, torch.Tensor]:
   """Translates the batch of ours."""
-  ours = workload.random_batch(config, arguments.batch, arguments.text)
+  ours = workload.random_batch(config, settings.batch, settings.text)
   ids = np.where(ours["tokens"] < 0, config.llm.vocab_size, ours["tokens"])
   labels = np.where(ours["loss_mask"], ids, -100)
   pixels = ours["images"][:, 0].transpose(0, 3, 1, 2) / 127.5 - 1

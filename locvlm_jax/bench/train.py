@@ -1,24 +1,27 @@
-"""Training steps: milliseconds, samples a second and MFU, from random weights.
+"""Times training steps of random weights: `python -m locvlm_jax.bench train`.
 
-One fixed batch lies on the devices already: there is no input pipeline. With
---peer, transformers' Llava on PyTorch trains a model of the same size on the
-same device: as it is commonly run (bfloat16 weights and moments, gradient
+Prints milliseconds, samples a second and MFU. One fixed batch lies on the
+devices already: there is no input pipeline. MFU counts model FLOPs without
+rematerialization, and half of a full attention for causal attention.
+
+With --peer, transformers' Llava on PyTorch trains a model of the same size on
+the same device: as it is commonly run (bfloat16 weights and moments, gradient
 checkpointing) and, on CUDA, tuned (float32 masters under autocast, compiled
-layers, the head on text alone, checkpointing only if ours rematerializes).
-Each runs in a process of its own, ours before and after. MFU counts model FLOPs
-without rematerialization, and half of a full attention for causal attention.
+layers, the head on text alone, checkpointing only if ours rematerializes). Each
+runs in a process of its own, ours before and after.
 """
 
-import argparse
+import dataclasses
 import time
 import types
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+from absl import flags
 
-from locvlm_jax.bench import timing, workload
-from locvlm_jax.models import locvlm
+from locvlm_jax.bench import command_line, timing, workload
+from locvlm_jax.models import layers, locvlm
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
 from locvlm_jax.perf import flops as flops_lib
@@ -28,53 +31,82 @@ from locvlm_jax.training import step as step_lib
 _MATMUL_REPEATS = 10
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds the arguments of `measure`."""
-  parser.add_argument("--model", default="micro", choices=workload.SIZES)
-  parser.add_argument("--stage", type=int, default=2, choices=(1, 2))
-  parser.add_argument("--batch", type=int, help="rows, on all devices together")
-  parser.add_argument("--text", type=int, help="text tokens a row")
-  parser.add_argument("--accumulate", type=int, default=1, help="microbatches")
-  parser.add_argument("--remat", default="none", help="none | dots | full")
-  parser.add_argument("--unroll", type=int, default=1, help="layers a turn")
-  parser.add_argument(
-    "--mu_dtype", default="float32", help="of Adam's first moment"
-  )
-  parser.add_argument("--warmup", type=int, default=5, help="steps")
-  parser.add_argument("--steps", type=int, default=5, help="timed, a round")
-  parser.add_argument("--rounds", type=int, default=4)
-  parser.add_argument(
-    "--trace", help="a folder for a trace of three more steps of ours"
-  )
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What is trained, and for how long; each is a flag of the same name."""
+
+  model: str
+  stage: int
+  batch: int | None
+  text: int | None
+  accumulate: int
+  remat: str
+  unroll: int
+  mu_dtype: str
+  warmup: int
+  steps: int
+  rounds: int
+  trace: str | None
 
 
-def measure(arguments: argparse.Namespace) -> dict:
+def define_flags() -> None:
+  """Defines the flags of `main`."""
+  flags.DEFINE_enum("model", "micro", workload.SIZES, "Size of the model.")
+  flags.DEFINE_integer("stage", 2, "Of training.", 1, 2)
+  flags.DEFINE_integer(
+    "batch",
+    None,
+    "Rows on all devices together; left out: 8, or 16 of b and l.",
+  )
+  flags.DEFINE_integer(
+    "text", None, "Text tokens of a row; left out: 64, or 128 of b and l."
+  )
+  flags.DEFINE_integer("accumulate", 1, "Microbatches a step.", 1)
+  flags.DEFINE_enum(
+    "remat", "none", layers.REMAT, "What the backward pass computes again."
+  )
+  flags.DEFINE_integer("unroll", 1, "Layers in one turn of the loop.", 1)
+  flags.DEFINE_string("mu_dtype", "float32", "Dtype of Adam's first moment.")
+  flags.DEFINE_integer("warmup", 5, "Steps before the first round.", 1)
+  flags.DEFINE_integer("steps", 5, "Steps that a round times.", 1)
+  flags.DEFINE_string(
+    "trace", None, "A folder for a trace of three more steps."
+  )
+  command_line.define_flags(rounds=4)
+
+
+def main(argv: list[str]) -> None:
+  """Prints what `measure` finds for the flags."""
+  del argv
+  settings = command_line.read(Settings)
+  rows, text = workload.SIZES[settings.model]
+  settings = dataclasses.replace(
+    settings, batch=settings.batch or rows, text=settings.text or text
+  )
+  command_line.show(measure(settings, command_line.has_peer()))
+
+
+def measure(settings: Settings, has_peer: bool) -> dict:
   """Returns medians and spread of ours, and of the peers if asked for."""
-  rows, text = workload.SIZES[arguments.model]
-  arguments.batch = arguments.batch or rows
-  arguments.text = arguments.text or text
   found: dict[str, list[dict]] = {}
-  for name, run, extra in _contestants(arguments.peer):
+  for name, run, extra in _contestants(has_peer):
     found.setdefault(name, []).append(
-      timing.in_subprocess(run, arguments, *extra)
+      timing.in_subprocess(run, settings, *extra)
     )
-  results = {name: _rates(parts, arguments) for name, parts in found.items()}
+  results = {name: _rates(parts, settings) for name, parts in found.items()}
   ours = results["ours"]["samples_per_s"]["median"]
   ratios = {
     f"over_{name}": ours / result["samples_per_s"]["median"]
     for name, result in results.items()
     if name != "ours"
   }
-  settings = {
-    k: v for k, v in vars(arguments).items() if k not in ("json", "measure")
-  }
-  return {"settings": settings, **results, **ratios}
+  return {"settings": dataclasses.asdict(settings), **results, **ratios}
 
 
-def _contestants(peer: bool) -> list[tuple[str, Callable, tuple]]:
+def _contestants(has_peer: bool) -> list[tuple[str, Callable, tuple]]:
   """Lists (name, function, its extra arguments) in the order of their runs."""
   ours = ("ours", train_step, ())
-  if not peer:
+  if not has_peer:
     return [ours]
   # It imports torch, which need not be installed.
   from locvlm_jax.bench import peers_train
@@ -86,37 +118,37 @@ def _contestants(peer: bool) -> list[tuple[str, Callable, tuple]]:
   return [ours, *peers, ours]
 
 
-def _rates(parts: Sequence[Mapping], arguments: argparse.Namespace) -> dict:
+def _rates(parts: Sequence[Mapping], settings: Settings) -> dict:
   """Joins the runs of one contestant, and adds its rates."""
   seconds = [s for part in parts for s in part["seconds"]]
   facts = {k: v for k, v in parts[0].items() if k != "seconds"}
-  per_second = [arguments.batch / s for s in seconds]
+  per_second = [settings.batch / s for s in seconds]
   flops, peak = facts["sample_flops"], facts["peak_flops"]
   return {
     **facts,
     "step_ms": timing.spread([1e3 * s for s in seconds]),
     "samples_per_s": timing.spread(per_second),
-    "tokens_per_s": timing.spread([arguments.text * r for r in per_second]),
+    "tokens_per_s": timing.spread([settings.text * r for r in per_second]),
     "mfu": timing.spread([r * flops / peak for r in per_second]),
   }
 
 
-def train_step(arguments: argparse.Namespace) -> dict:
+def train_step(settings: Settings) -> dict:
   """Times our training step on all devices of this process."""
-  trained = workload.trained_parts(arguments.stage)
+  trained = workload.trained_parts(settings.stage)
   model = locvlm.LocVLM(
-    workload.model_config(arguments.model, arguments.remat, arguments.unroll)
+    workload.model_config(settings.model, settings.remat, settings.unroll)
   )
-  shards = {"data": -1} if arguments.stage == 1 else {"fsdp": -1}
+  shards = {"data": -1} if settings.stage == 1 else {"fsdp": -1}
   mesh = sharding.make_mesh(shards)
-  tx = optimizer.make(_optimizer(arguments.mu_dtype), 1000)
+  tx = optimizer.make(_optimizer(settings.mu_dtype), 1000)
   with jax.set_mesh(mesh):
     params = _random_params(model, trained, mesh)
     state, where = step_lib.init_state(*params, tx, mesh)
-    batch = workload.random_batch(model.config, arguments.batch, arguments.text)
-    batch = sharding.put_batch(batch, mesh, arguments.batch)
+    batch = workload.random_batch(model.config, settings.batch, settings.text)
+    batch = sharding.put_batch(batch, mesh, settings.batch)
     jitted = step_lib.jit_train_step(
-      model, tx, where, sharding.batch_sharding(mesh), arguments.accumulate
+      model, tx, where, sharding.batch_sharding(mesh), settings.accumulate
     )
     now = {"state": state}
     del state, params  # the step donates them
@@ -127,26 +159,26 @@ def train_step(arguments: argparse.Namespace) -> dict:
     seconds = timing.per_step(
       step,
       lambda: jax.block_until_ready(now),
-      warmup=arguments.warmup,
-      steps=arguments.steps,
-      rounds=arguments.rounds,
+      warmup=settings.warmup,
+      steps=settings.steps,
+      rounds=settings.rounds,
     )
-    if arguments.trace:
-      _trace(jitted, now, batch, arguments.trace)
+    if settings.trace:
+      _trace(jitted, now, batch, settings.trace)
   return {
-    **_device_facts(model, arguments, batch["tokens"]),
+    **_device_facts(model, settings, batch["tokens"]),
     "loss": float(now["scalars"]["loss"]),
     "seconds": seconds,
   }
 
 
 def _device_facts(
-  model: locvlm.LocVLM, arguments: argparse.Namespace, tokens: jax.Array
+  model: locvlm.LocVLM, settings: Settings, tokens: jax.Array
 ) -> dict:
   """Describes the devices, and what a sample costs on them."""
   device, num = jax.devices()[0], jax.device_count()
-  forward = flops_lib.forward_flops(model, arguments.text)
-  trained = set(workload.trained_parts(arguments.stage))
+  forward = flops_lib.forward_flops(model, settings.text)
+  trained = set(workload.trained_parts(settings.stage))
   return {
     "device": device.device_kind,
     "devices": num,
@@ -160,7 +192,7 @@ def _device_facts(
 
 
 def _optimizer(mu_dtype: str) -> types.SimpleNamespace:
-  """Returns the paper's optimizer, with the fields of `config.optim`."""
+  """Returns the optimizer's settings, as `config.optim` has them."""
   return types.SimpleNamespace(
     name="adamw",
     lr=2e-5,

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 
 from locvlm_jax import errors
 from locvlm_jax.data import reading
+from locvlm_jax.data.question_view import View
 from locvlm_jax.data.sources import refer
 from locvlm_jax.data.sources.questions import read as read_questions
-from locvlm_jax.data.view import View
 from locvlm_jax.evals import predictions
 from locvlm_jax.evals.scorers import gqa_scores, judge, vqa_accuracy
 from locvlm_jax.evals.tasks import EVALS

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from locvlm_jax.data import geometry, objectives
+from locvlm_jax.data.question_view import View
 from locvlm_jax.data.records import Box, Record, Records
-from locvlm_jax.data.view import View
 from locvlm_jax.inference.question import Question
 
 

@@ -189,7 +189,7 @@ def _scores(model, questions, size: int, out, manifest, watch) -> dict:
 def _resume(out: str, manifest: Mapping) -> dict[str, dict[str, str]]:
   """Returns earlier answers; the first process reads and tells the others."""
   answers = predictions.resume(out, manifest) if hosts.is_first() else {}
-  return json.loads(sharding.from_first(json.dumps(answers)))
+  return json.loads(sharding.broadcast_text(json.dumps(answers)))
 
 
 def _open(path: str, mode: str):

@@ -1,4 +1,4 @@
-"""The mesh, where each parameter lives on it, and batches onto devices.
+"""The mesh of devices, the sharding of each parameter, batches on devices.
 
 Mesh axes:
 
@@ -29,8 +29,8 @@ TENSOR = "tensor"
 
 _LAYER = r"(vision(/unused)?|llm)/layers"
 # The end of a parameter's path -> one mesh axis (or None) for each dim; dims
-# left out are whole on every device. The optimizer's moments have longer paths
-# with the same end, so they are found too.
+# left out are not split. Optimizer moments have longer paths with the same end,
+# so they use their parameter's sharding.
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r"vision/patch", (None, None, None, "fsdp")),
   (r"vision/((class|position)_embedding|patch_bias)", ()),
@@ -63,11 +63,12 @@ _COMPILED = tuple((re.compile(rf"(?:.*/)?{p}"), spec) for p, spec in RULES)
 def make_mesh(
   shape: Mapping[str, int], devices: Sequence[jax.Device] | None = None
 ) -> jax.sharding.Mesh:
-  """All devices as a mesh of `AXES`; axes that are left out have size 1.
+  """Arranges devices as a mesh of `AXES`; axes that are left out have size 1.
 
   Args:
     shape: size of each axis; one may be -1: all devices that are left.
-    devices: those of a machine that is not here; None: all that are.
+    devices: which to use, to compile for another machine; None: all devices
+      of this one.
 
   Raises:
     ValueError: an unknown axis, a size that is neither -1 nor positive, two
@@ -81,19 +82,19 @@ def make_mesh(
     if size < 1 and size != -1:
       raise ValueError(f"mesh.{axis}={size}: give a positive size, or -1")
   devices = jax.devices() if devices is None else devices
-  sizes = _fill(sizes, len(devices))
+  sizes = _resolve_sizes(sizes, len(devices))
   return jax.make_mesh(
     tuple(sizes[axis] for axis in AXES),
     AXES,
-    # Named, because make_mesh's default is Explicit, which Linen's lifted
-    # transforms do not take.
+    # Stated, since the default of make_mesh is Explicit, which Linen's lifted
+    # transforms do not support.
     axis_types=(AxisType.Auto,) * len(AXES),
     devices=devices,
   )
 
 
-def _fill(sizes: dict[str, int], num_devices: int) -> dict[str, int]:
-  """Replaces -1, and checks the product."""
+def _resolve_sizes(sizes: dict[str, int], num_devices: int) -> dict[str, int]:
+  """Replaces -1 by the devices that are left, and checks the product."""
   free = [axis for axis, size in sizes.items() if size == -1]
   if len(free) > 1:
     raise ValueError(f"mesh: only one axis may be -1, not {free}")
@@ -108,10 +109,10 @@ def _fill(sizes: dict[str, int], num_devices: int) -> dict[str, int]:
 
 
 def param_spec(path: str) -> PartitionSpec:
-  """The one rule for a parameter, by the end of its "a/b/c" path.
+  """Finds the one rule for a parameter, by the end of its "a/b/c" path.
 
   Raises:
-    ValueError: no rule, or more than one.
+    ValueError: no rule matches, or more than one.
   """
   found = [spec for pattern, spec in _COMPILED if pattern.fullmatch(path)]
   if len(found) != 1:
@@ -123,15 +124,15 @@ def param_spec(path: str) -> PartitionSpec:
 
 
 def param_shardings(params: Any, mesh: jax.sharding.Mesh) -> Any:
-  """Where each parameter lives, in the structure of `params`.
+  """Returns the sharding of each parameter, in the structure of `params`.
 
   Args:
     params: arrays or shapes; a nested dict, or flat with "a/b/c" keys.
     mesh: of `make_mesh`.
 
   Raises:
-    ValueError: a parameter without its one rule, or a dim that its mesh axis
-      does not divide.
+    ValueError: a parameter does not match exactly one rule, or a mesh axis does
+      not divide the dim that it splits.
   """
   return jax.tree_util.tree_map_with_path(
     lambda keys, x: _param_sharding(_path(keys), x.shape, mesh), params
@@ -139,12 +140,14 @@ def param_shardings(params: Any, mesh: jax.sharding.Mesh) -> Any:
 
 
 def _path(keys: tuple) -> str:
+  """Joins the keys of a leaf of a pytree: "a/b/c"."""
   return "/".join(str(getattr(k, "key", getattr(k, "name", k))) for k in keys)
 
 
 def _param_sharding(
   path: str, shape: tuple[int, ...], mesh: jax.sharding.Mesh
 ) -> NamedSharding:
+  """Returns the sharding of one parameter, checked against its shape."""
   spec = param_spec(path)
   for dim, axis in enumerate(spec):
     if axis is not None and shape[dim] % mesh.shape[axis]:
@@ -157,7 +160,7 @@ def _param_sharding(
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
-  """Rows split over data and fsdp; every other dim whole."""
+  """Returns the sharding of a batch: rows split over data and fsdp."""
   return NamedSharding(mesh, PartitionSpec(BATCH))
 
 
@@ -166,7 +169,7 @@ def put_batch(
   mesh: jax.sharding.Mesh,
   global_batch_size: int,
 ) -> dict[str, Array | None]:
-  """This process's rows, onto its devices, as parts of global arrays.
+  """Puts the rows of this process on its devices, as parts of global arrays.
 
   Process i of n holds rows [i B/n, (i+1) B/n) of a global batch of B.
 
@@ -195,7 +198,7 @@ def put_batch(
         f"batch[{name!r}] has {len(x)} rows; each of {jax.process_count()}"
         f" processes gives {rows} of {global_batch_size}"
       )
-    # Without the global shape, each process would guess it from its own part.
+    # Without the global shape, each process would infer it from its own part.
     shape = (global_batch_size, *x.shape[1:])
     return jax.make_array_from_process_local_data(sharding, x, shape)
 
@@ -203,7 +206,7 @@ def put_batch(
 
 
 def host_rows(global_batch_size: int) -> slice:
-  """The rows of a global batch that `put_batch` wants from this process.
+  """Returns the rows of a global batch that this process gives `put_batch`.
 
   Raises:
     ValueError: the processes do not divide it.
@@ -219,12 +222,16 @@ def host_rows(global_batch_size: int) -> slice:
 
 
 def fetch(x: Array | np.ndarray) -> np.ndarray:
-  """All rows on every process: of a global array, or of each process's."""
+  """Gathers all rows on every process.
+
+  Args:
+    x: a global array, or the part of each process.
+  """
   return np.asarray(multihost_utils.process_allgather(x, tiled=True))
 
 
-def from_first(text: str) -> str:
-  """The first process's text, on every process."""
+def broadcast_text(text: str) -> str:
+  """Returns the text of the first process on every process."""
   data = np.frombuffer(text.encode(), np.uint8)
   size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
   data = np.resize(data, size) if len(data) else np.zeros(size, np.uint8)
@@ -232,7 +239,12 @@ def from_first(text: str) -> str:
 
 
 def constrain(x: Array, spec: tuple) -> Array:
-  """Fixes x's sharding inside a mesh; does nothing outside of one."""
+  """Fixes the sharding of x inside a mesh; does nothing outside of one.
+
+  Args:
+    x: any array of a jitted function.
+    spec: a mesh axis, several of them, or None, for each dim.
+  """
   if jax.sharding.get_abstract_mesh().empty:
     return x
   return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
@@ -240,12 +252,13 @@ def constrain(x: Array, spec: tuple) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def gather(kernel: Array, whole: tuple, parts: tuple) -> Array:
-  """A kernel that lies in `parts`, laid out as `whole`; its gradient in parts.
+  """Gathers a kernel that is sharded by `parts` to the sharding `whole`.
 
-  `constrain` alone asks for `whole` of the gradient too: every device then
-  holds the sum of all, only to throw most of it away; a sum that goes straight
-  into parts moves half as much. And it lets the kernel be gathered before it is
-  cast to the dtype of the computation, which moves twice as much.
+  Its gradient is sharded by `parts` again. `constrain` alone would give the
+  gradient the sharding `whole` too: every device would receive the whole sum
+  and throw most of it away, which moves twice as much as a sum that is
+  scattered into parts. It would also allow a kernel to be gathered before it is
+  cast to the lower dtype of the computation, which moves twice as much.
   """
   return constrain(constrain(kernel, parts), whole)
 
@@ -262,6 +275,6 @@ gather.defvjp(_gather_forward, _gather_backward)
 
 
 def num_batch_shards() -> int:
-  """How many parts the current mesh splits a batch into; 1 without a mesh."""
+  """Returns how many parts the mesh splits a batch into; 1 without a mesh."""
   mesh = jax.sharding.get_abstract_mesh()
   return 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in BATCH)

@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 from locvlm_jax import files
 from locvlm_jax.config import Config, plain
 from locvlm_jax.data import objectives
+from locvlm_jax.data.question_view import View
 from locvlm_jax.data.records import Object, Record, Records
-from locvlm_jax.data.view import View
 from locvlm_jax.evals import session
 from locvlm_jax.evals.scorers.metrics import Unit, Units
 from locvlm_jax.evals.selection import shuffled, take, transform_of

@@ -16,7 +16,7 @@ import numpy as np
 from locvlm_jax import files
 from locvlm_jax.config import Config
 from locvlm_jax.parallel import hosts, sharding
-from locvlm_jax.training import guards, meter, optimizer
+from locvlm_jax.training import loss_guard, meter, optimizer
 
 Scalars = Mapping[str, jax.Array]
 
@@ -63,7 +63,7 @@ class Journal:
   ):
     self._config, self._rates = config, rates
     self._name_records = name_records
-    self._guard = guards.Guard(config.faults)
+    self._guard = loss_guard.Guard(config.faults)
     self._lr = optimizer.schedule(config.optim, config.steps)
     self._files = _Files(workdir, start) if hosts.is_first() else None
     self._waiting: StepResult | None = None

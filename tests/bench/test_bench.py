@@ -1,6 +1,5 @@
 """The measurements run and say what they measured."""
 
-import argparse
 import json
 import os
 import subprocess
@@ -10,16 +9,33 @@ import numpy as np
 import pytest
 from paths import ROOT
 from PIL import Image
+from zygote import run
 
 from locvlm_jax.bench import __main__ as bench
-from locvlm_jax.bench import timing, train, workload
+from locvlm_jax.bench import command_line, timing, train, workload
 from locvlm_jax.models import locvlm
 
 
-def run(monkeypatch, capsys, *arguments) -> dict:
-  monkeypatch.setattr("sys.argv", ["bench", *arguments])
-  bench.main()
-  return json.loads(capsys.readouterr().out)
+def results_of(*arguments) -> dict:
+  done = run("bench", *arguments)
+  assert done.returncode == 0, done.stderr
+  return json.loads(done.stdout)
+
+
+def refusal_of(*arguments) -> str:
+  """The one line on standard error; the exit code is that of a wrong config."""
+  done = run("bench", *arguments)
+  assert done.returncode == 78, done.stderr
+  (line,) = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
+  return line
+
+
+@pytest.mark.parametrize("name", [(), *((n,) for n in bench.NAMES)])
+def test_help_explains_the_measurements(name):
+  done = run("bench", *name, "--help")
+  assert done.returncode == 0, done.stderr
+  assert " ".join(("python -m locvlm_jax.bench", *name)) in done.stdout
+  assert not name or "--rounds" in done.stdout
 
 
 def test_rounds_take_turns():
@@ -44,50 +60,41 @@ def test_rounds_take_turns():
   assert got["b"]["median"] == 8.0
 
 
-def test_input_counts_samples(tmp_path, monkeypatch, capsys):
+def test_input_counts_samples(tmp_path):
   rng = np.random.default_rng(0)
   for name in ("a.jpg", "b.jpeg"):
     pixels = rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / name)
-  out = str(tmp_path / "out.json")
-  got = run(
-    monkeypatch,
-    capsys,
+  got = results_of(
     "input",
     f"--images={tmp_path}",
     "--image_size=28",
     "--batches=2",
     "--rounds=1",
     "--cores=1",
-    f"--json={out}",
+    f"--json={tmp_path / 'out.json'}",
   )
   assert got["files"] == 2 and got["ours_per_core"] > 0
   assert json.loads((tmp_path / "out.json").read_text()) == got
 
 
-def test_input_names_an_empty_folder(tmp_path, monkeypatch, capsys):
-  with pytest.raises(SystemExit) as stopped:
-    run(monkeypatch, capsys, "input", f"--images={tmp_path}")
-  assert stopped.value.code == 78
-  assert str(tmp_path) in capsys.readouterr().err
+def test_input_names_an_empty_folder(tmp_path):
+  assert str(tmp_path) in refusal_of("input", f"--images={tmp_path}")
+  assert "--images is missing" in refusal_of("input")
 
 
-@pytest.mark.parametrize("arguments", [["tune"], ["train", "--rows=3"], []])
-def test_a_wrong_command_line_ends_with_the_code_of_a_wrong_config(
-  arguments, monkeypatch, capsys
-):
-  with pytest.raises(SystemExit) as stopped:
-    run(monkeypatch, capsys, *arguments)
-  assert stopped.value.code == 78
-  assert capsys.readouterr().err.startswith("error: ")
+@pytest.mark.parametrize(
+  "arguments, named",
+  [((), "train"), (("tune",), "train"), (("train", "--rows=3"), "rows")],
+)
+def test_a_wrong_command_line_is_refused(arguments, named):
+  assert named in refusal_of(*arguments)
 
 
-def test_a_peer_without_its_packages_is_refused(monkeypatch, capsys):
+def test_a_peer_without_its_packages_is_refused(monkeypatch):
   monkeypatch.setitem(sys.modules, "torch", None)
-  with pytest.raises(SystemExit) as stopped:
-    run(monkeypatch, capsys, "decode", "--peer")
-  assert stopped.value.code == 78
-  assert "pip install torch" in capsys.readouterr().err
+  with pytest.raises(ValueError, match="pip install torch"):
+    command_line.check_peer_packages()
 
 
 def _square(x):
@@ -109,11 +116,12 @@ class Absent(importlib.abc.MetaPathFinder):
     if name in ("grain", "clu", "tensorflow", "ml_collections", "torch"):
       raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Absent())
-from locvlm_jax.bench import __main__, train
+from locvlm_jax.bench import __main__, command_line, train
 import json
-arguments = __main__._parse(["train", "--stage=1", "--batch=2", "--text=16",
-                             "--steps=1", "--rounds=2", "--warmup=1"])
-print(json.dumps(train.train_step(arguments)))
+settings = train.Settings(
+  model="micro", stage=1, batch=2, text=16, accumulate=1, remat="none",
+  unroll=1, mu_dtype="float32", warmup=1, steps=1, rounds=2, trace=None)
+print(json.dumps(train.train_step(settings)))
 """
   done = subprocess.run(
     [sys.executable, "-c", code],
@@ -130,12 +138,30 @@ print(json.dumps(train.train_step(arguments)))
   assert got["sample_flops"] > 0 and got["one_product_flops"] > 0
 
 
+def settings(**changes) -> train.Settings:
+  fields = {
+    "model": "micro",
+    "stage": 2,
+    "batch": 2,
+    "text": 16,
+    "accumulate": 1,
+    "remat": "none",
+    "unroll": 1,
+    "mu_dtype": "float32",
+    "warmup": 1,
+    "steps": 1,
+    "rounds": 1,
+    "trace": None,
+  }
+  return train.Settings(**fields | changes)
+
+
 def test_train_divides_by_the_samples_flops():
   parts = [
     {"seconds": [2.0, 1.0], "sample_flops": 10.0, "peak_flops": 100.0},
     {"seconds": [4.0], "sample_flops": 10.0, "peak_flops": 100.0},
   ]
-  got = train._rates(parts, argparse.Namespace(batch=8, text=64))
+  got = train._rates(parts, settings(batch=8, text=64))
   assert got["step_ms"]["median"] == 2000
   assert got["samples_per_s"] == {"median": 4.0, "lowest": 2.0, "highest": 8.0}
   assert got["mfu"]["median"] == pytest.approx(4 * 10 / 100)
@@ -160,15 +186,9 @@ def test_a_batch_has_the_shapes_that_a_step_is_compiled_for():
   }
 
 
-def test_decode_counts_tokens(monkeypatch, capsys):
-  got = run(
-    monkeypatch,
-    capsys,
-    "decode",
-    "--model=micro",
-    "--batch_sizes=2",
-    "--new_tokens=3",
-    "--rounds=1",
+def test_decode_counts_tokens():
+  got = results_of(
+    "decode", "--model=micro", "--batch_sizes=2", "--new_tokens=3", "--rounds=1"
   )
   assert got["batch 2"]["tokens_per_s"]["ours"]["median"] > 0
 
@@ -178,16 +198,5 @@ def test_the_peer_is_transformers_llava():
   pytest.importorskip("torch")
   from locvlm_jax.bench import peers_train
 
-  arguments = argparse.Namespace(
-    model="micro",
-    stage=2,
-    batch=2,
-    text=16,
-    accumulate=1,
-    remat="none",
-    warmup=1,
-    steps=1,
-    rounds=1,
-  )
-  got = peers_train.train_step(arguments, tuned=False)
+  got = peers_train.train_step(settings(), tuned=False)
   assert got["row"] == 80 and 5 < got["loss"] < 10

@@ -14,8 +14,8 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
+from locvlm_jax.data.question_view import View
 from locvlm_jax.data.sources.questions import BenchmarkQuestion
-from locvlm_jax.data.view import View
 from locvlm_jax.evals.scorers import gqa_scores, pope, synonyms, vqa_accuracy
 from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
 from locvlm_jax.evals.scorers.wording import normalize

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
+from locvlm_jax.data.question_view import View
 from locvlm_jax.data.records import Records
-from locvlm_jax.data.view import View
 from locvlm_jax.evals.scorers import wording
 from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
 from locvlm_jax.evals.selection import shuffled, take

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from locvlm_jax.data.boxes import center, iou
+from locvlm_jax.data.question_view import View
 from locvlm_jax.data.records import Box, Records
-from locvlm_jax.data.view import View
 from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
 from locvlm_jax.evals.selection import take, unique_objects
 from locvlm_jax.inference.question import Question

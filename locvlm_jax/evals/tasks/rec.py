@@ -8,8 +8,8 @@ goes the other way.
 import dataclasses
 from collections.abc import Iterator
 
+from locvlm_jax.data.question_view import View
 from locvlm_jax.data.records import Records
-from locvlm_jax.data.view import View
 from locvlm_jax.evals.selection import shuffled, transform_of
 from locvlm_jax.evals.tasks.loc_pred import LocPred, where_is
 from locvlm_jax.inference.question import Question

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
+from locvlm_jax.data.question_view import View
 from locvlm_jax.data.records import Box, Record, Records
-from locvlm_jax.data.view import View
 from locvlm_jax.evals.scorers import captions
 from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
 from locvlm_jax.evals.scorers.wording import normalize

@@ -25,8 +25,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from locvlm_jax.data.question_view import View
 from locvlm_jax.data.records import Box, Record, Records
-from locvlm_jax.data.view import View
 from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
 from locvlm_jax.evals.scorers.wording import contains
 from locvlm_jax.evals.selection import shuffled, take, unique_boxes

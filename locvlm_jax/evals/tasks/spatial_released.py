@@ -22,8 +22,8 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from locvlm_jax.data.question_view import View
 from locvlm_jax.data.records import Object, Record, Records
-from locvlm_jax.data.view import View
 from locvlm_jax.evals.selection import shuffled, take
 from locvlm_jax.evals.tasks.spatial import AXES, SpatialScores
 from locvlm_jax.inference.question import Question

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from locvlm_jax.data.view import View
+from locvlm_jax.data.question_view import View
 from locvlm_jax.evals.scorers.metrics import Units
 from locvlm_jax.inference.question import Question
 
