@@ -188,7 +188,7 @@ def test_threads_read_images(folder):
 # In a process of its own: jax, which tests have loaded, warns of forks.
 FORKED = """
 import concurrent.futures, multiprocessing, sys
-from locvlm_jax.data import images
+from locvlm_jax.data.media import images
 from locvlm_jax.data.sources import coco
 paths = [r.image for r in coco.Instances(sys.argv[1], "")] * 50
 sizes = [images.load_image(path).size for path in paths]
@@ -334,7 +334,7 @@ class Without(machinery.PathFinder):
     if name.split(".")[0] not in ("tensorflow", "jax"):
       return super().find_spec(name, *args)
 sys.meta_path[sys.meta_path.index(machinery.PathFinder)] = Without
-from locvlm_jax.data import images
+from locvlm_jax.data.media import images
 from locvlm_jax.data.sources import coco
 assert "tensorflow_datasets" not in sys.modules
 record = coco.Instances(sys.argv[1], "")[2]
