@@ -78,12 +78,12 @@ class Settings:
 
   @property
   def of_videos(self) -> bool:
-    """Whether the data set is about videos."""
+    """Says whether the data set is about videos."""
     return self.dataset == OF_VIDEOS
 
   @property
   def kind(self) -> str:
-    """The geometry that is used."""
+    """Names the geometry that is used."""
     return self.geometry or ("square" if self.of_videos else "center_crop")
 
   def summary(self) -> dict:

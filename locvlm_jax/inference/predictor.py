@@ -127,7 +127,7 @@ class Predictor:
     return cls(model, params, mesh, spec, Decoding.of(config.eval), origin)
 
   def decoded(self, **changes) -> "Predictor":
-    """The same model with some fields of `decoding` changed."""
+    """Changes some fields of `decoding`; the model stays the same."""
     decoding = dataclasses.replace(self.decoding, **changes)
     return dataclasses.replace(self, decoding=decoding)
 
@@ -138,7 +138,7 @@ class Predictor:
     threads: int,
     enter: Callable[[int], None],
   ) -> "Predictor":
-    """The same with features of these questions' videos, if they are kept.
+    """Takes features of these questions' videos, if a cache keeps them.
 
     Args:
       questions: all that will be asked.
@@ -172,7 +172,7 @@ class Predictor:
     return [self._text(row) for row in sharding.fetch(ids)]
 
   def stream(self, example: Question) -> Iterator[str]:
-    """The answer to one example, as it grows."""
+    """Yields the answer to one question as it grows."""
     batch = self._batch([example])
     for ids in decode.stream(
       self.model, self.params, batch, self._sampling, rng=self._rng
@@ -182,7 +182,7 @@ class Predictor:
   def locate(
     self, examples: Sequence[Question]
   ) -> tuple[list[str], list[float]]:
-    """(answers that hold a legal location each, its probabilities)."""
+    """Answers with legal locations, and gives their probabilities."""
     found = constrained_lib.locate(
       self.model,
       self.params,
@@ -200,7 +200,7 @@ class Predictor:
   def expect(
     self, example: Question, num: int
   ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, deviation) of the location under the model, in [0, 1].
+    """Gives mean and deviation of the location under the model, in [0, 1].
 
     Each number's mean and standard deviation over `num` legal locations drawn
     from the model. Where it wavers between two places, the mean lies between

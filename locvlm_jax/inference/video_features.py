@@ -162,7 +162,7 @@ def row_spec(
   threads: int,
   enter: Callable[[int], None],
 ) -> rows_lib.RowSpec:
-  """`spec` whose videos come from the cache, which is filled on the way."""
+  """Makes `spec` take its videos from the cache, which is filled on the way."""
   cache = open_cache(folder, model, params, spec.clips)
   fill(cache, model, params_lib.unflatten(params), paths, mesh, threads, enter)
   return dataclasses.replace(spec, clips=cache)

@@ -77,12 +77,12 @@ class LocVLMConfig:
 
 
 def locvlm_b() -> LocVLMConfig:
-  """LocVLM-B: CLIP-L/14 at 224 px, one linear layer, LLaMA-7B (Section 4)."""
+  """Returns LocVLM-B: CLIP-L/14 at 224 px, one linear layer, LLaMA-7B."""
   return LocVLMConfig()
 
 
 def locvlm_l() -> LocVLMConfig:
-  """LocVLM-L: CLIP-L/14 at 336 px, an MLP, LLaMA-2-7B (Section 4)."""
+  """Returns LocVLM-L: CLIP-L/14 at 336 px, an MLP, LLaMA-2-7B (Section 4)."""
   return LocVLMConfig(
     vision=clip_vit.VisionConfig(image_size=336),
     adapter="mlp",

@@ -31,12 +31,12 @@ from locvlm_jax import errors
 
 
 def is_first() -> bool:
-  """Whether this process writes what all of them share."""
+  """Says whether this process writes what all of them share."""
   return jax.process_index() == 0
 
 
 def host_file(name: str) -> str:
-  """`name` for the first process; the others' with their number in it."""
+  """Returns `name`; for all but the first process with its number in it."""
   stem, suffix = os.path.splitext(name)
   return name if is_first() else f"{stem}-{jax.process_index()}{suffix}"
 
@@ -156,7 +156,7 @@ class Watch:
   # ---------------------------------------------------------------- ending
 
   def stop_requested(self, step: int) -> bool:
-    """Whether a SIGTERM to any process ends the run before `step`.
+    """Says whether a SIGTERM to any process ends the run before `step`.
 
     Call it once before each step, having waited for the step before the
     last: no process can then be further than the step that is agreed on.

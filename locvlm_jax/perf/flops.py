@@ -24,7 +24,7 @@ PEAK_FLOPS = {
 
 
 def peak_flops(device_kind: str) -> float:
-  """Peak FLOP/s of a device; measured on one large product if unknown."""
+  """Returns a device's peak FLOP/s; measures one if it is unknown."""
   for kind, peak in PEAK_FLOPS.items():
     if device_kind.startswith(kind):
       return peak
@@ -43,7 +43,7 @@ def _measured_flops(n: int = 1024, repeats: int = 20) -> float:
 
 
 def train_flops(forward: Mapping[str, float], trainable: set[str]) -> float:
-  """Model FLOPs of one training sample, without rematerialisation.
+  """Counts the model FLOPs of one training sample, without rematerialization.
 
   A part costs its forward pass; the gradient of its activations where
   something at or before it trains; and the gradient of its weights where it
@@ -73,7 +73,7 @@ def trained_parts(paths: Iterable[str]) -> set[str]:
 
 
 def forward_flops(model, text_length: int) -> dict[str, float]:
-  """Model FLOPs of the forward pass of one sample, by part.
+  """Counts the model FLOPs of the forward pass of one sample, by part.
 
   A sample has one image, or one video of all the frames that there may be.
   2 FLOPs a multiply-add of every matrix, plus attention: 4 L T^2 D for the

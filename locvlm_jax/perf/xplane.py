@@ -188,6 +188,6 @@ def _type(kind: str) -> dict[str, Any]:
 
 @functools.cache
 def scope_words(scope: str) -> frozenset[str]:
-  """jit(step)/transpose(jvp(LocVLM))/llm/mlp/dot -> {jit, step, ..., mlp}."""
+  """Splits jit(step)/transpose(jvp(LocVLM))/llm into {jit, step, ..., llm}."""
   words = scope.replace("(", "/").replace(")", "/").replace(":", "/")
   return frozenset(words.split("/"))

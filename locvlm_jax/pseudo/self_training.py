@@ -94,7 +94,7 @@ class Captioning:
 
 
 def phrase(answer: str) -> str:
-  """The first sentence, as it stands within another one.
+  """Takes the first sentence, as it stands within another one.
 
   >>> phrase("A red cup. It is small.")
   'a red cup'
@@ -106,7 +106,7 @@ def phrase(answer: str) -> str:
 
 
 def faults(said: str, caption: str, name: str, max_words: int) -> Iterator[str]:
-  """Which of FILTERS take exception to a caption by itself."""
+  """Yields those of FILTERS that a caption by itself does not pass."""
   if not re.search(r"\w", said):
     yield "empty"
   if len(caption.split()) > max_words:

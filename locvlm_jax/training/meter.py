@@ -47,7 +47,7 @@ class Meter:
     self._flops += self._sample_flops(length)
 
   def rates(self, step: int) -> dict[str, float]:
-    """Since the last call: samples/s, tokens/s, mfu, share of padding.
+    """Measures since the last call: samples/s, tokens/s, mfu, share of padding.
 
     Also the seconds left. All are 0 where no step lies between.
     """
@@ -65,7 +65,7 @@ class Meter:
     return rates
 
   def line(self, step: int, scalars: Mapping[str, float]) -> str:
-    """One line of progress."""
+    """Writes one line of progress."""
     left = progress.duration(scalars["seconds_left"])
     return (
       f"step {step}/{self._steps}  loss {scalars['loss']:.4f}  "

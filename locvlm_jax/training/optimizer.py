@@ -9,7 +9,7 @@ import optax.contrib
 
 
 def schedule(optim: Any, steps: int) -> optax.Schedule:
-  """Linear warm-up over `warmup_ratio` of the steps, then cosine to zero.
+  """Warms up linearly over `warmup_ratio` of the steps, then follows a cosine.
 
   Args:
     optim: `config.optim`.

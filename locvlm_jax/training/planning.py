@@ -226,7 +226,7 @@ def _link_seconds(target: machines.Machine, traffic: int) -> float:
 
 
 def table(result: Mapping) -> str:
-  """The result for people."""
+  """Writes the result for people."""
   s, memory = result["settings"], result["memory"]
   mesh = " ".join(f"{a}={n}" for a, n in s["mesh"].items())
   lines = [

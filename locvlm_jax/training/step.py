@@ -44,7 +44,7 @@ class TrainState:
 def init_state(
   trainable: dict, frozen: dict, tx, mesh: jax.sharding.Mesh
 ) -> tuple[TrainState, TrainState]:
-  """(the state before the first step, its shardings)."""
+  """Returns (the state before the first step, its shardings)."""
   shapes = state_shapes(trainable, frozen, tx, mesh)
   where = jax.tree.map(lambda x: x.sharding, shapes)
   step = jax.device_put(jnp.zeros((), jnp.int32), where.step)
@@ -55,7 +55,7 @@ def init_state(
 def state_shapes(
   trainable: dict, frozen: dict, tx, mesh: jax.sharding.Mesh
 ) -> TrainState:
-  """The state as `jax.ShapeDtypeStruct`s with shardings.
+  """Describes the state by `jax.ShapeDtypeStruct`s with shardings.
 
   Args:
     trainable, frozen: arrays, or shapes with shardings.
@@ -81,7 +81,7 @@ def state_shapes(
 
 
 def to_items(state: TrainState) -> dict[str, Any]:
-  """The state as the items of a checkpoint."""
+  """Returns the state as the items of a checkpoint."""
   return {
     "params": {"trainable": state.trainable, "frozen": state.frozen},
     "optimizer": {"step": state.step, "opt_state": state.opt_state},
@@ -89,12 +89,12 @@ def to_items(state: TrainState) -> dict[str, Any]:
 
 
 def from_items(items: dict[str, Any]) -> TrainState:
-  """The inverse of `to_items`."""
+  """Reverses `to_items`."""
   return TrainState(**items["params"], **items["optimizer"])
 
 
 def inputs(batch: dict) -> dict:
-  """The fields of a batch that the step reads."""
+  """Selects the fields of a batch that the step reads."""
   names = ("images", "frames", "tokens", "loss_mask", "lengths", "segments")
   return {k: batch[k] for k in names if k in batch}
 
@@ -102,7 +102,7 @@ def inputs(batch: dict) -> dict:
 def text_targets(
   tokens: Int[Array, "B S"], loss_mask: Bool[Array, "B S"], num_text: int
 ) -> tuple[Int[Array, "B T"], Int[Array, "B T"], Bool[Array, "B T"]]:
-  """(position that predicts, label, weight) of each text token.
+  """Returns (position that predicts, label, weight) of each text token.
 
   The language model head is worth running only where a text token is
   predicted. With two visual tokens and T = 4:
@@ -122,7 +122,7 @@ def text_targets(
 
 
 def loss_sums(model, params, batch) -> tuple[Float[Array, ""], dict]:
-  """Summed cross-entropy, with the counts that turn it into means."""
+  """Sums the cross-entropy, and counts what turns the sum into means."""
   visual = model.config.num_visual * batch["images"].shape[1]
   hidden = model.apply(
     {"params": params},
@@ -176,7 +176,7 @@ def _gradients(model, state: TrainState, batch: dict, accumulate: int):
 def train_step(
   state: TrainState, batch: dict, *, model, tx, accumulate: int = 1
 ) -> tuple[TrainState, dict[str, Array]]:
-  """One update by the mean loss of the supervised tokens in the global batch.
+  """Updates by the mean loss of the supervised tokens in the global batch.
 
   Under accumulation sums are added first and divided once, so that a
   microbatch with few targets does not weigh more than its tokens.
@@ -223,7 +223,7 @@ def train_step(
 def jit_train_step(
   model, tx, state_sharding: TrainState, batch_sharding, accumulate: int = 1
 ) -> Callable:
-  """The compiled step: shardings in and out, the old state donated.
+  """Compiles the step: shardings in and out, the old state donated.
 
   Args:
     model: `LocVLM`.

@@ -46,7 +46,7 @@ class Validation:
       )
 
   def due(self, step: int) -> bool:
-    """Whether there is something to be measured after `step`."""
+    """Says whether there is something to be measured after `step`."""
     every = self.config.validation.every
     return bool(every) and step % every == 0
 

@@ -96,7 +96,7 @@ class Checkpoints:
     return sorted(self._manager.all_steps())
 
   def due(self, step: int) -> bool:
-    """Whether `save` would save `step` though it is not the last."""
+    """Says whether `save` would save `step` though it is not the last."""
     return step % self._every == 0 or step in self._keep.pinned
 
   def save(
@@ -149,7 +149,11 @@ class Checkpoints:
       self.wait()
 
   def wait(self) -> None:
-    """Until the save in the background is on disk; SaveFailed if it isn't."""
+    """Waits until the save in the background is on disk.
+
+    Raises:
+      SaveFailed: it did not get there.
+    """
     self._attempt(self._manager.wait_until_finished)
     self._saving = False
 
@@ -189,7 +193,7 @@ class Checkpoints:
     accept: Callable[[Mapping], None],
     before: int | None = None,
   ) -> tuple[int, dict[str, Any]] | None:
-    """(step, items) of the newest good checkpoint; None if there is none yet.
+    """Restores the newest good checkpoint; None if there is none yet.
 
     What is damaged is moved to `<directory>.damaged` and named.
 
@@ -284,7 +288,7 @@ class Checkpoints:
           self._quarantine(name, "is not finished", to="unfinished")
 
   def info(self, step: int) -> dict:
-    """What `save` was given as `info`, and the checksums in `leaves`.
+    """Reads what `save` was given as `info`, and the checksums in `leaves`.
 
     Raises:
       Damaged: it is not what was saved.
@@ -301,7 +305,7 @@ class Checkpoints:
     return info
 
   def restore(self, step: int, name: str, like: Any) -> Any:
-    """The item `name` of `step`, laid out as `like`.
+    """Reads the item `name` of `step`, laid out as `like`.
 
     Args:
       step: which checkpoint.
@@ -329,7 +333,7 @@ class Checkpoints:
     return tree
 
   def open(self, step: int, name: str) -> dict[str, stored.StoredArray]:
-    """The arrays of the item `name` by their last key, none read yet."""
+    """Opens the arrays of the item `name` by their last key; reads none."""
     directory = os.path.join(self.directory, str(step), name)
     checksums = self.info(step)["leaves"][name]
     tree = self._manager.item_metadata(step)[name]

@@ -39,7 +39,7 @@ audits = jax.jit(lambda leaves: {p: _audit(x) for p, x in leaves.items()})
 
 
 def describe(tree: Any) -> dict[str, list]:
-  """{path: [shape, dtype, checksum]}.
+  """Returns {path: [shape, dtype, checksum]}.
 
   Raises:
     NotFinite: an array holds what is not a number.
@@ -56,7 +56,7 @@ def describe(tree: Any) -> dict[str, list]:
 
 
 def fingerprint(tree: Any) -> str:
-  """A hash of all arrays' values, dtypes and places; on any mesh the same.
+  """Hashes all arrays' values, dtypes and places; on any mesh the same.
 
   Raises:
     NotFinite: an array holds what is not a number.
@@ -66,19 +66,19 @@ def fingerprint(tree: Any) -> str:
 
 
 def digest(info: Mapping) -> str:
-  """A hash of what a checkpoint says of itself, without the hash in it."""
+  """Hashes what a checkpoint says of itself, without the hash in it."""
   rest = {k: v for k, v in info.items() if k != "sha256"}
   return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def leaves(tree: Any) -> dict[str, Any]:
-  """{path: leaf}; attributes, keys and indices are all named alike."""
+  """Returns {path: leaf}; attributes, keys and indices are all named alike."""
   found = jax.tree_util.tree_leaves_with_path(tree)
   return {"/".join(map(name, path)): leaf for path, leaf in found}
 
 
 def name(entry) -> str:
-  """The text of one step of a path through a tree."""
+  """Returns the text of one step of a path through a tree."""
   for attribute in ("key", "name", "idx"):
     if hasattr(entry, attribute):
       return str(getattr(entry, attribute))

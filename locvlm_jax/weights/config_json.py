@@ -17,14 +17,14 @@ _ROPE = {
 def with_feature_layer(
   config: clip_vit.VisionConfig, raw: Mapping
 ) -> clip_vit.VisionConfig:
-  """The layer that `raw` names, or CLIP's penultimate one, as in LLaVA."""
+  """Reads the layer that `raw` names; else takes CLIP's penultimate one."""
   return dataclasses.replace(
     config, feature_layer=raw.get("vision_feature_layer", -2)
   )
 
 
 def vision_config(raw: Mapping) -> clip_vit.VisionConfig:
-  """VisionConfig of a CLIPVisionConfig or a SiglipVisionConfig.
+  """Reads a CLIPVisionConfig or a SiglipVisionConfig.
 
   Where they differ, their defaults are CLIP-B/32's and SigLIP-B/16's.
   """
@@ -45,7 +45,7 @@ def vision_config(raw: Mapping) -> clip_vit.VisionConfig:
 
 
 def llama_config(raw: Mapping, where: str) -> llama.LlamaConfig:
-  """LlamaConfig of a transformers LlamaConfig, whose defaults are LLaMA-7B's.
+  """Reads transformers' LlamaConfig, whose defaults are LLaMA-7B's.
 
   Raises:
     ValueError: a variant that the model does not have.
@@ -85,7 +85,7 @@ def llama_config(raw: Mapping, where: str) -> llama.LlamaConfig:
 
 
 def llava_config(raw: Mapping, where: str) -> locvlm.LocVLMConfig:
-  """LocVLMConfig of a LlavaConfig; as stored, with two linear layers.
+  """Reads a LlavaConfig; as stored, with two linear layers.
 
   Raises:
     ValueError: a variant that the model does not have.
@@ -112,7 +112,7 @@ def _strategy(vision: clip_vit.VisionConfig) -> str:
 def with_vocabulary(
   config: locvlm.LocVLMConfig, raw: Mapping
 ) -> locvlm.LocVLMConfig:
-  """The vocabulary's size before the rows that we added on export."""
+  """Restores the vocabulary's size before the rows that an export added."""
   size = raw.get("locvlm_vocab_size", config.llm.vocab_size)
   llm = dataclasses.replace(config.llm, vocab_size=size)
   return dataclasses.replace(config, llm=llm)

@@ -29,7 +29,7 @@ Flat = dict[str, Any]
 def open_clip_vision(
   directory: str, feature_layer: int | None = None
 ) -> tuple[dict[str, placement.Tensor], clip_vit.VisionConfig]:
-  """A CLIPVisionModel, or the vision tower of a CLIPModel or a Llava.
+  """Opens a CLIPVisionModel, or the vision tower of a CLIPModel or a Llava.
 
   Args:
     directory: with config.json and weights.
@@ -56,7 +56,7 @@ def open_clip_vision(
 def open_llama(
   directory: str,
 ) -> tuple[dict[str, placement.Tensor], llama.LlamaConfig]:
-  """A LlamaForCausalLM, or the LLM of a Llava.
+  """Opens a LlamaForCausalLM, or the LLM of a Llava.
 
   A Qwen2ForCausalLM is the same with biases, and is read too.
 
@@ -84,14 +84,14 @@ def open_llama(
 
 
 def is_llava(directory: str) -> bool:
-  """Whether it is a Hugging Face Llava; else perhaps `original`."""
+  """Says whether it is a Hugging Face Llava; else perhaps `original`."""
   return "text_config" in tensor_files.read_json(directory, "config.json")
 
 
 def open_llava(
   directory: str,
 ) -> tuple[dict[str, placement.Tensor], locvlm.LocVLMConfig]:
-  """A LlavaForConditionalGeneration.
+  """Opens a LlavaForConditionalGeneration.
 
   Rows of the vocabulary that `write.save_llava` added are dropped again, and
   so is the identity that stands for the second layer of a linear adapter.
@@ -126,19 +126,19 @@ def open_llava(
 def load_clip_vision(
   directory: str, feature_layer: int | None = None
 ) -> tuple[Params, clip_vit.VisionConfig]:
-  """`open_clip_vision`, read: nested numpy arrays in their stored dtype."""
+  """Reads `open_clip_vision`'s: nested numpy arrays in their stored dtype."""
   flat, config = open_clip_vision(directory, feature_layer)
   return _loaded(flat), config
 
 
 def load_llama(directory: str) -> tuple[Params, llama.LlamaConfig]:
-  """`open_llama`, read: nested numpy arrays in their stored dtype."""
+  """Reads `open_llama`'s: nested numpy arrays in their stored dtype."""
   flat, config = open_llama(directory)
   return _loaded(flat), config
 
 
 def load_llava(directory: str) -> tuple[Params, locvlm.LocVLMConfig]:
-  """`open_llava`, read: nested numpy arrays in their stored dtype."""
+  """Reads `open_llava`'s: nested numpy arrays in their stored dtype."""
   flat, config = open_llava(directory)
   return _loaded(flat), config
 
@@ -195,7 +195,7 @@ def open_tensors(
   renames: Iterable[tuple[str, str]],
   ignored: str,
 ) -> dict[str, placement.Tensor]:
-  """The parameters of a key table by path, checked against the files.
+  """Opens the parameters of a key table by path, checked against the files.
 
   Args:
     directory: for messages.

@@ -67,7 +67,7 @@ def check_shape(path: str, value, params: Mapping) -> None:
 def stored_params(
   init: Any, wanted: locvlm.LocVLMConfig
 ) -> Mapping[str, placement.Tensor | stored_lib.StoredArray]:
-  """What `config.init` names, still on disk.
+  """Opens what `config.init` names; it stays on disk.
 
   Raises:
     ValueError: it is of another model than `wanted`.

@@ -26,7 +26,7 @@ class MergedArray(stored.StoredArray):
   scale: float
 
   def read(self) -> np.ndarray:
-    """W + scale A B, layer by layer."""
+    """Computes W + scale A B, layer by layer."""
     a, b = (np.asarray(x.read(), np.float32) for x in (self.a, self.b))
     kernel = np.asarray(super().read(), np.float32)
     return np.stack(
@@ -40,7 +40,7 @@ class MergedArray(stored.StoredArray):
 def merge(
   flat: Mapping[str, stored.StoredArray], scale: float
 ) -> dict[str, Any]:
-  """`flat` without updates: each is added to the kernel that it belongs to.
+  """Adds each update in `flat` to the kernel that it belongs to.
 
   Args:
     flat: parameters on disk.

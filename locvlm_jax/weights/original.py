@@ -41,7 +41,7 @@ _LORA_KEY = re.compile(
 def open_llava(
   directory: str, vision: str, base: str = ""
 ) -> tuple[dict[str, Tensor], locvlm.LocVLMConfig]:
-  """A checkpoint of LLaVA's repository; see the module.
+  """Opens a checkpoint of LLaVA's repository; see the module.
 
   Args:
     directory: with config.json.
@@ -71,7 +71,7 @@ def open_llava(
 
 
 def is_llava(directory: str) -> bool:
-  """Whether `open_llava` is for it: LLaVA's fields, a projector or a LoRA."""
+  """Says whether `open_llava` is for it: LLaVA's fields, projector or LoRA."""
   files = {"adapter_config.json", *_PROJECTOR_FILES}
   raw = tensor_files.read_json(directory, "config.json")
   return (

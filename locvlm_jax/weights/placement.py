@@ -33,7 +33,7 @@ class Part:
     return self.file.read(self.name, tuple(slice(a, b) for a, b, _ in bounds))
 
   def whole(self) -> np.ndarray:
-    """In our layout."""
+    """Reads all of it, in our layout."""
     everything = (slice(None),) * len(self.leaf.stored_shape)
     return self.leaf.ours(self.read(everything))
 
@@ -88,7 +88,7 @@ class Tensor:
     return out
 
   def place(self, dtype: Any, where: Sharding) -> jax.Array:
-    """All of it, as `dtype`, on one device or on a mesh.
+    """Reads all of it, as `dtype`, onto one device or a mesh.
 
     Every process reads the slices of its own devices, each once, as many
     layers at a time as fit into `RUN_BYTES`.

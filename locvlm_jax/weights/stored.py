@@ -38,7 +38,7 @@ class StoredArray:
   checksum: int
 
   def read(self) -> np.ndarray:
-    """All of it, in host memory.
+    """Reads all of it into host memory.
 
     Raises:
       Damaged: it is not what was saved.
@@ -48,7 +48,7 @@ class StoredArray:
     return x
 
   def place(self, dtype: Any, where: jax.sharding.Sharding) -> jax.Array:
-    """All of it, as `dtype`; each process reads its own devices' slices.
+    """Reads all of it, as `dtype`; each process its own devices' slices.
 
     Raises:
       Damaged: it is not what was saved.

@@ -140,7 +140,7 @@ class Leaf(NamedTuple):
     return self.shape
 
   def stored_index(self, index: Sequence[slice]) -> tuple[slice, ...]:
-    """A slice of `shape` -> where it is in `stored_shape`.
+    """Finds where a slice of `shape` is in `stored_shape`.
 
     Of dims that are one in the file, only the first may be cut.
     """
@@ -156,11 +156,11 @@ class Leaf(NamedTuple):
     return tuple(index)
 
   def ours(self, stored: np.ndarray) -> np.ndarray:
-    """Stored -> our layout."""
+    """Turns a stored array into our layout."""
     return to_ours(stored, self.layout, self.shape)
 
   def stored(self, ours: np.ndarray) -> np.ndarray:
-    """Our layout -> stored."""
+    """Turns our array into the stored layout."""
     if self.layout == "patch":
       return ours.transpose(3, 2, 0, 1)
     if self.layout in ("linear", "merge"):
@@ -179,7 +179,7 @@ def _folded(index: Sequence[slice], shape: Sequence[int]) -> slice:
 
 
 def to_ours(stored: np.ndarray, layout: str, shape: tuple[int, ...]):
-  """A view of a stored array in our layout, which gives it `shape`."""
+  """Views a stored array in our layout, which gives it `shape`."""
   if layout == "patch":
     return stored.transpose(2, 3, 1, 0)
   if layout in ("linear", "merge"):
@@ -188,7 +188,7 @@ def to_ours(stored: np.ndarray, layout: str, shape: tuple[int, ...]):
 
 
 def clip_leaves(config: clip_vit.VisionConfig) -> list[Leaf]:
-  """The key table of a vision tower; keys without any prefix."""
+  """Makes the key table of a vision tower; keys without any prefix."""
   shapes = _vision_shapes(config)
   leaves = _rest(CLIP_REST, shapes)
   used = config.num_used_layers
@@ -198,7 +198,7 @@ def clip_leaves(config: clip_vit.VisionConfig) -> list[Leaf]:
 
 
 def llama_leaves(config: llama.LlamaConfig) -> list[Leaf]:
-  """The key table of a language model."""
+  """Makes the key table of a language model."""
   shapes = _llama_shapes(config)
   leaves = _rest(LLAMA_REST, shapes)
   leaves += _stacked(LLAMA_LAYER, shapes, "layers", "model.layers", 0)
@@ -206,7 +206,7 @@ def llama_leaves(config: llama.LlamaConfig) -> list[Leaf]:
 
 
 def llava_leaves(config: locvlm.LocVLMConfig) -> list[Leaf]:
-  """The key table of a whole model; a linear adapter has no linear_2."""
+  """Makes the key table of a whole model; a linear adapter has no linear_2."""
   wide, width = config.vision.width, config.llm.width
   shapes = {"linear_1": (wide, width), "linear_1_bias": (width,)}
   if config.adapter == "mlp":

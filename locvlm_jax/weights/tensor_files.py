@@ -89,12 +89,12 @@ def read_json(directory: str, name: str) -> dict:
 
 
 def has_weights(directory: str) -> bool:
-  """Whether `files` finds any."""
+  """Says whether `files` finds any."""
   return bool(_names(directory))
 
 
 def files(directory: str) -> list[File]:
-  """The files of a directory that hold its weights, opened, in order.
+  """Opens the files of a directory that hold its weights, in order.
 
   Raises:
     DataError: there are none, or one can't be read.
@@ -129,7 +129,7 @@ def _indexed(directory: str, index: str) -> list[str]:
 
 
 def open_file(path: str) -> File:
-  """One file of weights, as its name ends: safetensors or PyTorch's .bin.
+  """Opens one file of weights, as its name ends: safetensors or .bin.
 
   Raises:
     DataError: it is missing, truncated or not such a file.
