@@ -25,10 +25,13 @@ import jax
 from locvlm_jax import assemble, checks, errors, files, progress, provenance
 from locvlm_jax.config import Config, plain
 from locvlm_jax.evals import predictions, units
+from locvlm_jax.evals.budgets import Budgets
 from locvlm_jax.evals.predictions import part_name
 from locvlm_jax.evals.tasks import EVALS
 from locvlm_jax.evals.tasks.task import Task
+from locvlm_jax.inference import answer as answers_lib
 from locvlm_jax.inference import predictor
+from locvlm_jax.inference.answer import Answer
 from locvlm_jax.inference.question import Question, batches
 from locvlm_jax.parallel import hosts, sharding
 
@@ -75,6 +78,7 @@ class Request:
     batch_size: questions at a time.
     samples: questions a task; 0: all.
     seeds: repetitions, each with a seed of its own.
+    budgets: tokens of an answer, by task; None: those of `decoding`.
   """
 
   files: Any
@@ -82,13 +86,22 @@ class Request:
   batch_size: int
   samples: int = 0
   seeds: int = 1
+  budgets: Budgets | None = None
 
   @classmethod
   def of(cls, config: Config) -> "Request":
     """Reads what `config.eval` asks for."""
     e = config.eval
-    decoding = predictor.Decoding.of(e)
-    return cls(e, decoding, e.batch_size, e.samples, e.seeds)
+    decoding, budgets = predictor.Decoding.of(e), Budgets.of(e)
+    return cls(e, decoding, e.batch_size, e.samples, e.seeds, budgets)
+
+  def decoded(
+    self, model: predictor.Predictor, task: Task, seed: int
+  ) -> predictor.Predictor:
+    """Makes a model decode as `task` wants it."""
+    tokens = self.decoding.max_new_tokens
+    tokens = self.budgets.tokens(task.name) if self.budgets else tokens
+    return model.decoded(seed=seed, max_new_tokens=tokens)
 
 
 def ask(
@@ -133,8 +146,7 @@ def ask(
         config.data.threads,
         lambda batch: watch.enter(batch, "features"),
       )
-      size = request.batch_size
-      scores = _scores(model, questions, size, out, manifest, watch)
+      scores = _scores(model, questions, request, out, manifest, watch)
   return _over_seeds(scores), manifest
 
 
@@ -161,13 +173,14 @@ def _manifest(config, origin, questions) -> dict:
   hashes = {k: hashlib.sha256(v.encode()).hexdigest() for k, v in texts.items()}
   return {
     "origin": origin,
+    "prompts": config.eval.prompts,
     "config": plain(config),
     "versions": provenance.versions(),
     "questions": hashes,
   }
 
 
-def _scores(model, questions, size: int, out, manifest, watch) -> dict:
+def _scores(model, questions, request, out, manifest, watch) -> dict:
   """Returns {(task's name, seed): metrics}; keeps answers of an earlier run."""
   scores, done = {}, _resume(out, manifest)
   with _open(os.path.join(out, predictions.FILE), "a") as file:
@@ -175,8 +188,8 @@ def _scores(model, questions, size: int, out, manifest, watch) -> dict:
       scores[task.name, seed] = found = ask_task(
         task,
         asked,
-        _stoppable(model.decoded(seed=seed), watch),
-        batch_size=size,
+        _stoppable(request.decoded(model, task, seed), watch),
+        batch_size=request.batch_size,
         seed=seed,
         done=done.get(part_name(task.name, seed)),
         out=file,
@@ -186,10 +199,18 @@ def _scores(model, questions, size: int, out, manifest, watch) -> dict:
   return scores
 
 
-def _resume(out: str, manifest: Mapping) -> dict[str, dict[str, str]]:
+def _resume(out: str, manifest: Mapping) -> dict[str, dict[str, Answer]]:
   """Returns earlier answers; the first process reads and tells the others."""
-  answers = predictions.resume(out, manifest) if hosts.is_first() else {}
-  return json.loads(sharding.broadcast_text(json.dumps(answers)))
+  found = predictions.resume(out, manifest) if hosts.is_first() else {}
+  known = {
+    part: {i: (a, a.details) for i, a in answers.items()}
+    for part, answers in found.items()
+  }
+  known = json.loads(sharding.broadcast_text(json.dumps(known)))
+  return {
+    part: {i: answers_lib.of(*a) for i, a in answers.items()}
+    for part, answers in known.items()
+  }
 
 
 def _open(path: str, mode: str):
@@ -245,7 +266,7 @@ def ask_task(
     log: where progress lines go; None for silence.
 
   Returns:
-    {metric: value}.
+    {metric: value}, with `cut_off`: how many answers had no tokens left.
   """
   assert batch_size > 0, batch_size
   answers, start = dict(done or {}), time.monotonic()
@@ -262,7 +283,9 @@ def ask_task(
     if log is not None:
       seconds = time.monotonic() - start
       log(progress.line(f"eval {task.name}", number, len(waiting), seconds))
-  return task.score(questions, [answers[q.id] for q in questions])
+  said = [answers_lib.of(answers[q.id]) for q in questions]
+  cut_off = sum(answer.cut_off for answer in said)
+  return task.score(questions, said) | {units.CUT_OFF: float(cut_off)}
 
 
 def _log(line: str) -> None:

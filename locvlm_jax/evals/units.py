@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from locvlm_jax.evals.scorers.metrics import Unit, find_unit
 from locvlm_jax.evals.tasks import EVALS
 
+# A metric of every task: answers that were cut off for want of tokens.
+CUT_OFF = "cut_off"
+
 
 def of(name: str, stated: Mapping[str, str] | None = None) -> Unit:
   """Returns the unit of "task.metric", with or without ".std" at the end.
@@ -25,6 +28,8 @@ def of(name: str, stated: Mapping[str, str] | None = None) -> Unit:
   if stated and name in stated:
     return Unit(stated[name])
   task, _, metric = name.removesuffix(".std").partition(".")
+  if metric == CUT_OFF:
+    return Unit.COUNT
   found = find_unit(EVALS[task].units, metric) if task in EVALS else None
   return found or Unit.NUMBER
 

@@ -145,9 +145,9 @@ class Model:
       (the answer, the probability of its location among all of them).
     """
     with jax.set_mesh(self.mesh):
-      found = self.predictor.locate([_opened(_question(picture, question))])
-    (answer,), (probability,) = found
-    return answer, probability
+      asked = _opened(_question(picture, question))
+      (answer,) = self.predictor.locate([asked])
+    return answer, answer.probability
 
   def describe(self, picture: Picture, box: Sequence[float | int]) -> str:
     """Says what is in a box of the picture.

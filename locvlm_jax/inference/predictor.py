@@ -20,6 +20,7 @@ from locvlm_jax.data.media import clips as clips_lib
 from locvlm_jax.data.media import images, video
 from locvlm_jax.inference import constrained as constrained_lib
 from locvlm_jax.inference import decode, video_features
+from locvlm_jax.inference.answer import Answer
 from locvlm_jax.inference.question import Picture, Question
 from locvlm_jax.models import locvlm
 from locvlm_jax.models import params as params_lib
@@ -161,28 +162,26 @@ class Predictor:
     )
     return dataclasses.replace(self, spec=spec)
 
-  def __call__(self, examples: Sequence[Question]) -> list[str]:
+  def __call__(self, examples: Sequence[Question]) -> list[Answer]:
     """Answers each; if constrained, locations with legal ones."""
     if self.decoding.constrained and examples[0].location:
-      return self.locate(examples)[0]
+      return self.locate(examples)
     batch = self._batch(examples)
     ids = decode.generate(
       self.model, self.params, batch, self._sampling, rng=self._rng
     )
-    return [self._text(row) for row in sharding.fetch(ids)]
+    return [self._answer(row) for row in sharding.fetch(ids)]
 
-  def stream(self, example: Question) -> Iterator[str]:
+  def stream(self, example: Question) -> Iterator[Answer]:
     """Yields the answer to one question as it grows."""
     batch = self._batch([example])
     for ids in decode.stream(
       self.model, self.params, batch, self._sampling, rng=self._rng
     ):
-      yield self._text(ids[0])
+      yield self._answer(ids[0])
 
-  def locate(
-    self, examples: Sequence[Question]
-  ) -> tuple[list[str], list[float]]:
-    """Answers with legal locations, and gives their probabilities."""
+  def locate(self, examples: Sequence[Question]) -> list[Answer]:
+    """Answers with legal locations, which have a probability."""
     found = constrained_lib.locate(
       self.model,
       self.params,
@@ -191,11 +190,15 @@ class Predictor:
       temperature=self.decoding.temperature,
       rng=self._rng,
     )
-    answers = [
+    texts = [
       prompts.fill(_LOCATED, loc=self._grammar.text(numbers))
       for numbers in found.numbers
     ]
-    return answers, np.exp(found.log_probability).tolist()
+    probabilities = np.exp(found.log_probability).tolist()
+    return [
+      Answer(text, probability=p)
+      for text, p in zip(texts, probabilities, strict=True)
+    ]
 
   def expect(
     self, example: Question, num: int
@@ -209,7 +212,7 @@ class Predictor:
     draws = [
       dataclasses.replace(example, id=f"{example.id}#{i}") for i in range(num)
     ]
-    answers, _ = self.decoded(temperature=1.0).locate(draws)
+    answers = self.decoded(temperature=1.0).locate(draws)
     values = np.array([self.spec.coords.parse(a)[0] for a in answers])
     return tuple(values.mean(0).tolist()), tuple(values.std(0).tolist())
 
@@ -240,11 +243,13 @@ class Predictor:
       pad_id=text.pad_id,
     )
 
-  def _text(self, ids) -> str:
-    answer = self.spec.tokenizer.answer(ids, self.spec.format)
+  def _answer(self, ids) -> Answer:
+    text = self.spec.tokenizer.answer(ids, self.spec.format)
+    cut_off = decode.is_cut_off(ids, self._sampling)
     for stop in self.decoding.stop:
-      answer = answer.partition(stop)[0]
-    return answer.strip()
+      text, found, _ = text.partition(stop)
+      cut_off &= not found
+    return Answer(text.strip(), cut_off)
 
   def _batch(self, examples: Sequence[Question], opening: Sequence[int] = ()):
     """Prompts and pictures on the mesh, each host's own rows."""

@@ -60,9 +60,12 @@ class Validation:
     if self.config.validation.rows:
       found["val.loss"] = self._mean_loss(params)
     model = dataclasses.replace(self._predictor, params=params)
-    size = self.config.eval.batch_size
+    request = session.Request.of(self.config)
+    size, seed = request.batch_size, request.decoding.seed
     for name, questions in self._questions.items():
-      scores = session.ask_task(EVALS[name], questions, model, batch_size=size)
+      task = EVALS[name]
+      asked = request.decoded(model, task, seed)
+      scores = session.ask_task(task, questions, asked, batch_size=size)
       found |= {f"val.{name}.{k}": v for k, v in scores.items()}
     return found
 
