@@ -20,8 +20,9 @@ def get_config(argument: str = ""):
     c.coords.num_bins = 32
     c.eval.tasks = ("locpred", "revloc", "hallucination")
     # One annotation file is enough to try the whole path; what is reported
-    # is then measured on training images. Set --config.eval.* for a number.
-    c.eval.instances = c.data.get_ref("instances")
-    c.eval.images = c.data.get_ref("images")
+    # is then measured on training images. Set --config.eval.* for a number:
+    # these fields follow those of `data` one way, and only until they are set.
+    c.eval.instances = c.data.get_oneway_ref("instances")
+    c.eval.images = c.data.get_oneway_ref("images")
     c.data.exclude_eval = False
   return c
