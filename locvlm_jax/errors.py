@@ -9,8 +9,11 @@
 73  processes disagree, or the run that is resumed is another one
 74  a checkpoint could not be saved
 75  preempted and saved: run the same command again
-78  a wrong config or flag
+78  a wrong config, flag or variable of the environment
 """
+
+import os
+import traceback
 
 OUR_MISTAKE = 1
 BAD_DATA = 70
@@ -76,13 +79,16 @@ def code(error: BaseException) -> int:
   """Returns the exit code of an error.
 
   A fault has its own. A path that cannot be opened is bad data, any other
-  ValueError a wrong config or flag. The rest are our own mistakes.
+  ValueError a wrong config or flag, as is a kind of device that is not there.
+  The rest are our own mistakes.
   """
   if isinstance(error, Fault):
     return error.code
   if is_bad_path(error):
     return BAD_DATA
-  return BAD_CONFIG if isinstance(error, ValueError) else OUR_MISTAKE
+  if isinstance(error, ValueError) or is_missing_device(error):
+    return BAD_CONFIG
+  return OUR_MISTAKE
 
 
 def is_bad_path(error: BaseException) -> bool:
@@ -90,8 +96,23 @@ def is_bad_path(error: BaseException) -> bool:
   return isinstance(error, _BAD_PATHS) and error.filename is not None
 
 
+def is_missing_device(error: BaseException) -> bool:
+  """Returns whether JAX found no device of a kind that it was told to use.
+
+  What it raises depends on the kind: of CUDA's, an assertion without a word.
+  """
+  frames = traceback.extract_tb(error.__traceback__)
+  return bool(frames) and frames[-1].filename.endswith("/_src/xla_bridge.py")
+
+
 def describe(error: BaseException) -> str:
   """Returns the message of an error: of a bad path, the path and the reason."""
   if is_bad_path(error):
     return f"{error.filename}: {error.strerror}."
+  if is_missing_device(error):
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    return (
+      f"JAX_PLATFORMS={platforms!r}: no such device can be used here. Unset it"
+      f" or name one that is there, such as cpu. {error}"
+    ).strip()
   return str(error)
