@@ -12,6 +12,7 @@
 78  a wrong config, flag or variable of the environment
 """
 
+import errno
 import os
 import traceback
 
@@ -25,6 +26,9 @@ _BAD_PATHS = (
   FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError,
   PermissionError,
 )  # fmt: skip
+# What it raises where a disk is full, a quota is used up, or nothing may be
+# written; from the middle of a file without its name.
+_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class Fault(Exception):
@@ -92,8 +96,13 @@ def code(error: BaseException) -> int:
 
 
 def is_bad_path(error: BaseException) -> bool:
-  """Returns whether the system refused to open or make a path that is named."""
-  return isinstance(error, _BAD_PATHS) and error.filename is not None
+  """Returns whether the system refused to open or make a path that is named.
+
+  Or to write, since the disk is full or may only be read.
+  """
+  if isinstance(error, _BAD_PATHS):
+    return error.filename is not None
+  return isinstance(error, OSError) and error.errno in _NOT_WRITABLE
 
 
 def is_missing_device(error: BaseException) -> bool:
@@ -108,7 +117,8 @@ def is_missing_device(error: BaseException) -> bool:
 def describe(error: BaseException) -> str:
   """Returns the message of an error: of a bad path, the path and the reason."""
   if is_bad_path(error):
-    return f"{error.filename}: {error.strerror}."
+    path = error.filename or "a file that is written"
+    return f"{path}: {error.strerror}."
   if is_missing_device(error):
     platforms = os.environ.get("JAX_PLATFORMS", "")
     return (

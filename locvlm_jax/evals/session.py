@@ -30,19 +30,25 @@ from locvlm_jax.evals.tasks import EVALS
 from locvlm_jax.evals.tasks.task import Task
 from locvlm_jax.inference import predictor
 from locvlm_jax.inference.question import Question, batches
-from locvlm_jax.parallel import hosts, sharding
+from locvlm_jax.parallel import folder_lock, hosts, sharding
+from locvlm_jax.weights import runs
 
 
 def evaluate(
-  config: Config, workdir: str, names: Sequence[str], llava: str = ""
+  config: Config,
+  workdir: str,
+  names: Sequence[str],
+  llava: str = "",
+  out: str = "",
 ) -> dict[str, float]:
   """Asks the questions of some tasks and writes results.json.
 
   Args:
     config: all of it.
-    workdir: absolute path; where the parameters are and the results go.
+    workdir: absolute path; where the parameters are.
     names: tasks, of `EVALS`.
     llava: a Hugging Face Llava directory to take the parameters from.
+    out: where answers and results go; default: `workdir`.
 
   Returns:
     {"task.metric": value}, the mean over `eval.seeds`; with several, also
@@ -54,14 +60,15 @@ def evaluate(
   if unknown := [n for n in names if n not in EVALS]:
     raise ValueError(f"tasks {unknown}: not among {', '.join(EVALS)}.")
   tasks = [EVALS[n] for n in names]
-  metrics, manifest = ask(config, tasks, workdir, workdir, llava)
+  out = out or workdir
+  metrics, manifest = ask(config, tasks, workdir, out, llava)
   if hosts.is_first():
     results = {
       "metrics": metrics,
       "units": {name: units.of(name) for name in metrics},
       **manifest,
     }
-    files.write_json(os.path.join(workdir, "results.json"), results)
+    files.write_json(os.path.join(out, "results.json"), results)
   return metrics
 
 
@@ -114,7 +121,9 @@ def ask(
     {"task.metric.std": deviation}; the manifest).
   """
   checks.check(config)
-  os.makedirs(out, exist_ok=True)
+  if not llava:
+    runs.check_trained(workdir)
+  files.check_writable(out)
   request = request or Request.of(config)
   with hosts.Watch(config.faults) as watch:
     watch.connect()
@@ -134,7 +143,8 @@ def ask(
         lambda batch: watch.enter(batch, "features"),
       )
       size = request.batch_size
-      scores = _scores(model, questions, size, out, manifest, watch)
+      with folder_lock.held(out, "evaluate"):
+        scores = _scores(model, questions, size, out, manifest, watch)
   return _over_seeds(scores), manifest
 
 
