@@ -1,5 +1,6 @@
 """From a config to its parts: the model, rows, questions."""
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -179,6 +180,9 @@ def questions(
     seed: of what is asked.
     samples: questions at most; 0: all.
     files: what names the annotations; default: `config.eval`.
+
+  Returns:
+    Questions that know the size of their image, if the annotations have it.
   """
   records = catalog.open_source(task.source, files or config.eval)
   seen = question_view.View(
@@ -188,4 +192,9 @@ def questions(
     vocabulary=records.categories,
     seed=seed,
   )
-  return task.questions(records, seen, samples or None)
+  asked = task.questions(records, seen, samples or None)
+  found = (records[i] for i in range(len(records)))
+  sizes = {record.image: (record.width, record.height) for record in found}
+  return [
+    dataclasses.replace(q, size=sizes.get(q.image, (0, 0))) for q in asked
+  ]

@@ -1,8 +1,10 @@
 """predictions.jsonl: one row for each question, its answer and judgement.
 
-A row is {task, seed, id, image, question, history, answer, truth, result}. The
-rows of an interrupted evaluation are kept where manifest.json, which has all
-that the answers depend on, is still the same.
+A row is {task, seed, id, image, question, history, answer, truth, result}, with
+"size" where the annotation states that of the image, and "unreadable", the
+reason, where the image could not be used. The rows of an interrupted evaluation
+are kept where manifest.json, which has all that the answers depend on, is still
+the same; those of unreadable images are asked again, for a file can be mended.
 """
 
 import collections
@@ -12,28 +14,39 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from locvlm_jax import files
+from locvlm_jax.data.media import images
 from locvlm_jax.evals.tasks.task import Task
-from locvlm_jax.inference.question import Question
+from locvlm_jax.inference.question import Answer, Question
 
 FILE = "predictions.jsonl"
 MANIFEST = "manifest.json"
 
 
+def said(answer: Answer) -> str:
+  """Returns an answer's text, which is empty where there is no answer."""
+  return "" if isinstance(answer, images.BadImage) else answer
+
+
 def row(
-  task: Task, question: Question, answer: str, seed: int = 0
+  task: Task, question: Question, answer: Answer, seed: int = 0
 ) -> dict[str, Any]:
   """Makes the row of one answer; `seed` is the one of the questions."""
-  return {
+  found = {
     "task": task.name,
     "seed": seed,
     "id": question.id,
     "image": question.image,
     "question": question.question,
     "history": [list(turn) for turn in question.history],
-    "answer": answer,
+    "answer": said(answer),
     "truth": question.truth,
-    "result": task.judge(question, answer),
+    "result": task.judge(question, said(answer)),
   }
+  if all(question.size):
+    found["size"] = list(question.size)
+  if isinstance(answer, images.BadImage):
+    found["unreadable"] = str(answer)
+  return found
 
 
 def question(row: Mapping[str, Any]) -> Question:
@@ -47,7 +60,7 @@ def write(
   task: Task,
   seed: int,
   questions: Sequence[Question],
-  answers: Sequence[str],
+  answers: Sequence[Answer],
 ) -> None:
   """Appends the rows of one batch, and sees to it that they are on disk."""
   for asked, answer in zip(questions, answers, strict=True):
@@ -92,7 +105,8 @@ def _read(path: str) -> object:
 def finished(path: str) -> tuple[list[str], dict[str, dict[str, str]]]:
   """Reads the whole lines of a file of rows, and their answers.
 
-  The last line may have been cut off by a kill.
+  The last line may have been cut off by a kill. Rows about images that could
+  not be used are left out.
 
   Returns:
     (lines, {part_name: {id of the question: answer}}).
@@ -102,6 +116,8 @@ def finished(path: str) -> tuple[list[str], dict[str, dict[str, str]]]:
     for line in f:
       try:
         found = json.loads(line)
+        if "unreadable" in found:
+          continue
         part = part_name(found["task"], found["seed"])
         answers[part][found["id"]] = found["answer"]
       except (json.JSONDecodeError, KeyError, TypeError):

@@ -28,8 +28,9 @@ from locvlm_jax.evals import predictions, units
 from locvlm_jax.evals.predictions import part_name
 from locvlm_jax.evals.tasks import EVALS
 from locvlm_jax.evals.tasks.task import Task
+from locvlm_jax.evals.unreadable import Unreadable
 from locvlm_jax.inference import predictor
-from locvlm_jax.inference.question import Question, batches
+from locvlm_jax.inference.question import Answer, Question, batches
 from locvlm_jax.parallel import hosts, sharding
 
 
@@ -75,6 +76,8 @@ class Request:
     batch_size: questions at a time.
     samples: questions a task; 0: all.
     seeds: repetitions, each with a seed of its own.
+    max_bad_share: of the pictures that a task asks about; more that can't be
+      used stop it.
   """
 
   files: Any
@@ -82,13 +85,14 @@ class Request:
   batch_size: int
   samples: int = 0
   seeds: int = 1
+  max_bad_share: float = 0.0
 
   @classmethod
   def of(cls, config: Config) -> "Request":
     """Reads what `config.eval` asks for."""
     e = config.eval
     decoding = predictor.Decoding.of(e)
-    return cls(e, decoding, e.batch_size, e.samples, e.seeds)
+    return cls(e, decoding, e.batch_size, e.samples, e.seeds, e.max_bad_share)
 
 
 def ask(
@@ -133,8 +137,7 @@ def ask(
         config.data.threads,
         lambda batch: watch.enter(batch, "features"),
       )
-      size = request.batch_size
-      scores = _scores(model, questions, size, out, manifest, watch)
+      scores = _scores(model, questions, request, out, manifest, watch)
   return _over_seeds(scores), manifest
 
 
@@ -167,7 +170,7 @@ def _manifest(config, origin, questions) -> dict:
   }
 
 
-def _scores(model, questions, size: int, out, manifest, watch) -> dict:
+def _scores(model, questions, request, out, manifest, watch) -> dict:
   """Returns {(task's name, seed): metrics}; keeps answers of an earlier run."""
   scores, done = {}, _resume(out, manifest)
   with _open(os.path.join(out, predictions.FILE), "a") as file:
@@ -176,7 +179,8 @@ def _scores(model, questions, size: int, out, manifest, watch) -> dict:
         task,
         asked,
         _stoppable(model.decoded(seed=seed), watch),
-        batch_size=size,
+        batch_size=request.batch_size,
+        max_bad_share=request.max_bad_share,
         seed=seed,
         done=done.get(part_name(task.name, seed)),
         out=file,
@@ -197,7 +201,7 @@ def _open(path: str, mode: str):
   return open(path if hosts.is_first() else os.devnull, mode, encoding="utf-8")
 
 
-AnswerFn = Callable[[Sequence[Question]], Sequence[str]]
+AnswerFn = Callable[[Sequence[Question]], Sequence[Answer]]
 
 
 def _stoppable(model: AnswerFn, watch) -> AnswerFn:
@@ -225,6 +229,7 @@ def ask_task(
   model: AnswerFn,
   *,
   batch_size: int,
+  max_bad_share: float,
   done: Mapping[str, str] | None = None,
   seed: int = 0,
   out: TextIO | None = None,
@@ -232,23 +237,31 @@ def ask_task(
 ) -> dict[str, float]:
   """Asks a model the questions of one task and scores its answers.
 
-  They are asked in the order of their lengths, so that little is padding.
+  They are asked in the order of their lengths, so that little is padding. Those
+  about pictures that can't be used are answered by "", which each benchmark
+  scores as it scores an empty answer.
 
   Args:
     task: an entry of `EVALS`.
     questions: what `task.questions` gave.
     model: `batch_size` questions -> as many answers.
     batch_size: questions a call.
+    max_bad_share: of the pictures that are asked about; more that can't be used
+      are too many.
     done: answers that are there already, by the question's id.
     seed: of the questions; goes into the rows.
     out: where rows go, as `predictions` describes them; None for nowhere.
     log: where progress lines go; None for silence.
 
   Returns:
-    {metric: value}.
+    {metric: value}; "unreadable" is the number of these pictures, if any.
+
+  Raises:
+    DataError: too many pictures can't be used.
   """
   assert batch_size > 0, batch_size
   answers, start = dict(done or {}), time.monotonic()
+  unreadable = Unreadable(task.name, questions, max_bad_share)
   waiting = [q for q in questions if q.id not in answers]
   number = 0
   for batch, filled in batches(waiting, batch_size):
@@ -256,13 +269,18 @@ def ask_task(
     given = list(model(filled))
     assert len(given) == batch_size, (len(given), batch_size)
     given = given[: len(batch)]  # the rest are copies of the last question
-    answers |= {q.id: a for q, a in zip(batch, given, strict=True)}
+    texts = map(predictions.said, given)
+    answers |= {q.id: a for q, a in zip(batch, texts, strict=True)}
     if out is not None:
       predictions.write(out, task, seed, batch, given)
+    unreadable.add(batch, given)
     if log is not None:
       seconds = time.monotonic() - start
       log(progress.line(f"eval {task.name}", number, len(waiting), seconds))
-  return task.score(questions, [answers[q.id] for q in questions])
+  if log is not None and unreadable.reasons:
+    log(unreadable.describe())
+  scores = task.score(questions, [answers[q.id] for q in questions])
+  return scores | unreadable.count()
 
 
 def _log(line: str) -> None:

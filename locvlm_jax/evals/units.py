@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from locvlm_jax.evals.scorers.metrics import Unit, find_unit
 from locvlm_jax.evals.tasks import EVALS
 
+# What a session adds to the metrics of any task.
+_ANY = {"unreadable": Unit.COUNT}
+
 
 def of(name: str, stated: Mapping[str, str] | None = None) -> Unit:
   """Returns the unit of "task.metric", with or without ".std" at the end.
@@ -25,7 +28,7 @@ def of(name: str, stated: Mapping[str, str] | None = None) -> Unit:
   if stated and name in stated:
     return Unit(stated[name])
   task, _, metric = name.removesuffix(".std").partition(".")
-  found = find_unit(EVALS[task].units, metric) if task in EVALS else None
+  found = find_unit(EVALS[task].units | _ANY, metric) if task in EVALS else None
   return found or Unit.NUMBER
 
 

@@ -7,9 +7,12 @@ from typing import Any
 
 from PIL import Image
 
+from locvlm_jax.data.media import images
 from locvlm_jax.data.records import Turn
 
 Picture = str | os.PathLike | Image.Image
+# What a model says; or why it wasn't asked: a picture can't be used.
+Answer = str | images.BadImage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Question:
       (x1, y1, x2, y2) in [0, 1] of the model's square input.
     location: whether every right answer is a location.
     mirrored: whether the image is shown with left and right exchanged.
+    size: width and height of the image by its annotation, in pixels; zeros:
+      it has none.
   """
 
   id: str
@@ -34,6 +39,7 @@ class Question:
   truth: dict[str, Any] = dataclasses.field(default_factory=dict)
   location: bool = False
   mirrored: bool = False
+  size: tuple[int, int] = (0, 0)
 
   @property
   def pictures(self) -> tuple[Picture, ...]:

@@ -60,9 +60,14 @@ class Validation:
     if self.config.validation.rows:
       found["val.loss"] = self._mean_loss(params)
     model = dataclasses.replace(self._predictor, params=params)
-    size = self.config.eval.batch_size
     for name, questions in self._questions.items():
-      scores = session.ask_task(EVALS[name], questions, model, batch_size=size)
+      scores = session.ask_task(
+        EVALS[name],
+        questions,
+        model,
+        batch_size=self.config.eval.batch_size,
+        max_bad_share=self.config.eval.max_bad_share,
+      )
       found |= {f"val.{name}.{k}": v for k, v in scores.items()}
     return found
 
