@@ -13,7 +13,7 @@ from locvlm_jax.data.media import clips
 from locvlm_jax.data.records import Source
 from locvlm_jax.models import clip_vit, layers, llama, locvlm, lora
 from locvlm_jax.models import video as video_lib
-from locvlm_jax.text import coords, formats, tokenizer
+from locvlm_jax.text import coords, families, formats, tokenizer
 
 
 def model(
@@ -185,12 +185,14 @@ def questions(
     Questions that know the size of their image, if the annotations have it.
   """
   records = catalog.open_source(task.source, files or config.eval)
+  family = families.FAMILIES[config.eval.prompts]
   seen = question_view.View(
-    coords=coords.Coords(**config.coords),
+    coords=family.coords(coords.Coords(**config.coords)),
     geometry=config.geometry,
     image_size=config.model.vision.image_size,
     vocabulary=records.categories,
     seed=seed,
+    family=family,
   )
   asked = task.questions(records, seen, samples or None)
   found = (records[i] for i in range(len(records)))

@@ -1,10 +1,10 @@
 """predictions.jsonl: one row for each question, its answer and judgement.
 
 A row is {task, seed, id, image, question, history, answer, truth, result}, with
-"size" where the annotation states that of the image, and "unreadable", the
-reason, where the image could not be used. The rows of an interrupted evaluation
-are kept where manifest.json, which has all that the answers depend on, is still
-the same; those of unreadable images are asked again, for a file can be mended.
+"size" where the annotation states that of the image, and what
+`Answer.details` says of the answer. The rows of an interrupted evaluation are
+kept where manifest.json, which has all that the answers depend on, is still the
+same; those of unreadable images are asked again, for a file can be mended.
 """
 
 import collections
@@ -14,21 +14,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from locvlm_jax import files
-from locvlm_jax.data.media import images
 from locvlm_jax.evals.tasks.task import Task
-from locvlm_jax.inference.question import Answer, Question
+from locvlm_jax.inference import answer as answers_lib
+from locvlm_jax.inference.answer import Answer
+from locvlm_jax.inference.question import Question
 
 FILE = "predictions.jsonl"
 MANIFEST = "manifest.json"
 
 
-def said(answer: Answer) -> str:
-  """Returns an answer's text, which is empty where there is no answer."""
-  return "" if isinstance(answer, images.BadImage) else answer
-
-
 def row(
-  task: Task, question: Question, answer: Answer, seed: int = 0
+  task: Task, question: Question, answer: str, seed: int = 0
 ) -> dict[str, Any]:
   """Makes the row of one answer; `seed` is the one of the questions."""
   found = {
@@ -38,14 +34,13 @@ def row(
     "image": question.image,
     "question": question.question,
     "history": [list(turn) for turn in question.history],
-    "answer": said(answer),
+    "answer": str(answer),
+    **answers_lib.of(answer).details,
     "truth": question.truth,
-    "result": task.judge(question, said(answer)),
+    "result": task.judge(question, answer),
   }
   if all(question.size):
     found["size"] = list(question.size)
-  if isinstance(answer, images.BadImage):
-    found["unreadable"] = str(answer)
   return found
 
 
@@ -60,7 +55,7 @@ def write(
   task: Task,
   seed: int,
   questions: Sequence[Question],
-  answers: Sequence[Answer],
+  answers: Sequence[str],
 ) -> None:
   """Appends the rows of one batch, and sees to it that they are on disk."""
   for asked, answer in zip(questions, answers, strict=True):
@@ -74,7 +69,7 @@ def part_name(task: str, seed: int) -> str:
   return f"{task}, seed {seed}"
 
 
-def resume(folder: str, manifest: Mapping) -> dict[str, dict[str, str]]:
+def resume(folder: str, manifest: Mapping) -> dict[str, dict[str, Answer]]:
   """Reads the answers that an earlier run with the same manifest has left.
 
   Afterwards predictions.jsonl has the rows of these answers and no others, and
@@ -102,7 +97,7 @@ def _read(path: str) -> object:
     return json.load(f)
 
 
-def finished(path: str) -> tuple[list[str], dict[str, dict[str, str]]]:
+def finished(path: str) -> tuple[list[str], dict[str, dict[str, Answer]]]:
   """Reads the whole lines of a file of rows, and their answers.
 
   The last line may have been cut off by a kill. Rows about images that could
@@ -119,7 +114,7 @@ def finished(path: str) -> tuple[list[str], dict[str, dict[str, str]]]:
         if "unreadable" in found:
           continue
         part = part_name(found["task"], found["seed"])
-        answers[part][found["id"]] = found["answer"]
+        answers[part][found["id"]] = answers_lib.of(found["answer"], found)
       except (json.JSONDecodeError, KeyError, TypeError):
         break
       lines.append(line)

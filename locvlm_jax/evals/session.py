@@ -25,12 +25,15 @@ import jax
 from locvlm_jax import assemble, checks, errors, files, progress, provenance
 from locvlm_jax.config import Config, plain
 from locvlm_jax.evals import predictions, units
+from locvlm_jax.evals.budgets import Budgets
 from locvlm_jax.evals.predictions import part_name
 from locvlm_jax.evals.tasks import EVALS
 from locvlm_jax.evals.tasks.task import Task
 from locvlm_jax.evals.unreadable import Unreadable
+from locvlm_jax.inference import answer as answers_lib
 from locvlm_jax.inference import predictor
-from locvlm_jax.inference.question import Answer, Question, batches
+from locvlm_jax.inference.answer import Answer
+from locvlm_jax.inference.question import Question, batches
 from locvlm_jax.parallel import hosts, sharding
 
 
@@ -76,6 +79,7 @@ class Request:
     batch_size: questions at a time.
     samples: questions a task; 0: all.
     seeds: repetitions, each with a seed of its own.
+    budgets: tokens of an answer, by task; None: those of `decoding`.
     max_bad_share: of the pictures that a task asks about; more that can't be
       used stop it.
   """
@@ -85,14 +89,30 @@ class Request:
   batch_size: int
   samples: int = 0
   seeds: int = 1
+  budgets: Budgets | None = None
   max_bad_share: float = 0.0
 
   @classmethod
   def of(cls, config: Config) -> "Request":
     """Reads what `config.eval` asks for."""
     e = config.eval
-    decoding = predictor.Decoding.of(e)
-    return cls(e, decoding, e.batch_size, e.samples, e.seeds, e.max_bad_share)
+    return cls(
+      e,
+      predictor.Decoding.of(e),
+      e.batch_size,
+      e.samples,
+      e.seeds,
+      Budgets.of(e),
+      e.max_bad_share,
+    )
+
+  def decoded(
+    self, model: predictor.Predictor, task: Task, seed: int
+  ) -> predictor.Predictor:
+    """Makes a model decode as `task` wants it."""
+    tokens = self.decoding.max_new_tokens
+    tokens = self.budgets.tokens(task.name) if self.budgets else tokens
+    return model.decoded(seed=seed, max_new_tokens=tokens)
 
 
 def ask(
@@ -164,6 +184,7 @@ def _manifest(config, origin, questions) -> dict:
   hashes = {k: hashlib.sha256(v.encode()).hexdigest() for k, v in texts.items()}
   return {
     "origin": origin,
+    "prompts": config.eval.prompts,
     "config": plain(config),
     "versions": provenance.versions(),
     "questions": hashes,
@@ -178,7 +199,7 @@ def _scores(model, questions, request, out, manifest, watch) -> dict:
       scores[task.name, seed] = found = ask_task(
         task,
         asked,
-        _stoppable(model.decoded(seed=seed), watch),
+        _stoppable(request.decoded(model, task, seed), watch),
         batch_size=request.batch_size,
         max_bad_share=request.max_bad_share,
         seed=seed,
@@ -190,10 +211,18 @@ def _scores(model, questions, request, out, manifest, watch) -> dict:
   return scores
 
 
-def _resume(out: str, manifest: Mapping) -> dict[str, dict[str, str]]:
+def _resume(out: str, manifest: Mapping) -> dict[str, dict[str, Answer]]:
   """Returns earlier answers; the first process reads and tells the others."""
-  answers = predictions.resume(out, manifest) if hosts.is_first() else {}
-  return json.loads(sharding.broadcast_text(json.dumps(answers)))
+  found = predictions.resume(out, manifest) if hosts.is_first() else {}
+  known = {
+    part: {i: (a, a.details) for i, a in answers.items()}
+    for part, answers in found.items()
+  }
+  known = json.loads(sharding.broadcast_text(json.dumps(known)))
+  return {
+    part: {i: answers_lib.of(*a) for i, a in answers.items()}
+    for part, answers in known.items()
+  }
 
 
 def _open(path: str, mode: str):
@@ -254,7 +283,8 @@ def ask_task(
     log: where progress lines go; None for silence.
 
   Returns:
-    {metric: value}; "unreadable" is the number of these pictures, if any.
+    {metric: value}, with `cut_off`: how many answers had no tokens left; and
+    `unreadable`: how many pictures can't be used, if any.
 
   Raises:
     DataError: too many pictures can't be used.
@@ -269,8 +299,7 @@ def ask_task(
     given = list(model(filled))
     assert len(given) == batch_size, (len(given), batch_size)
     given = given[: len(batch)]  # the rest are copies of the last question
-    texts = map(predictions.said, given)
-    answers |= {q.id: a for q, a in zip(batch, texts, strict=True)}
+    answers |= {q.id: a for q, a in zip(batch, given, strict=True)}
     if out is not None:
       predictions.write(out, task, seed, batch, given)
     unreadable.add(batch, given)
@@ -279,8 +308,10 @@ def ask_task(
       log(progress.line(f"eval {task.name}", number, len(waiting), seconds))
   if log is not None and unreadable.reasons:
     log(unreadable.describe())
-  scores = task.score(questions, [answers[q.id] for q in questions])
-  return scores | unreadable.count()
+  said = [answers_lib.of(answers[q.id]) for q in questions]
+  cut_off = sum(answer.cut_off for answer in said)
+  added = {units.CUT_OFF: float(cut_off), **unreadable.count()}
+  return task.score(questions, said) | added
 
 
 def _log(line: str) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from locvlm_jax.evals.scorers.metrics import Unit, find_unit
 from locvlm_jax.evals.tasks import EVALS
 
-# What a session adds to the metrics of any task.
-_ANY = {"unreadable": Unit.COUNT}
+# Metrics of every task: answers that were cut off for want of tokens, and
+# pictures that could not be used.
+CUT_OFF, UNREADABLE = "cut_off", "unreadable"
 
 
 def of(name: str, stated: Mapping[str, str] | None = None) -> Unit:
@@ -28,7 +29,9 @@ def of(name: str, stated: Mapping[str, str] | None = None) -> Unit:
   if stated and name in stated:
     return Unit(stated[name])
   task, _, metric = name.removesuffix(".std").partition(".")
-  found = find_unit(EVALS[task].units | _ANY, metric) if task in EVALS else None
+  if metric in (CUT_OFF, UNREADABLE):
+    return Unit.COUNT
+  found = find_unit(EVALS[task].units, metric) if task in EVALS else None
   return found or Unit.NUMBER
 
 

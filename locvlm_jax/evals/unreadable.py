@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from locvlm_jax import errors
-from locvlm_jax.data.media import images
-from locvlm_jax.inference.question import Answer, Question
+from locvlm_jax.evals import units
+from locvlm_jax.inference import answer as answers_lib
+from locvlm_jax.inference.question import Question
 
 
 class Unreadable:
@@ -28,17 +29,15 @@ class Unreadable:
     self._total = len({q.image for q in questions})
     self.reasons: dict[str, str] = {}
 
-  def add(
-    self, questions: Sequence[Question], answers: Sequence[Answer]
-  ) -> None:
+  def add(self, questions: Sequence[Question], answers: Sequence[str]) -> None:
     """Notes which of these questions could not be asked.
 
     Raises:
       DataError: too many pictures can't be used; names three.
     """
     for question, answer in zip(questions, answers, strict=True):
-      if isinstance(answer, images.BadImage):
-        self.reasons[str(question.image)] = str(answer)
+      if reason := answers_lib.of(answer).unreadable:
+        self.reasons[str(question.image)] = reason
     # One bad picture among few says nothing about the share.
     if len(self.reasons) > max(1, self._max_share * self._total):
       raise errors.DataError(
@@ -46,9 +45,10 @@ class Unreadable:
         f" eval.max_bad_share={self._max_share}."
       )
 
-  def count(self) -> dict[str, int]:
+  def count(self) -> dict[str, float]:
     """Counts them as a metric, if there are any."""
-    return {"unreadable": len(self.reasons)} if self.reasons else {}
+    number = float(len(self.reasons))
+    return {units.UNREADABLE: number} if number else {}
 
   def describe(self) -> str:
     """Says in one line how many there are, and names three."""

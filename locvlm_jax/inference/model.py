@@ -23,8 +23,9 @@ from locvlm_jax import ASSETS, errors
 from locvlm_jax.config import Config
 from locvlm_jax.data import geometry
 from locvlm_jax.data.media import images, video
+from locvlm_jax.inference.answer import Answer
 from locvlm_jax.inference.predictor import Decoding, Predictor
-from locvlm_jax.inference.question import Answer, Picture, Question, batches
+from locvlm_jax.inference.question import Picture, Question, batches
 from locvlm_jax.parallel import sharding
 from locvlm_jax.text import prompts
 from locvlm_jax.weights import runs
@@ -153,8 +154,8 @@ class Model:
     """
     asked = _question(picture, question)
     with jax.set_mesh(self.mesh):
-      (answer,), (probability,) = self.predictor.locate([_opened(asked)])
-    return _read(asked, answer), probability
+      (answer,) = self.predictor.locate([_opened(asked)])
+    return _read(asked, answer), answer.probability
 
   def describe(self, picture: Picture, box: Sequence[float | int]) -> str:
     """Says what is in a box of the picture.
@@ -244,15 +245,15 @@ def draw(picture: Image.Image, location: Sequence[float] | None) -> Image.Image:
   return picture
 
 
-def _read(question: Question, answer: Answer) -> str:
-  """Returns the answer's text, if there is one.
+def _read(question: Question, answer: Answer) -> Answer:
+  """Returns the answer, if there is one.
 
   Raises:
     DataError: names the picture that can't be used.
   """
   with _named(question):
-    if isinstance(answer, images.BadImage):
-      raise answer
+    if answer.unreadable:
+      raise images.BadImage(answer.unreadable)
   return answer
 
 

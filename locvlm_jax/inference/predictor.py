@@ -20,7 +20,8 @@ from locvlm_jax.data.media import clips as clips_lib
 from locvlm_jax.data.media import images, video
 from locvlm_jax.inference import constrained as constrained_lib
 from locvlm_jax.inference import decode, video_features
-from locvlm_jax.inference.question import Answer, Picture, Question
+from locvlm_jax.inference.answer import Answer
+from locvlm_jax.inference.question import Picture, Question
 from locvlm_jax.models import locvlm
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
@@ -64,8 +65,8 @@ class Decoding:
 class Predictor:
   """A model that answers; call it with one batch of questions.
 
-  A picture or video that can't be used is named once; a question about it is
-  answered by a `BadImage` that says why.
+  A picture or video that can't be used is named once; a question about it gets
+  an empty answer that says why (`Answer.unreadable`).
 
   Attributes:
     model: `LocVLM`.
@@ -165,33 +166,31 @@ class Predictor:
   def __call__(self, examples: Sequence[Question]) -> list[Answer]:
     """Answers each; if constrained, locations with legal ones."""
     if self.decoding.constrained and examples[0].location:
-      return self.locate(examples)[0]
+      return self.locate(examples)
     batch = self._batch(examples)
     ids = decode.generate(
       self.model, self.params, batch, self._sampling, rng=self._rng
     )
-    answers = [self._text(row) for row in sharding.fetch(ids)]
+    answers = [self._answer(row) for row in sharding.fetch(ids)]
     return self._without_unseen(examples, batch, answers)
 
-  def stream(self, example: Question) -> Iterator[str]:
+  def stream(self, example: Question) -> Iterator[Answer]:
     """Yields the answer to one question as it grows.
 
     Raises:
       BadImage: its picture can't be used.
     """
     batch = self._batch([example])
-    (found,) = self._without_unseen([example], batch, [""])
-    if isinstance(found, images.BadImage):
-      raise found
+    (found,) = self._without_unseen([example], batch, [Answer("")])
+    if found.unreadable:
+      raise images.BadImage(found.unreadable)
     for ids in decode.stream(
       self.model, self.params, batch, self._sampling, rng=self._rng
     ):
-      yield self._text(ids[0])
+      yield self._answer(ids[0])
 
-  def locate(
-    self, examples: Sequence[Question]
-  ) -> tuple[list[Answer], list[float]]:
-    """Answers with legal locations, and gives their probabilities."""
+  def locate(self, examples: Sequence[Question]) -> list[Answer]:
+    """Answers with legal locations, which have a probability."""
     batch = self._batch(examples, self._opening)
     found = constrained_lib.locate(
       self.model,
@@ -201,32 +200,32 @@ class Predictor:
       temperature=self.decoding.temperature,
       rng=self._rng,
     )
-    answers = [
+    texts = [
       prompts.fill(_LOCATED, loc=self._grammar.text(numbers))
       for numbers in found.numbers
     ]
-    return (
-      self._without_unseen(examples, batch, answers),
-      np.exp(found.log_probability).tolist(),
-    )
+    probabilities = np.exp(found.log_probability).tolist()
+    answers = [
+      Answer(text, probability=p)
+      for text, p in zip(texts, probabilities, strict=True)
+    ]
+    return self._without_unseen(examples, batch, answers)
 
   def _without_unseen(self, examples, batch, answers) -> list[Answer]:
-    """Puts the reason in place of answers about what could not be read."""
+    """Empties the answers about pictures that could not be used."""
     if "valid" not in batch:
       return list(answers)
     return [
-      answer if valid else self._reason(example)
+      answer if valid else Answer("", unreadable=self._reason(example))
       for example, answer, valid in zip(
         examples, answers, sharding.fetch(batch["valid"]), strict=True
       )
     ]
 
-  def _reason(self, example: Question) -> images.BadImage:
+  def _reason(self, example: Question) -> str:
     """Says why the pictures of a question can't be used."""
-    found = [self.skipped[p] for p in example.pictures if p in self.skipped]
-    return images.BadImage(
-      *(found or ["another process could not read it"])[:1]
-    )
+    known = (self.skipped[p] for p in example.pictures if p in self.skipped)
+    return next(known, "another process could not read it")
 
   def expect(
     self, example: Question, num: int
@@ -243,9 +242,9 @@ class Predictor:
     draws = [
       dataclasses.replace(example, id=f"{example.id}#{i}") for i in range(num)
     ]
-    answers, _ = self.decoded(temperature=1.0).locate(draws)
-    if isinstance(answers[0], images.BadImage):
-      raise answers[0]
+    answers = self.decoded(temperature=1.0).locate(draws)
+    if answers[0].unreadable:
+      raise images.BadImage(answers[0].unreadable)
     values = np.array([self.spec.coords.parse(a)[0] for a in answers])
     return tuple(values.mean(0).tolist()), tuple(values.std(0).tolist())
 
@@ -276,11 +275,13 @@ class Predictor:
       pad_id=text.pad_id,
     )
 
-  def _text(self, ids) -> str:
-    answer = self.spec.tokenizer.answer(ids, self.spec.format)
+  def _answer(self, ids) -> Answer:
+    text = self.spec.tokenizer.answer(ids, self.spec.format)
+    cut_off = decode.is_cut_off(ids, self._sampling)
     for stop in self.decoding.stop:
-      answer = answer.partition(stop)[0]
-    return answer.strip()
+      text, found, _ = text.partition(stop)
+      cut_off &= not found
+    return Answer(text.strip(), cut_off)
 
   def _batch(self, examples: Sequence[Question], opening: Sequence[int] = ()):
     """Prompts and pictures on the mesh, each host's own rows."""

@@ -7,12 +7,9 @@ from typing import Any
 
 from PIL import Image
 
-from locvlm_jax.data.media import images
 from locvlm_jax.data.records import Turn
 
 Picture = str | os.PathLike | Image.Image
-# What a model says; or why it wasn't asked: a picture can't be used.
-Answer = str | images.BadImage
 
 
 @dataclasses.dataclass(frozen=True)

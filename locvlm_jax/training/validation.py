@@ -60,13 +60,15 @@ class Validation:
     if self.config.validation.rows:
       found["val.loss"] = self._mean_loss(params)
     model = dataclasses.replace(self._predictor, params=params)
+    request = session.Request.of(self.config)
     for name, questions in self._questions.items():
+      task = EVALS[name]
       scores = session.ask_task(
-        EVALS[name],
+        task,
         questions,
-        model,
-        batch_size=self.config.eval.batch_size,
-        max_bad_share=self.config.eval.max_bad_share,
+        request.decoded(model, task, request.decoding.seed),
+        batch_size=request.batch_size,
+        max_bad_share=request.max_bad_share,
       )
       found |= {f"val.{name}.{k}": v for k, v in scores.items()}
     return found

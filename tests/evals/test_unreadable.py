@@ -13,10 +13,9 @@ from PIL import Image
 from configs import micro
 from locvlm_jax import errors
 from locvlm_jax.config import Config
-from locvlm_jax.data.media import images
 from locvlm_jax.evals import session
 from locvlm_jax.evals.tasks import EVALS
-from locvlm_jax.inference import predictor
+from locvlm_jax.inference import answer, predictor
 from locvlm_jax.parallel import sharding
 from locvlm_jax.pseudo import self_training
 from locvlm_jax.training import validation
@@ -83,14 +82,16 @@ def test_a_damaged_picture_is_named_and_the_rest_is_scored(
 def looks(monkeypatch):
   """A model that reads the pictures, and says the same of each."""
 
-  def answer(self, questions):
+  def look(self, questions):
     seen = [self._read(q.image, False, q.size) for q in questions]
     return [
-      self._reason(q) if shown is None else "no"
+      answer.Answer("", unreadable=self._reason(q))
+      if shown is None
+      else answer.Answer("no")
       for q, shown in zip(questions, seen, strict=True)
     ]
 
-  monkeypatch.setattr(predictor.Predictor, "__call__", answer)
+  monkeypatch.setattr(predictor.Predictor, "__call__", look)
 
 
 def test_a_run_goes_on_over_a_picture_that_its_validation_cannot_read(
@@ -131,9 +132,8 @@ def test_too_many_of_them_end_the_task_by_a_line_that_names_three():
   questions = ask("locpred", records)
 
   def model(batch):
-    return [
-      images.BadImage("cut off") if int(q.id[0]) < 3 else "?" for q in batch
-    ]
+    bad = answer.Answer("", unreadable="cut off")
+    return [bad if int(q.id[0]) < 3 else "?" for q in batch]
 
   def score(share):
     return session.ask_task(
