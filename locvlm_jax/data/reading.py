@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterable
 from typing import Any
 
-from locvlm_jax import errors
+from locvlm_jax import errors, files
 from locvlm_jax.data import surrogates
 
 
@@ -32,7 +32,7 @@ def read_json(path: str) -> object:
   try:
     value, repaired = parse(source)
   except (ValueError, RecursionError) as e:  # also a number of 5,000 digits
-    raise errors.DataError(f"{path}: not valid json ({e}).") from None
+    raise files.damaged(path, f"not valid json ({e}).") from None
   _tell(path, repaired)
   return value
 
@@ -49,9 +49,8 @@ def read_jsonl(path: str) -> list:
     try:
       row, number = parse(line)
     except (ValueError, RecursionError) as e:
-      raise errors.DataError(
-        f"{path}: line {len(rows) + 1}: not json ({e})."
-      ) from None
+      line = f"line {len(rows) + 1}: not json ({e})."
+      raise files.damaged(path, line) from None
     rows.append(row)
     repaired += number
   _tell(path, repaired)
@@ -93,7 +92,7 @@ def read_text(path: str) -> str:
     with opened(path, "rt", encoding="utf-8-sig", newline="") as f:
       return f.read()
   except UnicodeDecodeError as e:
-    raise errors.DataError(f"{path}: not valid json or text ({e}).") from None
+    raise files.damaged(path, f"not valid json or text ({e}).") from None
   except (OSError, EOFError, ValueError, zlib.error) as e:
     raise _unreadable(path, e) from None
 
@@ -152,7 +151,7 @@ def read_pickle(path: str) -> object:
   except OSError as e:
     raise _unreadable(path, e) from None
   except Exception as e:  # a broken pickle can raise anything
-    raise errors.DataError(f"{path}: not a plain pickle ({e}).") from None
+    raise files.damaged(path, f"not a plain pickle ({e}).") from None
 
 
 class _PlainUnpickler(pickle.Unpickler):

@@ -57,7 +57,7 @@ def stored_config(directory: str) -> Config:
     if os.path.exists(os.path.join(directory, name)):
       content = tensor_files.read_json(directory, name)
       content = content.get("config", content)
-      if "prompt_format" in content:
+      if isinstance(content, dict) and "prompt_format" in content:
         return freeze(completed(content))
   raise ValueError(
     f"{directory}: nothing there says how it was trained: give --config."
