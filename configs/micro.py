@@ -131,9 +131,7 @@ def data_paths(c):
   c.eval.videos = root + "/videos"
   c.eval.video_conversations = notes + "videos_val.json"
   c.eval.tracks = notes + "videos_val.json"
-  benchmarks(
-    c.eval, root + "/benchmarks/", root + "/images/val", root + "/videos/val"
-  )
+  benchmarks(c.eval, root)
   c.eval.vqav2.questions = notes + "vqa_questions_val.json"
   c.eval.vqav2.answers = notes + "vqa_annotations_val.json"
   c.eval.hal_act.questions = notes + "videos_val.json"
@@ -149,8 +147,12 @@ def data_paths(c):
   c.eval.batch_size = 50
 
 
-def benchmarks(e, folder, images, videos):
-  """The twins of the published benchmarks, in their formats."""
+def benchmarks(e, root):
+  """The twins of the published benchmarks, in their formats.
+
+  Each path is a sum of its own: fields that shared one would change together.
+  """
+  folder = root + "/benchmarks/"
   for name in (
     "pope_random",
     "pope_popular",
@@ -162,14 +164,16 @@ def benchmarks(e, folder, images, videos):
     "refcocog_test",
     "vqav2",
   ):
-    e[name].update(questions=folder + name + ".json", media=images)
+    e[name].questions = folder + name + ".json"
+    e[name].media = root + "/images/val"
   for name, file in (
     ("activitynet_qa", "activitynet_q.json"),
     ("msvd_qa", "msvd.json"),
     ("msrvtt_qa", "msrvtt.csv"),
     ("tgif_qa", "tgif.csv"),
   ):
-    e[name].update(questions=folder + file, media=videos)
+    e[name].questions = folder + file
+    e[name].media = root + "/videos/val"
   e.activitynet_qa.answers = folder + "activitynet_a.json"
   e.hal_ade.questions = folder + "ade"
 

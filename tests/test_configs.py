@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+import ml_collections
 import pytest
 from changed import changed
 from paths import ROOT
@@ -14,7 +15,8 @@ from locvlm_jax.config import freeze
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
 VARIANTS = [(n, "") for n in NAMES] + [
   ("locvlm_b", "stage1"), ("locvlm_l", "stage1"),
-  ("locvlm_b", "paper_literal"), ("micro", "captions"), ("micro", "base"),
+  ("locvlm_b", "paper_literal"), ("locvlm_b", "stage2,paper"),
+  ("micro", "captions"), ("micro", "base"),
   ("micro", "stage1"),
   ("micro", "baseline"), ("micro", "stage2,demo"),
   ("micro", "vid_b"), ("micro", "vid_b_plus"),
@@ -38,6 +40,57 @@ def test_configs_load_without_jax():
 def test_all_configs_have_the_fields_of_base(name, argument):
   fields = set(load("base").to_dict())
   assert set(load(name, argument).to_dict()) - fields <= {"root"}
+
+
+def _places(config, prefix: str = "") -> dict[str, tuple]:
+  """{"optim.lr": (the group that holds it, "lr")} of every field."""
+  found = {}
+  for key, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      found |= _places(value, f"{prefix}{key}.")
+    else:
+      found[prefix + key] = (config, key)
+  return found
+
+
+def _moved(config) -> dict[str, list[str]]:
+  """Which other fields change when each is set to a value of its own."""
+  places, found = _places(config), {}
+
+  def values():
+    return {name: group[key] for name, (group, key) in places.items()}
+
+  before = values()
+  for name, (group, key) in places.items():
+    with group.ignore_type():
+      group[key] = f"a value of {name} alone"
+    after = values()
+    others = [n for n in places if n != name and after[n] != before[n]]
+    found |= {name: others} if others else {}
+    before = after
+  return found
+
+
+@pytest.mark.parametrize("name, argument", [*VARIANTS, ("coco", "tiny")])
+def test_setting_one_field_moves_no_other(name, argument):
+  """But for paths below `root`, and what coco's tiny evaluates on."""
+  meant = {"data.instances": ["eval.instances"], "data.images": ["eval.images"]}
+  moved = _moved(load(name, argument))
+  paths = moved.pop("root", [])
+  assert all(n.startswith(("data.", "eval.")) for n in paths)
+  assert moved == (meant if name == "coco" and argument else {})
+
+
+@pytest.mark.parametrize("first", ["data", "eval"])
+def test_a_tiny_coco_evaluates_on_the_file_that_is_named_for_it(first):
+  config = load("coco", "tiny")
+  config.data.instances = "one.json"
+  assert config.eval.instances == "one.json"
+  for group in (first, "eval" if first == "data" else "data"):
+    config[group].update(instances=f"{group}.json", images=f"images of {group}")
+  for group in ("data", "eval"):
+    assert config[group].instances == f"{group}.json"
+    assert config[group].images == f"images of {group}"
 
 
 @pytest.mark.parametrize("name", NAMES)

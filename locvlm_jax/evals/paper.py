@@ -4,13 +4,14 @@ All of their numbers are in percent.
 """
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
 
 from locvlm_jax import errors
+from locvlm_jax.data import reading
 from locvlm_jax.evals import units
 from locvlm_jax.evals.tasks import DESCRIBED
+from locvlm_jax.text.families import LOCVLM
 
 _SIDES = (
   "left_right.all", "left_right.left", "left_right.right",
@@ -65,8 +66,14 @@ TABLES = {
      "BLIP-2, in context": (14.7, 17.8, 11.6, 15.8, 16.5, 15.2),
      "LLaVA, in context": (55.1, 84.7, 36.4, 58.2, 57.7, 58.5),
      "LocVLM-B, in context": (76.5, 90.4, 61.5, 74.1, 73.5, 74.4)},
-    {f"this run, {label}": tuple(f"spatial_paper.{s}.{m}" for m in _SIDES)
-     for label, s in (("direct", "direct"), ("in context", "icl"))}),),
+    {f"{who}, {label}": tuple(f"{task}{blind}.{m}" for m in _SIDES)
+     for label, task in (("direct", "spatial_paper.direct"),
+                         ("in context", "spatial_paper.icl"),
+                         ("in context, of other objects",
+                          "spatial_disjoint.icl_disjoint"))
+     for who, blind in (("this run", ""), ("a blind solver", ".blind"))},
+    note="The blind solver copies a keyword of the examples and never sees the"
+         " image: in the paper's setting they give the answer away."),),
   5: (Table(
     "Table 5. Image VQA", ("GQA", "VQAv2 val", "VQAv2 test"),
     {"LLaVA-v1": (44.7, 49.8, 49.3), "LocVLM-B": (47.3, 50.3, 50.8),
@@ -127,9 +134,12 @@ def table(number: int, workdir: str) -> str:
   path = os.path.join(workdir, "results.json")
   if not os.path.exists(path):
     raise errors.DataError(f"{path}: no such file; evaluate --tasks makes it.")
-  with open(path, encoding="utf-8") as f:
-    results = json.load(f)
-  return render(number, results["metrics"], results.get("units"))
+  results = reading.read_json(path)
+  metrics = reading.field(results, "metrics", path)
+  text = render(number, metrics, results.get("units"))
+  family = results.get("prompts", LOCVLM.name)
+  asked = f"\n\nAsked in the words of {family} (eval.prompts)."
+  return text if family == LOCVLM.name else text + asked
 
 
 def render(

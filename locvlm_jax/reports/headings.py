@@ -35,11 +35,21 @@ TASKS = {
     "Left or right, above or below?",
     "The paper's triplet rule, each pair asked both ways round: always the "
     "same answer scores 50 %. icl: after two answered examples of the same "
-    "image.",
+    "image, which give the answer away: blind is the score of a solver that "
+    "copies from them and never sees the image.",
   ),
   "spatial_pair": Heading(
     "Left or right, above or below? Any pair in opposite halves",
     "As above without the third object.",
+  ),
+  "spatial_paper": Heading(
+    "COCO-Spatial (Table 4)",
+    "The paper's triplet rule on whole images, with a blind solver's score.",
+  ),
+  "spatial_disjoint": Heading(
+    "COCO-Spatial, examples of other objects",
+    "icl_disjoint: the two examples are about objects that are not asked "
+    "about; copying from them scores 50 %.",
   ),
   "vqa": Heading(
     "General questions",

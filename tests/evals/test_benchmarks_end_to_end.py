@@ -62,6 +62,8 @@ def test_the_tables_have_the_papers_fourteen_evaluations():
     for table in tables
     for name in table.metrics
   }
+  # Ours, beside the paper's setting whose examples give the answer away.
+  sets -= {"spatial_disjoint"}
   assert sets == {*OF_IMAGES, *OF_VIDEOS} and sets <= EVALS.keys()
   # POPE's three files are one set, and so are RefCOCOg's two.
   assert len(sets) - 2 - 1 == 14

@@ -40,6 +40,17 @@ def test_a_table_has_the_papers_numbers_ours_and_the_gaps():
     paper.render(3, {})
 
 
+def test_table_4_has_a_blind_solver_beside_the_model():
+  metrics = {
+    "spatial_paper.icl.left_right.all": 0.765,
+    "spatial_paper.icl.blind.left_right.all": 1.0,
+  }
+  text = paper.render(4, metrics)
+  assert "| **this run, in context** | 76.5 |" in text
+  assert "| **a blind solver, in context** | 100.0 |" in text
+  assert "spatial_disjoint: no data" in text
+
+
 def test_a_number_is_scaled_by_the_unit_that_its_file_states():
   metrics = {"gqa.accuracy": 0.473}
   text = paper.render(5, metrics, {"gqa.accuracy": "share"})

@@ -43,6 +43,9 @@ EVALS: dict[str, Task] = {
     Spatial(),
     Spatial("spatial_pair", rule="pair"),
     Spatial("spatial_paper", per_image=None, whole_image=True),
+    Spatial(
+      "spatial_disjoint", rule="disjoint", per_image=None, whole_image=True
+    ),
     SpatialByReleasedScript(),
     Vqa(),
     Vqa("video_vqa", "video_conversations"),

@@ -16,6 +16,16 @@ both ways round of the third object and the one opposite to it, in random
 order; halves are those of the model's input, or with `whole_image` of the whole
 image: then all models are asked the same. `rule="pair"` needs no third object:
 more questions on a small set, but no in-context setting.
+
+The paper's two examples give the answer away: what a solver gets right that
+never sees the image stands beside every score (`scorers.blind_spatial`).
+`rule="disjoint"` asks where the examples can be about two objects that the
+question is not about, in opposite halves as well:
+
+  asked: cup and ball     examples (icl_disjoint): dog and kite, both ways round
+
+Both ways round of a pair have the same examples, with either keyword once, so
+that copying one of them is right in half of the questions.
 """
 
 import dataclasses
@@ -27,7 +37,8 @@ import numpy as np
 
 from locvlm_jax.data.question_view import View
 from locvlm_jax.data.records import Box, Record, Records
-from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
+from locvlm_jax.evals.scorers import blind_spatial
+from locvlm_jax.evals.scorers.metrics import Unit, Units, find_unit, known, mean
 from locvlm_jax.evals.scorers.wording import contains
 from locvlm_jax.evals.selection import shuffled, take, unique_boxes
 from locvlm_jax.inference.question import Question
@@ -38,17 +49,20 @@ AXES = {
   "left_right": ("left", "right", 0),
   "above_below": ("above", "below", 1),
 }
-SETTINGS = ("direct", "icl")
+SETTINGS = ("direct", "icl", "icl_disjoint")
+Example = tuple[str, str, str]  # a, b, where a is from b
 
 
 @dataclasses.dataclass(frozen=True)
 class SpatialScores:
   """Right when the answer contains the true word and not its opposite.
 
-  Metrics for each setting (`direct`, `icl`) and axis: `SETTING.AXIS.all`, one
+  Metrics for each setting (of `SETTINGS`) and axis: `SETTING.AXIS.all`, one
   for each word (`direct.left_right.left`: over the questions whose truth is
   "left"), `SETTING.AXIS.num`; `SETTING.all` over all its questions,
-  `SETTING.num`, `SETTING.no_keyword`, `SETTING.both_keywords`; and `num`.
+  `SETTING.num`, `SETTING.no_keyword`, `SETTING.both_keywords`; and `num`. The
+  shares of the blind solver have `blind` before the axis, as in
+  `icl.blind.left_right.all` and `icl.blind.all`.
   """
 
   name: str = "spatial"
@@ -72,17 +86,32 @@ class SpatialScores:
     self, questions: Sequence[Question], answers: Sequence[str]
   ) -> dict[str, float]:
     """Computes the metrics named in the class's docstring."""
+    metrics = {"num": len(questions)}
+    blind = [blind_spatial.answer(q, _first_word(q)) for q in questions]
+    for setting, found in self._by_setting(questions, answers).items():
+      metrics |= {f"{setting}.{name}": v for name, v in found.items()}
+    for setting, found in self._by_setting(questions, blind).items():
+      shares = {n: v for n, v in found.items() if self._is_share(n)}
+      metrics |= {f"{setting}.blind.{name}": v for name, v in shares.items()}
+    return known(metrics)
+
+  def _by_setting(self, questions, answers) -> dict[str, dict]:
+    """Returns the metrics of each setting that was asked."""
     rows = [
       (q.truth, self.judge(q, a))
       for q, a in zip(questions, answers, strict=True)
     ]
-    metrics = {"num": len(rows)}
-    for setting in SETTINGS:
-      part = [(t, r) for t, r in rows if t["setting"] == setting]
-      if part:
-        found = _scores_of_setting(part)
-        metrics |= {f"{setting}.{name}": v for name, v in found.items()}
-    return known(metrics)
+    parts = {
+      s: [(t, r) for t, r in rows if t["setting"] == s] for s in SETTINGS
+    }
+    return {s: _scores_of_setting(part) for s, part in parts.items() if part}
+
+  def _is_share(self, name: str) -> bool:
+    return find_unit(self.units, f"setting.{name}") == Unit.SHARE
+
+
+def _first_word(question: Question) -> str:
+  return AXES[question.truth["axis"]][0]
 
 
 def _scores_of_setting(
@@ -109,7 +138,7 @@ def _scores_of_setting(
 class Spatial(SpatialScores):
   """Questions by the paper's rule, at most `per_image` pairs an axis."""
 
-  rule: Literal["triplet", "pair"] = "triplet"
+  rule: Literal["triplet", "pair", "disjoint"] = "triplet"
   per_image: int | None = 2
   whole_image: bool = False
 
@@ -142,17 +171,28 @@ class Spatial(SpatialScores):
     pairs = opposite_pairs(sides)
     if self.rule == "triplet" and len(sides) < 3:
       return
+    if self.rule == "disjoint":
+      pairs = [pair for pair in pairs if _others(pair, sides)]
     for i in rng.permutation(len(pairs))[: self.per_image]:
       wording = _wording(scene.axis, rng)
-      histories = {"direct": ()}
-      if self.rule == "triplet":
-        turns = prompts.spatial_icl(wording, in_context(pairs[i], sides, rng))
-        histories["icl"] = tuple(turns)
+      examples = self._examples(pairs[i], sides, rng)
+      histories = {"direct": ()} | {
+        setting: tuple(prompts.spatial_icl(wording, turns))
+        for setting, turns in examples.items()
+      }
       yield [
         scene.question(setting, history, wording, order, sides[order[0]])
         for setting, history in histories.items()
         for order in (pairs[i], pairs[i][::-1])
       ]
+
+  def _examples(self, pair, sides, rng) -> dict[str, list[Example]]:
+    """Draws the examples that go before a question, by setting."""
+    if self.rule == "triplet":
+      return {"icl": in_context(pair, sides, rng)}
+    if self.rule == "disjoint":
+      return {"icl_disjoint": in_context_disjoint(pair, sides, rng)}
+    return {}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -215,11 +255,31 @@ def opposite_pairs(sides: dict[str, str]) -> list[tuple[str, str]]:
 
 def in_context(
   pair: tuple[str, str], sides: dict[str, str], rng: np.random.Generator
-) -> list[tuple[str, str, str]]:
-  """Makes two examples (a, b, side of a) of a third object and its opposite."""
+) -> list[Example]:
+  """Makes two examples of a third object and the one opposite to it."""
   third = str(rng.choice([c for c in sides if c not in pair]))
   other = next(c for c in pair if sides[c] != sides[third])
-  orders = [(third, other), (other, third)]
+  return _both_ways((third, other), sides, rng)
+
+
+def in_context_disjoint(
+  pair: tuple[str, str], sides: dict[str, str], rng: np.random.Generator
+) -> list[Example]:
+  """Makes two examples of two objects that are not in `pair`."""
+  others = _others(pair, sides)
+  return _both_ways(others[int(rng.integers(len(others)))], sides, rng)
+
+
+def _others(
+  pair: tuple[str, str], sides: dict[str, str]
+) -> list[tuple[str, str]]:
+  """Returns the opposite pairs that have nothing in common with `pair`."""
+  return opposite_pairs({c: s for c, s in sides.items() if c not in pair})
+
+
+def _both_ways(pair, sides, rng) -> list[Example]:
+  """Makes both ways round of a pair, in random order."""
+  orders = [pair, pair[::-1]]
   return [(*orders[i], sides[orders[i][0]]) for i in rng.permutation(2)]
 
 

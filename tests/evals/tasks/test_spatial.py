@@ -2,6 +2,8 @@
 
 from eval_scenes import DRAWN, ask, rate, record
 
+from locvlm_jax.evals import units
+from locvlm_jax.evals.scorers import blind_spatial
 from locvlm_jax.evals.scorers.wording import normalize
 from locvlm_jax.evals.selection import unique_boxes
 from locvlm_jax.evals.tasks import spatial
@@ -121,7 +123,11 @@ def test_spatial_scores_known_answers():
   questions = ask("spatial", [DRAWN])
   truth = [q.truth["label"] for q in questions]
   perfect = rate("spatial", questions, [f"To the {w}." for w in truth])
-  kinds = [k for k in perfect if not k.endswith(("num", "keyword", "keywords"))]
+  kinds = [
+    k
+    for k in perfect
+    if not k.endswith(("num", "keyword", "keywords")) and "blind" not in k
+  ]
   assert len(kinds) == 14
   assert all(perfect[k] == 1 for k in kinds)
   always = rate("spatial", questions, ["left, above"] * len(questions))
@@ -132,3 +138,50 @@ def test_spatial_scores_known_answers():
   both = rate("spatial", questions, hedged)
   assert both["direct.all"] == 0
   assert both["direct.both_keywords"] == both["direct.num"]
+
+
+def test_the_papers_in_context_questions_are_solved_without_the_image():
+  questions = ask("spatial_paper", [DRAWN, WIDE])
+  scores = rate("spatial_paper", questions, ["left"] * len(questions))
+  assert scores["icl.blind.all"] == scores["icl.blind.above_below.below"] == 1
+  assert scores["direct.blind.all"] == 0.5
+  assert units.of("spatial_paper.icl.blind.left_right.all") == units.Unit.SHARE
+  assert not [k for k in scores if "blind" in k and k.endswith("num")]
+
+
+FOUR = record(
+  cup=(0, 0, 9, 9), dog=(10, 0, 19, 9), ball=(60, 0, 69, 9), cat=(70, 0, 79, 9)
+)
+
+
+def test_disjoint_examples_are_about_objects_that_are_not_asked_about():
+  questions = ask("spatial_disjoint", [FOUR])
+  shown = [q for q in questions if q.truth["setting"] == "icl_disjoint"]
+  assert len(shown) == len(questions) / 2 == 2 * 2 * 2
+  for q in shown:
+    asked = {q.truth["a"], q.truth["b"]}
+    for said in (answer for _, answer in q.history):
+      assert not asked & set(normalize(said).split()), (asked, said)
+
+
+def test_copying_from_disjoint_examples_is_right_in_half_of_the_questions():
+  questions = ask("spatial_disjoint", [FOUR, DRAWN])
+  scores = rate("spatial_disjoint", questions, ["left"] * len(questions))
+  for axis in ("left_right", "above_below"):
+    assert scores[f"icl_disjoint.blind.{axis}.all"] == 0.5
+  shown = [q for q in questions if q.history]
+  first = [blind_spatial.read_example(q.history[0][1]) for q in shown]
+  right = [q.truth["label"] == e[2] for q, e in zip(shown, first, strict=True)]
+  assert sum(right) * 2 == len(right)  # the first example says as little
+
+
+def test_disjoint_examples_need_two_more_objects_in_opposite_halves():
+  three = record(cup=(0, 0, 9, 9), dog=(10, 0, 19, 9), ball=(60, 0, 69, 9))
+  assert ask("spatial_disjoint", [three]) == []
+  one_side = record(
+    cup=(0, 0, 9, 9),
+    dog=(10, 0, 19, 9),
+    cat=(20, 0, 29, 9),
+    ball=(60, 0, 69, 9),
+  )
+  assert ask("spatial_disjoint", [one_side]) == []
