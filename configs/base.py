@@ -200,7 +200,8 @@ def data() -> ml_collections.ConfigDict:
   d.conversations = ""  # LLaVA conversations about images
   # What the boxes in their text, [0.12, 0.34, 0.5, 0.6], are fractions of. pad:
   # the padded square, as in LLaVA's mix665k; they are rewritten in the form and
-  # geometry above. Empty: they stay as they are.
+  # geometry above. model: they are in these already. Empty: files that hold
+  # such boxes are refused.
   d.conversation_boxes = ""
   d.text = ""  # LLaVA conversations without an image
   # LLaVA conversations of spatial questions about images: a source of their
@@ -291,6 +292,9 @@ def evaluation() -> ml_collections.ConfigDict:
   e.tasks = ("locpred", "revloc", "hallucination", "spatial")
   e.samples = 500  # questions a task; 0: all
   e.batch_size = 16
+  # Of the pictures and videos that a task asks about: more that can't be used
+  # stop it. Fewer are counted, and get empty answers.
+  e.max_bad_share = 0.01
   e.max_new_tokens = 32
   # The same of single tasks, by name or pattern, as in ("*_qa=1024", "gqa=16");
   # the first that fits decides.

@@ -18,6 +18,7 @@ _POSITIVE = (
 )  # fmt: skip
 _SHARES = (
   "optim.warmup_ratio", "optim.b1", "optim.b2", "data.max_bad_share",
+  "eval.max_bad_share",
 )  # fmt: skip
 _SECONDS = (
   "faults.start_seconds", "faults.silent_seconds", "faults.stall_seconds",
@@ -72,10 +73,10 @@ def _check_checkpoints(config: Config) -> None:
 
 def _check_words(config: Config) -> None:
   boxes = config.data.conversation_boxes
-  if boxes not in ("", *conversation_boxes.FRAMES):
+  allowed = (*conversation_boxes.FRAMES, conversation_boxes.MODEL)
+  if boxes not in ("", *allowed):
     raise ValueError(
-      f"data.conversation_boxes={boxes!r}: not one of"
-      f" {conversation_boxes.FRAMES} or empty."
+      f"data.conversation_boxes={boxes!r}: not one of {allowed} or empty."
     )
   if config.coords.form not in coords.FORMS:
     raise ValueError(
