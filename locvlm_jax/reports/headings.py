@@ -72,7 +72,7 @@ MAIN_METRICS = {
   "locpred.acc_iou50": "boxes with IoU ≥ 0.5",
   "hallucination.accuracy": "object presence, seen",
   "hallucination_novel.accuracy": "object presence, held-out",
-  "spatial.direct.all": "spatial questions",
+  "spatial_trained.direct.all": "spatial questions",
 }
 
 # The tasks whose answers are shown below the tables; "locpred" has its own
