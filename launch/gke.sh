@@ -14,7 +14,7 @@
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 source "$here/common.sh"
-export RUN
+export RUN="$LINE"
 fill='import os, string, sys
 print(string.Template(sys.stdin.read()).substitute(os.environ), end="")'
 filled="$("$PYTHON" -c "$fill" < "$here/gke_jobset.yaml")"

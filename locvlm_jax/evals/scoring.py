@@ -76,10 +76,24 @@ def score(request: Request) -> dict:
     questions, answers = _of_evaluate(task, rows, path)
   if request.upload:
     _write_upload(task, questions, answers, request.upload)
-  metrics = task.score(questions, answers)
+  metrics = _scores(task, questions, answers, path)
   if request.judge_url:
     metrics |= _judged(request, questions, answers)
   return metrics
+
+
+def _scores(task, questions, answers, path: str) -> dict:
+  """Scores answers; rows of evaluate hold all that it needs of questions.
+
+  Raises:
+    DataError: somebody has changed these rows.
+  """
+  try:
+    return task.score(questions, answers)
+  except (KeyError, TypeError, AttributeError, IndexError) as e:
+    raise errors.DataError(
+      f"{path}: its questions lack what {task.name} is scored by ({e!r})."
+    ) from None
 
 
 def _rows(path: str) -> list[dict]:
@@ -120,7 +134,10 @@ def _in_order(questions, rows, path: str) -> list[str]:
       )
     return said
   ids = [_first(row, _IDS, i, path) for i, row in enumerate(rows, 1)]
-  answers = dict(zip(ids, said, strict=True))
+  answers = {}
+  for number, answer in zip(ids, said, strict=True):
+    if answers.setdefault(number, answer) != answer:
+      raise ValueError(f"{path}: two answers to question {number}.")
   if missing := [q.id for q in questions if q.id not in answers]:
     raise ValueError(
       f"{path}: {len(missing)} of {len(questions)} questions have no answer;"
@@ -132,7 +149,7 @@ def _in_order(questions, rows, path: str) -> list[str]:
 def _first(row: dict, keys: Sequence[str], line: int, path: str) -> str:
   for key in keys:
     if key in row:
-      return str(row[key])
+      return reading.word(row, key, f"{path}: row {line}")
   raise ValueError(f"{path}: row {line} has none of {', '.join(keys)}.")
 
 
@@ -143,8 +160,13 @@ def _of_evaluate(task, rows, path: str) -> tuple[list[Question], list[str]]:
     raise ValueError(
       f"{path}: no answers of evaluate to {task.name}; give --references."
     )
-  mine = [r for r in mine if r["seed"] == mine[0]["seed"]]
-  return [predictions.question(r) for r in mine], [r["answer"] for r in mine]
+  try:
+    mine = [r for r in mine if r["seed"] == mine[0]["seed"]]
+    questions = [predictions.question(r) for r in mine]
+  except (KeyError, TypeError, ValueError) as e:
+    raise errors.DataError(f"{path}: not what evaluate writes ({e!r}).") from e
+  answers = [_first(r, ("answer",), i, path) for i, r in enumerate(mine, 1)]
+  return questions, answers
 
 
 def _write_upload(task, questions, answers, path: str) -> None:

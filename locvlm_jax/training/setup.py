@@ -195,7 +195,12 @@ def open_run(
     traced = tracing.traced(train_step, config.profile, directory, start)
     rates = meter.of_run(config, model, data.make_row.spec, state.trainable)
     journal = journal_lib.Journal(
-      config, workdir, start, rates, data.name_records
+      config,
+      workdir,
+      start,
+      rates,
+      data.name_records,
+      lambda: dict(data.make_row.counts),
     )
   rows_a_batch = config.batch_size // config.data.pack
   run = Run(
