@@ -72,6 +72,11 @@ class Data:
     config = self.config
     return stream_lib.StreamSpec.of(config.data, config.batch_size, config.seed)
 
+  def rows_read(self) -> int:
+    """Counts the rows that this host has read so far, usable or not."""
+    counts = self.make_row.counts
+    return counts["rows"] + counts["skipped"] + counts["nothing to ask"]
+
   def check_bad_share(self) -> None:
     """Stops the run where too many records can't be used.
 

@@ -220,3 +220,18 @@ def test_full_size_memory(
   assert got["fits"] and got["memory"]["peak"] / 2**30 <= most
   kinds = set(got["collectives"])
   assert "all-to-all" not in kinds
+
+
+@pytest.mark.parametrize(
+  "topology, asked", [("a100:8", True), ("v5e:2x2", False)]
+)
+def test_cudas_plugin_is_not_asked_for_a_tpu(topology, asked, monkeypatch):
+  monkeypatch.setattr(machines.os, "environ", {})
+  monkeypatch.setattr(machines.sys, "modules", dict(machines.sys.modules))
+  machines.prepare(machines.parse(topology))
+  names = {
+    n for n in machines.sys.modules if n.startswith("jax_plugins.xla_cuda")
+  }
+  assert (not names) == asked
+  for name in names:
+    assert machines.sys.modules[name].initialize() is None
