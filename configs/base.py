@@ -288,6 +288,9 @@ def evaluation() -> ml_collections.ConfigDict:
   e.tasks = ("locpred", "revloc", "hallucination", "spatial")
   e.samples = 500  # questions a task; 0: all
   e.batch_size = 16
+  # Of the pictures and videos that a task asks about: more that can't be used
+  # stop it. Fewer are counted, and get empty answers.
+  e.max_bad_share = 0.01
   e.max_new_tokens = 32
   # The same of single tasks, by name or pattern, as in ("*_qa=1024", "gqa=16");
   # the first that fits decides.

@@ -1,5 +1,6 @@
 """From a config to its parts: the model, rows, questions."""
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -199,6 +200,9 @@ def questions(
     seed: of what is asked.
     samples: questions at most; 0: all.
     files: what names the annotations; default: `config.eval`.
+
+  Returns:
+    Questions that know the size of their image, if the annotations have it.
   """
   records = catalog.open_source(task.source, files or config.eval)
   family = families.FAMILIES[config.eval.prompts]
@@ -210,4 +214,9 @@ def questions(
     seed=seed,
     family=family,
   )
-  return task.questions(records, seen, samples or None)
+  asked = task.questions(records, seen, samples or None)
+  found = (records[i] for i in range(len(records)))
+  sizes = {record.image: (record.width, record.height) for record in found}
+  return [
+    dataclasses.replace(q, size=sizes.get(q.image, (0, 0))) for q in asked
+  ]

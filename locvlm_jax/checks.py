@@ -18,6 +18,7 @@ _POSITIVE = (
 )  # fmt: skip
 _SHARES = (
   "optim.warmup_ratio", "optim.b1", "optim.b2", "data.max_bad_share",
+  "eval.max_bad_share",
 )  # fmt: skip
 _SECONDS = (
   "faults.start_seconds", "faults.silent_seconds", "faults.stall_seconds",

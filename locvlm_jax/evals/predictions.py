@@ -1,9 +1,10 @@
 """predictions.jsonl: one row for each question, its answer and judgement.
 
-A row is {task, seed, id, image, question, history, answer, truth, result}, and
-has what `Answer.details` says of the answer. The rows of an interrupted
-evaluation are kept where manifest.json, which has all that the answers depend
-on, is still the same.
+A row is {task, seed, id, image, question, history, answer, truth, result}, with
+"size" where the annotation states that of the image, and what
+`Answer.details` says of the answer. The rows of an interrupted evaluation are
+kept where manifest.json, which has all that the answers depend on, is still the
+same; those of unreadable images are asked again, for a file can be mended.
 """
 
 import collections
@@ -26,7 +27,7 @@ def row(
   task: Task, question: Question, answer: str, seed: int = 0
 ) -> dict[str, Any]:
   """Makes the row of one answer; `seed` is the one of the questions."""
-  return {
+  found = {
     "task": task.name,
     "seed": seed,
     "id": question.id,
@@ -38,6 +39,9 @@ def row(
     "truth": question.truth,
     "result": task.judge(question, answer),
   }
+  if all(question.size):
+    found["size"] = list(question.size)
+  return found
 
 
 def question(row: Mapping[str, Any]) -> Question:
@@ -96,7 +100,8 @@ def _read(path: str) -> object:
 def finished(path: str) -> tuple[list[str], dict[str, dict[str, Answer]]]:
   """Reads the whole lines of a file of rows, and their answers.
 
-  The last line may have been cut off by a kill.
+  The last line may have been cut off by a kill. Rows about images that could
+  not be used are left out.
 
   Returns:
     (lines, {part_name: {id of the question: answer}}).
@@ -106,6 +111,8 @@ def finished(path: str) -> tuple[list[str], dict[str, dict[str, Answer]]]:
     for line in f:
       try:
         found = json.loads(line)
+        if "unreadable" in found:
+          continue
         part = part_name(found["task"], found["seed"])
         answers[part][found["id"]] = answers_lib.of(found["answer"], found)
       except (json.JSONDecodeError, KeyError, TypeError):

@@ -29,6 +29,7 @@ from locvlm_jax.evals.budgets import Budgets
 from locvlm_jax.evals.predictions import part_name
 from locvlm_jax.evals.tasks import EVALS
 from locvlm_jax.evals.tasks.task import Task
+from locvlm_jax.evals.unreadable import Unreadable
 from locvlm_jax.inference import answer as answers_lib
 from locvlm_jax.inference import predictor
 from locvlm_jax.inference.answer import Answer
@@ -89,6 +90,8 @@ class Request:
     samples: questions a task; 0: all.
     seeds: repetitions, each with a seed of its own.
     budgets: tokens of an answer, by task; None: those of `decoding`.
+    max_bad_share: of the pictures that a task asks about; more that can't be
+      used stop it.
   """
 
   files: Any
@@ -97,13 +100,21 @@ class Request:
   samples: int = 0
   seeds: int = 1
   budgets: Budgets | None = None
+  max_bad_share: float = 0.0
 
   @classmethod
   def of(cls, config: Config) -> "Request":
     """Reads what `config.eval` asks for."""
     e = config.eval
-    decoding, budgets = predictor.Decoding.of(e), Budgets.of(e)
-    return cls(e, decoding, e.batch_size, e.samples, e.seeds, budgets)
+    return cls(
+      e,
+      predictor.Decoding.of(e),
+      e.batch_size,
+      e.samples,
+      e.seeds,
+      Budgets.of(e),
+      e.max_bad_share,
+    )
 
   def decoded(
     self, model: predictor.Predictor, task: Task, seed: int
@@ -200,6 +211,7 @@ def _scores(model, questions, request, out, manifest, watch) -> dict:
         asked,
         _stoppable(request.decoded(model, task, seed), watch),
         batch_size=request.batch_size,
+        max_bad_share=request.max_bad_share,
         seed=seed,
         done=done.get(part_name(task.name, seed)),
         out=file,
@@ -228,7 +240,7 @@ def _open(path: str, mode: str):
   return open(path if hosts.is_first() else os.devnull, mode, encoding="utf-8")
 
 
-AnswerFn = Callable[[Sequence[Question]], Sequence[str]]
+AnswerFn = Callable[[Sequence[Question]], Sequence[Answer]]
 
 
 def _stoppable(model: AnswerFn, watch) -> AnswerFn:
@@ -256,6 +268,7 @@ def ask_task(
   model: AnswerFn,
   *,
   batch_size: int,
+  max_bad_share: float,
   done: Mapping[str, str] | None = None,
   seed: int = 0,
   out: TextIO | None = None,
@@ -263,23 +276,32 @@ def ask_task(
 ) -> dict[str, float]:
   """Asks a model the questions of one task and scores its answers.
 
-  They are asked in the order of their lengths, so that little is padding.
+  They are asked in the order of their lengths, so that little is padding. Those
+  about pictures that can't be used are answered by "", which each benchmark
+  scores as it scores an empty answer.
 
   Args:
     task: an entry of `EVALS`.
     questions: what `task.questions` gave.
     model: `batch_size` questions -> as many answers.
     batch_size: questions a call.
+    max_bad_share: of the pictures that are asked about; more that can't be used
+      are too many.
     done: answers that are there already, by the question's id.
     seed: of the questions; goes into the rows.
     out: where rows go, as `predictions` describes them; None for nowhere.
     log: where progress lines go; None for silence.
 
   Returns:
-    {metric: value}, with `cut_off`: how many answers had no tokens left.
+    {metric: value}, with `cut_off`: how many answers had no tokens left; and
+    `unreadable`: how many pictures can't be used, if any.
+
+  Raises:
+    DataError: too many pictures can't be used.
   """
   assert batch_size > 0, batch_size
   answers, start = dict(done or {}), time.monotonic()
+  unreadable = Unreadable(task.name, questions, max_bad_share)
   waiting = [q for q in questions if q.id not in answers]
   number = 0
   for batch, filled in batches(waiting, batch_size):
@@ -290,12 +312,16 @@ def ask_task(
     answers |= {q.id: a for q, a in zip(batch, given, strict=True)}
     if out is not None:
       predictions.write(out, task, seed, batch, given)
+    unreadable.add(batch, given)
     if log is not None:
       seconds = time.monotonic() - start
       log(progress.line(f"eval {task.name}", number, len(waiting), seconds))
+  if log is not None and unreadable.reasons:
+    log(unreadable.describe())
   said = [answers_lib.of(answers[q.id]) for q in questions]
   cut_off = sum(answer.cut_off for answer in said)
-  return task.score(questions, said) | {units.CUT_OFF: float(cut_off)}
+  added = {units.CUT_OFF: float(cut_off), **unreadable.count()}
+  return task.score(questions, said) | added
 
 
 def _log(line: str) -> None:

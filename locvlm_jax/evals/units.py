@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from locvlm_jax.evals.scorers.metrics import Unit, find_unit
 from locvlm_jax.evals.tasks import EVALS
 
-# A metric of every task: answers that were cut off for want of tokens.
-CUT_OFF = "cut_off"
+# Metrics of every task: answers that were cut off for want of tokens, and
+# pictures that could not be used.
+CUT_OFF, UNREADABLE = "cut_off", "unreadable"
 
 
 def of(name: str, stated: Mapping[str, str] | None = None) -> Unit:
@@ -28,7 +29,7 @@ def of(name: str, stated: Mapping[str, str] | None = None) -> Unit:
   if stated and name in stated:
     return Unit(stated[name])
   task, _, metric = name.removesuffix(".std").partition(".")
-  if metric == CUT_OFF:
+  if metric in (CUT_OFF, UNREADABLE):
     return Unit.COUNT
   found = find_unit(EVALS[task].units, metric) if task in EVALS else None
   return found or Unit.NUMBER

@@ -61,11 +61,15 @@ class Validation:
       found["val.loss"] = self._mean_loss(params)
     model = dataclasses.replace(self._predictor, params=params)
     request = session.Request.of(self.config)
-    size, seed = request.batch_size, request.decoding.seed
     for name, questions in self._questions.items():
       task = EVALS[name]
-      asked = request.decoded(model, task, seed)
-      scores = session.ask_task(task, questions, asked, batch_size=size)
+      scores = session.ask_task(
+        task,
+        questions,
+        request.decoded(model, task, request.decoding.seed),
+        batch_size=request.batch_size,
+        max_bad_share=request.max_bad_share,
+      )
       found |= {f"val.{name}.{k}": v for k, v in scores.items()}
     return found
 
