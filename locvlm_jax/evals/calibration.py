@@ -72,7 +72,8 @@ def reliability(boxes: Sequence[Located], groups: int = 10) -> list[Point]:
   """
   if len(boxes) < LEAST:
     return []
-  halves = boxes[::2], boxes[1::2]
+  boxes = sorted(boxes, key=lambda box: (box.probability, box.iou))
+  halves = boxes[::2], boxes[1::2]  # whatever the order of the questions
   pairs = []
   for half, other in (halves, halves[::-1]):
     curve = fit(other, "", "", 1)
@@ -96,7 +97,7 @@ def _curve(
   groups = min(_GROUPS, max(2, len(pairs) // _IN_A_GROUP))
   parts = np.array_split(np.array(pairs), groups)
   x, y = np.array([part.mean(0) for part in parts]).T
-  return x, isotonic(y, [len(part) for part in parts])
+  return x, isotonic(y.tolist(), [len(part) for part in parts])
 
 
 def _log(probability: float) -> float:

@@ -155,12 +155,13 @@ def _locate(
     hidden = jnp.take_along_axis(hidden, last, axis=1)[:, 0]
     return choose(state._replace(cache=cache), hidden)
 
+  first = slice(None, None, static.num_beams)  # the likeliest of each row
+  # Once it is complete, no other beginning of its row can become likelier.
   state = jax.lax.while_loop(
-    lambda s: (s.place.number < len(tables["low"])).any(),
+    lambda s: (s.place.number[first] < len(tables["low"])).any(),
     advance,
     choose(state, hidden),
   )
-  first = slice(None, None, static.num_beams)  # the likeliest of each row
   return state.place.numbers[first], state.log_probability[first]
 
 
