@@ -11,6 +11,7 @@ from locvlm_jax.config import Config
 from locvlm_jax.data import (
   built_for,
   catalog,
+  conversation_boxes,
   leakage,
   objectives,
   question_view,
@@ -152,7 +153,7 @@ def row_spec(
       c for c in (named or [()])[0] if all(c in other for other in named)
     ),
     captions=instances.object_captions() if instances else None,
-    boxes=config.data.conversation_boxes,
+    boxes=config.data.conversation_boxes.removeprefix(conversation_boxes.MODEL),
     clips=clips.Clips(frames, config.geometry, size) if frames else None,
   )
 
