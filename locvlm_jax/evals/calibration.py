@@ -105,7 +105,7 @@ def _log(probability: float) -> float:
 
 
 def isotonic(
-  values: Sequence[float], weights: Sequence[float]
+  values: Sequence[float | int], weights: Sequence[float | int]
 ) -> Float[np.ndarray, " G"]:
   """Finds the sequence that never falls and is closest to `values`.
 

@@ -144,7 +144,7 @@ def dropped(key, share):
   lora = dataclasses.replace(LORA.lora, dropout=share)
   model = locvlm.LocVLM(dataclasses.replace(LORA, lora=lora))
   rngs = None if key is None else {"dropout": jax.random.key(key)}
-  variables = {"params": params_of(LORA)}
+  variables = {"params": jax.tree.map(jnp.asarray, params_of(LORA))}
   batch = jax.tree.map(jnp.asarray, rows([9, 20]))
   return np.asarray(model.apply(variables, *batch, rngs=rngs))
 
@@ -164,6 +164,7 @@ def test_a_step_drops_the_same_when_it_is_repeated_and_others_do_not():
   )
   model = assemble.model(config)
   flat = params_lib.flatten(params_of(model.config))
+  flat = {path: jnp.asarray(x) for path, x in flat.items()}
   trainable, frozen = params_lib.split(flat, config.trainable)
   tx = optimizer.make(config.optim, 4)
   batch = workload.random_batch(model.config, 4, 16)
