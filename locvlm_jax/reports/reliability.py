@@ -60,7 +60,7 @@ def make_reliability(rows: Sequence[dict]) -> Reliability | None:
     dots=dots,
     line=" ".join(f"{dot.x},{dot.y}" for dot in dots),
     ticks=tuple(
-      (_across(v), _up(v), f"{v:g}") for v in (0, 0.25, 0.5, 0.75, 1)
+      (_across(v), _up(v), f"{v:g}") for v in (0.0, 0.25, 0.5, 0.75, 1.0)
     ),
     num=len(boxes),
     error=f"{calibration.error(points):.3f}",

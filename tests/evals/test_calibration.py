@@ -86,8 +86,8 @@ def test_an_evaluation_leaves_its_calibration_for_the_same_model(tmp_path):
   assert "from 150 boxes of locpred" in said
   found = confidence.load(tmp_path, "abc", 2)
   assert (found.num, found.task) == (150, "locpred")
-  assert found.expected(math.exp(-6)) == pytest.approx(1, abs=0.1)
-  assert found.expected(math.exp(-18)) == pytest.approx(0.25, abs=0.06)
+  assert found.expected(math.exp(-6)) == pytest.approx(0.8, abs=0.1)
+  assert found.expected(math.exp(-18)) == pytest.approx(0.27, abs=0.06)
   assert confidence.load(tmp_path, "other parameters", 2) is None
   assert confidence.load(tmp_path, "abc", 1) is None
   assert confidence.load(tmp_path / "nowhere", "abc", 2) is None

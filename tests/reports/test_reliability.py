@@ -18,7 +18,7 @@ def test_groups_of_boxes_lie_where_expected_and_true_iou_are():
   found = make_reliability(rows_of(200))
   assert found.num == 200 and len(found.dots) == 10
   assert float(found.error) < 0.05
-  assert found.median_probability == "0.0005"
+  assert found.median_probability == "0.00051"
   across = [float(dot.x) for dot in found.dots]
   up = [float(dot.y) for dot in found.dots]
   assert across == sorted(across) and up == sorted(up, reverse=True)
