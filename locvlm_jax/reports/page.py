@@ -8,6 +8,7 @@ import jinja2
 from locvlm_jax import files
 from locvlm_jax.reports import (
   answers,
+  courses,
   curves,
   galleries,
   pictures,
@@ -36,6 +37,7 @@ def render(run: Run, compare: dict | None = None) -> str:
     run=run,
     seed=answers.SEED,
     main_metrics=tables.main_metrics(run, models),
+    courses=courses.make_courses(run.curves),
     models=tables.trained_models(models),
     boxes=galleries.boxes(run),
     wrong_boxes=galleries.wrong_boxes(run),
