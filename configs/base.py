@@ -56,6 +56,10 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   c.init.llm = ""
   c.init.llava = ""
   c.init.checkpoint = ""
+  # Fields in which this stage differs from the checkpoint or llava that it
+  # starts from, as ("geometry", "video"). Model, coords, geometry, format,
+  # tokenizer and video are else taken from there; --override adds to it.
+  c.init.override = ()
 
   # Low-rank updates of the LLM's kernels instead of the kernels: `lora()`.
   c.lora = ml_collections.ConfigDict()
@@ -288,6 +292,9 @@ def evaluation() -> ml_collections.ConfigDict:
   e.constrained = False
   e.seed = 0  # of the questions and the sampling
   e.seeds = 1  # repetitions with seed, seed + 1, ...: mean and deviation
+  # Fields in which a model is asked otherwise than it was trained; --override
+  # adds to it.
+  e.override = ()
   return e
 
 

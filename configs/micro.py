@@ -280,6 +280,7 @@ def baseline(c):
 def vid_b(c):
   """Stage 3 of LocVLM-Vid-B: the adapter alone, all frames of a clip."""
   c.init.llava = REFERENCE
+  c.init.override = ("video",)
   c.trainable = ("adapter",)
   c.video.frames = 16
   c.data.mixture.update(instances=0.0, video_conversations=1.0)

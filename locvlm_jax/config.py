@@ -23,7 +23,14 @@ _ADDED = {
     "targets": ("q", "k", "v", "out", "gate", "up", "down"),
   },
   "data": {"conversation_boxes": ""},
-  "eval": {"top_k": 0, "top_p": 1.0, "stop": (), "constrained": False},
+  "eval": {
+    "top_k": 0,
+    "top_p": 1.0,
+    "stop": (),
+    "constrained": False,
+    "override": (),
+  },
+  "init": {"override": ()},
   "video": {"frames": 0, "temporal": 0, "chunk": 4, "cache": ""},
 }
 
@@ -38,6 +45,14 @@ def freeze(fields: Mapping | ml_collections.ConfigDict) -> Config:
 def plain(config: Config) -> dict:
   """Gives the fields as json keeps them: nested dicts, lists, numbers, text."""
   return json.loads(config.to_json_best_effort())
+
+
+def replaced(config: Config, fields: Mapping[str, object]) -> Config:
+  """Copies a config with fields such as {"optim.lr": 0.1} replaced."""
+  own = ml_collections.ConfigDict(plain(config))
+  with own.ignore_type():
+    own.update_from_flattened_dict(dict(fields))
+  return freeze(own)
 
 
 def flat(fields: Mapping) -> dict[str, object]:

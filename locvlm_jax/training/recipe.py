@@ -33,7 +33,8 @@ class Recipe:
       stay in the config of every stage.
     stages: in order; each is a word of the config. All but the first start
       from the first one's checkpoint.
-    overrides: words such as "--config.seed=3" that every command receives.
+    overrides: words such as "--config.seed=3" or "--override=coords" that every
+      command receives.
     reference: results to show beside these, or None.
     command: the line that runs all of it again.
   """

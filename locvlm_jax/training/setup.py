@@ -33,12 +33,14 @@ class Data:
     sources: records, by the source's name.
     make_row: turns a record into a row; counts what it skips.
     hashes: of each source's annotations.
+    tokenizer: the fingerprint of its tokenizer.
   """
 
   config: Config
   sources: Mapping[str, Source]
   make_row: rows.RowMaker
   hashes: Mapping[str, str]
+  tokenizer: str
 
   @classmethod
   def open(cls, config: Config) -> "Data":
@@ -50,7 +52,8 @@ class Data:
     sources = assemble.training_sources(config)
     text = assemble.load_tokenizer(config)
     make_row = rows.RowMaker(assemble.row_spec(config, text, sources))
-    return cls(config, sources, make_row, catalog.hashes(config.data))
+    hashes = catalog.hashes(config.data)
+    return cls(config, sources, make_row, hashes, text.fingerprint())
 
   def batches(self, start: int) -> Iterator[Batch]:
     """Streams batches of this host's rows, from step `start` on."""
@@ -127,7 +130,8 @@ class Run:
 
   def info(self, step: int) -> dict:
     """Describes the checkpoint after `step`."""
-    return resume.run_info(self.config, step, self.data.hashes)
+    data = self.data
+    return resume.run_info(self.config, step, data.hashes, data.tokenizer)
 
   def close(self) -> None:
     """Closes files; waits for a save that is under way."""
