@@ -191,39 +191,46 @@ def _differences(
   """Everything that differs."""
   ours, theirs = _fields(config), dict(meaning.fields)
   found = _tokenizers(ours["tokenizer"], meaning)
-  theirs.pop("tokenizer", None)
-  if start:
-    found |= _formats(ours, theirs)
-    theirs = _of_start(theirs)
+  found |= _formats(ours, theirs, start)
+  for compared in ("tokenizer", "prompt_format", "eval.prompt_format"):
+    theirs.pop(compared, None)
+  theirs = _of_start(theirs) if start else theirs
   known = {n: v for n, v in theirs.items() if n in ours}
   return found | {n: (ours[n], v) for n, v in known.items() if ours[n] != v}
 
 
 def _of_start(theirs: Mapping) -> dict[str, object]:
-  """Leaves out what a stage decides anew."""
-  own = ("prompt_format", "eval.prompt_format", "model.dtype")
+  """Leaves out what a stage decides anew: its dtype, and a LoRA."""
   new_lora = not theirs.get("lora.rank")
   return {
     name: value
     for name, value in theirs.items()
-    if name not in own and not (new_lora and _is_of(name, "lora"))
+    if name != "model.dtype" and not (new_lora and _is_of(name, "lora"))
   }
 
 
-def _formats(ours: Mapping, theirs: Mapping) -> _Differences:
-  """Compares the formats of questions: captions alone have none."""
-  asked = theirs.get("eval.prompt_format") or theirs.get("prompt_format")
-  if not asked or asked == "plain":
+def _formats(ours: Mapping, theirs: Mapping, start: bool) -> _Differences:
+  """Compares the formats of questions: captions, in "plain", have none."""
+  asked = _question_format(theirs)
+  if not asked or (start and asked == "plain"):
     return {}
   allowed = {
     "prompt_format": (asked, "plain"),
     "eval.prompt_format": (asked, ""),
   }
-  return {
+  found = {
     name: (ours[name], asked)
     for name, values in allowed.items()
     if ours[name] not in values
   }
+  if not (start or found) and _question_format(ours) != asked:
+    found = {"prompt_format": (ours["prompt_format"], asked)}
+  return found
+
+
+def _question_format(fields: Mapping) -> str:
+  """As `assemble.question_format`; "" where nothing is said."""
+  return fields.get("eval.prompt_format") or fields.get("prompt_format", "")
 
 
 def _tokenizers(ours: str, meaning: meaning_lib.Meaning) -> _Differences:

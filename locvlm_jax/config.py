@@ -30,7 +30,7 @@ _ADDED = {
     "constrained": False,
     "override": (),
   },
-  "init": {"override": ()},
+  "init": {"override": (), "random": True},
   "video": {"frames": 0, "temporal": 0, "chunk": 4, "cache": ""},
 }
 

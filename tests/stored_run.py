@@ -16,7 +16,7 @@ def write(folder, config, step: int = 1) -> str:
   trainable, frozen = params_lib.split(params, config.trainable)
   saved = checkpoints.Checkpoints(runs.checkpoint_dir(str(folder)))
   items = {"params": {"trainable": trainable, "frozen": frozen}}
-  mark = meaning.fingerprint(config.tokenizer)
-  saved.save(step, items, resume.run_info(config, step, {}, mark), last=True)
+  hashes = {"tokenizer": meaning.fingerprint(config.tokenizer)}
+  saved.save(step, items, resume.run_info(config, step, hashes), last=True)
   saved.close()
   return str(folder)

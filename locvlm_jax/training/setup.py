@@ -32,15 +32,13 @@ class Data:
     config: of the run.
     sources: records, by the source's name.
     make_row: turns a record into a row; counts what it skips.
-    hashes: of each source's annotations.
-    tokenizer: the fingerprint of its tokenizer.
+    hashes: of each source's annotations, and of the tokenizer.
   """
 
   config: Config
   sources: Mapping[str, Source]
   make_row: rows.RowMaker
   hashes: Mapping[str, str]
-  tokenizer: str
 
   @classmethod
   def open(cls, config: Config) -> "Data":
@@ -52,8 +50,8 @@ class Data:
     sources = assemble.training_sources(config)
     text = assemble.load_tokenizer(config)
     make_row = rows.RowMaker(assemble.row_spec(config, text, sources))
-    hashes = catalog.hashes(config.data)
-    return cls(config, sources, make_row, hashes, text.fingerprint())
+    hashes = catalog.hashes(config.data) | {"tokenizer": text.fingerprint()}
+    return cls(config, sources, make_row, hashes)
 
   def batches(self, start: int) -> Iterator[Batch]:
     """Streams batches of this host's rows, from step `start` on."""
@@ -130,8 +128,7 @@ class Run:
 
   def info(self, step: int) -> dict:
     """Describes the checkpoint after `step`."""
-    data = self.data
-    return resume.run_info(self.config, step, data.hashes, data.tokenizer)
+    return resume.run_info(self.config, step, self.data.hashes)
 
   def close(self) -> None:
     """Closes files; waits for a save that is under way."""
@@ -178,6 +175,8 @@ def open_run(
   # What it can't measure shows now, before anything is read or compiled.
   measured = validation_lib.Validation(config, model, mesh)
   params = initial.initial_params(config, model, mesh)
+  first = not runs.finished(workdir)
+  origins = initial.describe(config, model, params) if first else []
   tx = optimizer.make(config.optim, config.steps)
   state, where = step_lib.init_state(
     *params_lib.split(params, config.trainable), tx, mesh
@@ -186,6 +185,8 @@ def open_run(
   checkpoints = _open_checkpoints(config, workdir, bool(replay))
   start, state = _restore(config, workdir, data, checkpoints, state, replay)
   print(journal_lib.summary(config, state, data.sources, mesh), flush=True)
+  if origins:
+    print("\n".join(origins), flush=True)
   if config.video.cache:
     data = _with_features(data, model, state, mesh, watch)
   train_step = step_lib.jit_train_step(

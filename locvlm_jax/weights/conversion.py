@@ -221,7 +221,7 @@ def write_checkpoint(
   info = {
     "next_step": 0,
     "config": plain(config),
-    "tokenizer": meaning.fingerprint(config.tokenizer),
+    "data": {"tokenizer": meaning.fingerprint(config.tokenizer)},
   }
   saved.save(0, items, info, last=True)
   saved.close()

@@ -59,7 +59,8 @@ def read(directory: str, vision: str = "", base: str = "") -> Meaning:
     info = runs.newest_info(directory)
     fields = _recorded(completed(info["config"]))
     shape = _shape_of_run(info["config"]["model"])
-    return Meaning(directory, shape | fields, info.get("tokenizer", ""))
+    mark = info.get("data", {}).get("tokenizer", "")
+    return Meaning(directory, shape | fields, mark)
   return _of_llava(directory, vision, base)
 
 

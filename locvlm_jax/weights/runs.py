@@ -49,7 +49,7 @@ def newest_info(workdir: str) -> dict:
     DataError: there is no finished checkpoint.
     Damaged: the file is not what was saved.
   """
-  if not (done := _finished(workdir)):
+  if not (done := finished(workdir)):
     raise errors.DataError(f"{workdir}: no finished checkpoint. Train first.")
   path = os.path.join(done[-1], "info", "metadata")
   try:
@@ -62,7 +62,7 @@ def newest_info(workdir: str) -> dict:
   return info
 
 
-def _finished(workdir: str) -> list[str]:
+def finished(workdir: str) -> list[str]:
   """Lists the folders of the finished checkpoints, the newest last."""
   directory = checkpoint_dir(workdir)
   names = os.listdir(directory) if os.path.isdir(directory) else ()
@@ -98,7 +98,7 @@ def check_exists(directory: str) -> None:
   """
   parent = os.path.abspath(directory)
   while (parent := os.path.dirname(parent)) != os.path.dirname(parent):
-    if _finished(parent) and not is_model(directory):
+    if finished(parent) and not is_model(directory):
       raise errors.DataError(
         f"{directory}: is no model, but lies in the run {parent}: name that."
       )
