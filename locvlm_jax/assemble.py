@@ -1,5 +1,6 @@
 """From a config to its parts: the model, rows, questions."""
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from locvlm_jax.data.media import clips
 from locvlm_jax.data.records import Source
 from locvlm_jax.models import clip_vit, layers, llama, locvlm, lora
 from locvlm_jax.models import video as video_lib
-from locvlm_jax.text import coords, formats, tokenizer
+from locvlm_jax.text import coords, families, formats, tokenizer
 
 
 def model(
@@ -175,13 +176,23 @@ def questions(
     seed: of what is asked.
     samples: questions at most; 0: all.
     files: what names the annotations; default: `config.eval`.
+
+  Returns:
+    Questions that know the size of their image, if the annotations have it.
   """
   records = catalog.open_source(task.source, files or config.eval)
+  family = families.FAMILIES[config.eval.prompts]
   seen = question_view.View(
-    coords=coords.Coords(**config.coords),
+    coords=family.coords(coords.Coords(**config.coords)),
     geometry=config.geometry,
     image_size=config.model.vision.image_size,
     vocabulary=records.categories,
     seed=seed,
+    family=family,
   )
-  return task.questions(records, seen, samples or None)
+  asked = task.questions(records, seen, samples or None)
+  found = (records[i] for i in range(len(records)))
+  sizes = {record.image: (record.width, record.height) for record in found}
+  return [
+    dataclasses.replace(q, size=sizes.get(q.image, (0, 0))) for q in asked
+  ]

@@ -21,7 +21,9 @@ _ADDED = {
     "rank": 0,
     "alpha": 16.0,
     "targets": ("q", "k", "v", "out", "gate", "up", "down"),
+    "dropout": 0.0,
   },
+  "optim": {"adapter_lr": 0.0},
   "data": {"conversation_boxes": ""},
   "eval": {
     "top_k": 0,
@@ -29,6 +31,8 @@ _ADDED = {
     "stop": (),
     "constrained": False,
     "override": (),
+    "max_new_tokens_of": (),
+    "prompts": "locvlm",
   },
   "init": {"override": (), "random": True},
   "video": {"frames": 0, "temporal": 0, "chunk": 4, "cache": ""},

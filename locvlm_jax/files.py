@@ -1,4 +1,7 @@
-"""Writes files atomically: a kill leaves the old content or the new."""
+"""Writes files atomically: a kill leaves the old content or the new.
+
+And tells why a file that others wrote can't be read.
+"""
 
 import contextlib
 import json
@@ -6,6 +9,10 @@ import os
 import uuid
 from collections.abc import Iterable, Iterator
 from typing import IO
+
+from locvlm_jax import errors
+
+_LFS_POINTER = b"version https://git-lfs"  # how one begins
 
 
 @contextlib.contextmanager
@@ -41,3 +48,23 @@ def write_lines(path: str, lines: Iterable[str]) -> None:
   """Writes lines, each of which brings its own line break."""
   with replacing(path) as f:
     f.writelines(lines)
+
+
+def damaged(path: str | os.PathLike, reason: object) -> errors.DataError:
+  """Makes the error of a file that is there and can't be parsed.
+
+  A pointer of git-lfs in the place of the file is named as such: what a parser
+  says of it helps nobody.
+
+  Args:
+    path: of the file.
+    reason: what the parser said.
+  """
+  with contextlib.suppress(OSError), open(path, "rb") as f:
+    if f.read(len(_LFS_POINTER)) == _LFS_POINTER:
+      reason = (
+        "is a git-lfs pointer, not the file itself: run `git lfs pull` in the"
+        " clone that it is from."
+      )
+      return errors.DataError(f"{path} {reason}")
+  return errors.DataError(f"{path}: {reason}")

@@ -10,6 +10,7 @@ import numpy as np
 
 _STORAGES = {
   np.dtype(np.float32): b"FloatStorage",
+  np.dtype(np.int64): b"LongStorage",
   np.dtype(ml_dtypes.bfloat16): b"BFloat16Storage",
 }
 

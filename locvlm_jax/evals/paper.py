@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from locvlm_jax import errors
 from locvlm_jax.evals import units
 from locvlm_jax.evals.tasks import DESCRIBED
+from locvlm_jax.text.families import LOCVLM
 
 _SIDES = (
   "left_right.all", "left_right.left", "left_right.right",
@@ -135,7 +136,10 @@ def table(number: int, workdir: str) -> str:
     raise errors.DataError(f"{path}: no such file; evaluate --tasks makes it.")
   with open(path, encoding="utf-8") as f:
     results = json.load(f)
-  return render(number, results["metrics"], results.get("units"))
+  text = render(number, results["metrics"], results.get("units"))
+  family = results.get("prompts", LOCVLM.name)
+  asked = f"\n\nAsked in the words of {family} (eval.prompts)."
+  return text if family == LOCVLM.name else text + asked
 
 
 def render(

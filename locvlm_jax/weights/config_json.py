@@ -1,9 +1,11 @@
 """config.json of a Hugging Face directory <-> our model configs."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable
+from typing import Any
 
 from locvlm_jax.models import clip_vit, llama, locvlm, rotary
+from locvlm_jax.weights.json_fields import Fields
 
 # Fields of LlamaConfig -> those of rope_parameters (rope_scaling, earlier).
 _ROPE = {
@@ -12,96 +14,145 @@ _ROPE = {
   "rope_high_freq_factor": "high_freq_factor",
   "rope_original_positions": "original_max_position_embeddings",
 }
+# Those that each way to stretch positions has.
+_ROPE_NEEDS = {
+  "default": (),
+  "linear": ("rope_factor",),
+  "llama3": tuple(_ROPE),
+}
+_ROPE_FIELDS = ("rope_parameters", "rope_scaling")  # today's, and the earlier
+_VISION = ("clip_vision_model", "siglip_vision_model")
+_MOST_LAYERS = 10_000  # of a model; each is listed before any shape is compared
 
 
 def with_feature_layer(
-  config: clip_vit.VisionConfig, raw: Mapping
+  config: clip_vit.VisionConfig, fields: Fields, layer: int | None = None
 ) -> clip_vit.VisionConfig:
-  """Reads the layer that `raw` names; else takes CLIP's penultimate one."""
-  return dataclasses.replace(
-    config, feature_layer=raw.get("vision_feature_layer", -2)
-  )
+  """Sets the layer whose output is used.
+
+  Args:
+    config: of the tower.
+    fields: name the layer, or else it is CLIP's penultimate one.
+    layer: in place of the one that `fields` name.
+  """
+  if layer is None:
+    layer = fields.integer("vision_feature_layer", -2)
+  values = vars(config) | {"feature_layer": layer}
+  return _made(fields, clip_vit.VisionConfig, **values)
 
 
-def vision_config(raw: Mapping) -> clip_vit.VisionConfig:
+def vision_config(fields: Fields) -> clip_vit.VisionConfig:
   """Reads a CLIPVisionConfig or a SiglipVisionConfig.
 
   Where they differ, their defaults are CLIP-B/32's and SigLIP-B/16's.
+
+  Raises:
+    DataError: a field of a wrong type.
+    ValueError: a variant that the model does not have.
   """
-  siglip = raw.get("model_type") == "siglip_vision_model"
-  return clip_vit.VisionConfig(
-    image_size=raw.get("image_size", 224),
-    patch_size=raw.get("patch_size", 16 if siglip else 32),
-    width=raw.get("hidden_size", 768),
-    num_layers=raw.get("num_hidden_layers", 12),
-    num_heads=raw.get("num_attention_heads", 12),
-    mlp_width=raw.get("intermediate_size", 3072),
-    activation=raw.get(
-      "hidden_act", "gelu_pytorch_tanh" if siglip else "quick_gelu"
-    ),
-    eps=raw.get("layer_norm_eps", 1e-6 if siglip else 1e-5),
+  siglip = fields.only("model_type", _VISION[0], *_VISION) == _VISION[1]
+  fields.only("num_channels", 3, 3)
+  act = "gelu_pytorch_tanh" if siglip else "quick_gelu"
+  return _made(
+    fields,
+    clip_vit.VisionConfig,
+    image_size=fields.size("image_size", 224),
+    patch_size=fields.size("patch_size", 16 if siglip else 32),
+    width=fields.size("hidden_size", 768),
+    num_layers=fields.size("num_hidden_layers", 12, most=_MOST_LAYERS),
+    num_heads=fields.size("num_attention_heads", 12),
+    mlp_width=fields.size("intermediate_size", 3072),
+    activation=fields.only("hidden_act", act, *clip_vit.ACTIVATIONS),
+    eps=fields.number("layer_norm_eps", 1e-6 if siglip else 1e-5),
     family="siglip" if siglip else "clip",
   )
 
 
-def llama_config(raw: Mapping, where: str) -> llama.LlamaConfig:
+def llama_config(fields: Fields, kind: str = "") -> llama.LlamaConfig:
   """Reads transformers' LlamaConfig, whose defaults are LLaMA-7B's.
 
+  Args:
+    fields: of config.json, or of text_config in it.
+    kind: the model's type, in place of the field model_type.
+
   Raises:
+    DataError: a field of a wrong type.
     ValueError: a variant that the model does not have.
   """
-  kind = raw.get("model_type", "llama")
-  rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-  rope_type = rope.get("rope_type", rope.get("type", "default"))
-  wanted = (
-    ("model_type", kind, ("llama", "qwen2")),
-    ("hidden_act", raw.get("hidden_act", "silu"), ("silu",)),
-    ("rope_type", rope_type, rotary.ROPE_TYPES),
-    ("attention_bias", raw.get("attention_bias", False), (False,)),
-    ("mlp_bias", raw.get("mlp_bias", False), (False,)),
-    ("use_sliding_window", raw.get("use_sliding_window", False), (False,)),
-  )
-  for name, value, allowed in wanted:
-    if value not in allowed:
-      raise ValueError(f"{where}: {name} {value!r}; only {allowed} can be read")
-  width = raw.get("hidden_size", 4096)
-  heads = raw.get("num_attention_heads", 32)
-  return llama.LlamaConfig(
-    vocab_size=raw.get("vocab_size", 32000),
+  kind = kind or fields.only("model_type", "llama", "llama", "qwen2")
+  _check_variant(fields)
+  width = fields.size("hidden_size", 4096)
+  heads = fields.size("num_attention_heads", 32)
+  return _made(
+    fields,
+    llama.LlamaConfig,
+    vocab_size=fields.size("vocab_size", 32000),
     width=width,
-    num_layers=raw.get("num_hidden_layers", 32),
+    num_layers=fields.size("num_hidden_layers", 32, most=_MOST_LAYERS),
     num_heads=heads,
-    num_kv_heads=raw.get("num_key_value_heads") or heads,
-    head_dim=raw.get("head_dim") or width // heads,
-    mlp_width=raw.get("intermediate_size", 11008),
-    eps=raw.get("rms_norm_eps", 1e-6),
-    theta=float(rope.get("rope_theta", raw.get("rope_theta", 10000.0))),
-    max_positions=raw.get("max_position_embeddings", 2048),
-    tie_embeddings=raw.get("tie_word_embeddings", False),
+    num_kv_heads=fields.size("num_key_value_heads", heads),
+    head_dim=fields.size("head_dim", max(width // heads, 1)),
+    mlp_width=fields.size("intermediate_size", 11008),
+    eps=fields.number("rms_norm_eps", 1e-6),
+    max_positions=fields.size("max_position_embeddings", 2048),
+    tie_embeddings=fields.flag("tie_word_embeddings", False),
     qkv_bias=kind == "qwen2",
-    rope_type=rope_type,
-    **{ours: rope[theirs] for ours, theirs in _ROPE.items() if theirs in rope},
+    **_rope(fields),
   )
 
 
-def llava_config(raw: Mapping, where: str) -> locvlm.LocVLMConfig:
+def _check_variant(fields: Fields) -> None:
+  """Refuses what changes the model's numbers and is not implemented."""
+  fields.only("hidden_act", "silu", "silu")
+  for name in ("attention_bias", "mlp_bias", "use_sliding_window"):
+    fields.only(name, False, False)
+  fields.only("partial_rotary_factor", 1.0, 1.0, 1)
+  fields.only("quantization_config", None, None)
+  layers = fields.get("layer_types", [])
+  if layers and set(map(str, layers)) != {"full_attention"}:
+    fields.only("layer_types", None, ["full_attention"])
+
+
+def _rope(fields: Fields) -> dict[str, object]:
+  """Reads the fields of LlamaConfig about rotary positions."""
+  named = next((n for n in _ROPE_FIELDS if fields.get(n)), _ROPE_FIELDS[0])
+  rope = fields.inner(named)
+  name = "rope_type" if "rope_type" in rope else "type"
+  kind = rope.only(name, "default", *rotary.ROPE_TYPES)
+  theta = fields.number("rope_theta", 10000.0)
+  found = {"rope_type": kind, "theta": float(rope.number("rope_theta", theta))}
+  for ours in _ROPE_NEEDS[kind]:
+    read = rope.size if ours == "rope_original_positions" else rope.number
+    found[ours] = read(_ROPE[ours])
+  return found
+
+
+def llava_config(fields: Fields) -> locvlm.LocVLMConfig:
   """Reads a LlavaConfig; as stored, with two linear layers.
 
   Raises:
+    DataError: a field of a wrong type.
     ValueError: a variant that the model does not have.
   """
-  vision = vision_config(raw["vision_config"])
-  found = raw.get("vision_feature_select_strategy", "default")
-  if found != (wanted := _strategy(vision)):
-    raise ValueError(
-      f"{where}: vision_feature_select_strategy {found!r}; only {wanted!r}"
-      f" (all patches, no CLS) for {vision.family}"
-    )
+  fields.only("model_type", "llava", "llava")
+  fields.only("quantization_config", None, None)
+  fields.only("multimodal_projector_bias", True, True)
+  vision = vision_config(fields.inner("vision_config"))
+  wanted = _strategy(vision)  # all patches, no CLS
+  fields.only("vision_feature_select_strategy", "default", wanted)
   return locvlm.LocVLMConfig(
-    vision=with_feature_layer(vision, raw),
+    vision=with_feature_layer(vision, fields),
     adapter="mlp",
-    llm=llama_config(raw["text_config"], where),
+    llm=llama_config(fields.inner("text_config")),
   )
+
+
+def _made(fields: Fields, make: Callable, **values: Any) -> Any:
+  """Calls `make`; what it refuses is told with the file's name."""
+  try:
+    return make(**values)
+  except ValueError as error:
+    raise ValueError(f"{fields.path}: {error}") from None
 
 
 def _strategy(vision: clip_vit.VisionConfig) -> str:
@@ -110,10 +161,11 @@ def _strategy(vision: clip_vit.VisionConfig) -> str:
 
 
 def with_vocabulary(
-  config: locvlm.LocVLMConfig, raw: Mapping
+  config: locvlm.LocVLMConfig, fields: Fields
 ) -> locvlm.LocVLMConfig:
   """Restores the vocabulary's size before the rows that an export added."""
-  size = raw.get("locvlm_vocab_size", config.llm.vocab_size)
+  stored = config.llm.vocab_size
+  size = fields.size("locvlm_vocab_size", stored, most=stored)
   llm = dataclasses.replace(config.llm, vocab_size=size)
   return dataclasses.replace(config, llm=llm)
 
@@ -166,11 +218,11 @@ def llama_json(config: llama.LlamaConfig) -> dict:
 
 
 def _rope_json(config: llama.LlamaConfig) -> dict:
-  names = {"default": (), "linear": ("rope_factor",), "llama3": tuple(_ROPE)}
+  stretched = _ROPE_NEEDS[config.rope_type]
   return {
     "rope_type": config.rope_type,
     "rope_theta": config.theta,
-    **{_ROPE[name]: getattr(config, name) for name in names[config.rope_type]},
+    **{_ROPE[name]: getattr(config, name) for name in stretched},
   }
 
 

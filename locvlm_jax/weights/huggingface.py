@@ -20,6 +20,7 @@ from flax import traverse_util
 from locvlm_jax import errors
 from locvlm_jax.models import clip_vit, llama, locvlm
 from locvlm_jax.weights import config_json, placement, tables, tensor_files
+from locvlm_jax.weights.json_fields import Fields
 from locvlm_jax.weights.tables import Leaf
 
 Params = dict[str, Any]
@@ -41,11 +42,11 @@ def open_clip_vision(
   Raises:
     ValueError: the files do not hold exactly such a model.
   """
-  raw = tensor_files.read_json(directory, "config.json")
-  config = config_json.vision_config(raw.get("vision_config", raw))
-  if feature_layer is not None:
-    raw = raw | {"vision_feature_layer": feature_layer}
-  config = config_json.with_feature_layer(config, raw)
+  fields = Fields.read(directory, "config.json")
+  whole = "vision_config" in fields
+  tower = fields.inner("vision_config") if whole else fields
+  config = config_json.vision_config(tower)
+  config = config_json.with_feature_layer(config, fields, feature_layer)
   leaves = tables.clip_leaves(config)
   renames, ignored = tables.CLIP_RENAMES, tables.CLIP_IGNORED
   return open_tensors(
@@ -69,23 +70,24 @@ def open_llama(
   Raises:
     ValueError: the files do not hold exactly such a model.
   """
-  raw = tensor_files.read_json(directory, "config.json")
   if is_llava(directory):
     flat, whole = open_llava(directory)
     return _below(flat, "llm/"), whole.llm
-  config = config_json.llama_config(raw, directory)
+  config = config_json.llama_config(Fields.read(directory, "config.json"))
+  files = tensor_files.files(directory)
   ignored = tables.LLAMA_IGNORED
   if config.tie_embeddings:
     ignored += r"|lm_head\.weight"
   leaves = tables.llama_leaves(config)
-  return open_tensors(
-    directory, tensor_files.files(directory), leaves, (), ignored
-  ), config
+  flat = open_tensors(directory, files, leaves, (), ignored)
+  if config.tie_embeddings:
+    check_tied(files, (), flat["embedding"])
+  return flat, config
 
 
 def is_llava(directory: str) -> bool:
   """Says whether it is a Hugging Face Llava; else perhaps `original`."""
-  return "text_config" in tensor_files.read_json(directory, "config.json")
+  return "text_config" in Fields.read(directory, "config.json")
 
 
 def open_llava(
@@ -105,22 +107,20 @@ def open_llava(
   Raises:
     ValueError: the files do not hold exactly such a model.
   """
-  raw = tensor_files.read_json(directory, "config.json")
-  stored = config_json.llava_config(raw, directory)
+  fields = Fields.read(directory, "config.json")
+  stored = config_json.llava_config(fields)
+  files, renames = tensor_files.files(directory), tables.LLAVA_RENAMES
   ignored = tables.LLAVA_IGNORED
   if stored.llm.tie_embeddings:
     ignored += r"|language_model\.lm_head\.weight"
   leaves = tables.llava_leaves(stored)
-  flat = open_tensors(
-    directory,
-    tensor_files.files(directory),
-    leaves,
-    tables.LLAVA_RENAMES,
-    ignored,
-  )
-  config = _drop_identity(flat, stored, raw, directory)
-  _drop_rows(flat, raw)
-  return flat, config_json.with_vocabulary(config, raw)
+  flat = open_tensors(directory, files, leaves, renames, ignored)
+  if stored.llm.tie_embeddings:
+    check_tied(files, renames, flat["llm/embedding"])
+  config = _drop_identity(flat, stored, fields)
+  config = config_json.with_vocabulary(config, fields)
+  _drop_rows(flat, config.llm.vocab_size)
+  return flat, config
 
 
 def load_clip_vision(
@@ -156,30 +156,53 @@ def _below(flat: Flat, prefix: str) -> Flat:
   }
 
 
-def _drop_identity(flat, config, raw, directory) -> locvlm.LocVLMConfig:
-  act = raw.get("projector_hidden_act", "gelu")
+def _drop_identity(
+  flat: Flat, config: locvlm.LocVLMConfig, fields: Fields
+) -> locvlm.LocVLMConfig:
+  """Makes an adapter linear whose second layer changes nothing."""
+  act = fields.only("projector_hidden_act", "gelu", "gelu", "linear")
   if act == "gelu":
     return config
   kernel = flat.pop("adapter/linear_2").read()
   bias = flat.pop("adapter/linear_2_bias").read()
-  identity = (kernel == np.eye(len(kernel))).all() and not bias.any()
-  if act != "linear" or not identity:
+  if (kernel != np.eye(len(kernel))).any() or bias.any():
     raise ValueError(
-      f"{directory}: projector_hidden_act {act!r}; wanted 'gelu', or 'linear'"
-      " with an identity as linear_2 (which is a linear adapter)"
+      f"{fields.path}: projector_hidden_act {act!r} can only be read with an"
+      " identity as linear_2 (which is a linear adapter)"
     )
   return dataclasses.replace(config, adapter="linear")
 
 
-def _drop_rows(flat: Flat, raw: Mapping) -> None:
-  size = raw.get("locvlm_vocab_size")
-  if size is None:
-    return
+def _drop_rows(flat: Flat, size: int) -> None:
+  """Drops the rows of the vocabulary that an export added."""
   table = flat["llm/embedding"]
   flat["llm/embedding"] = table.cropped((size, table.shape[1]))
   if "llm/head" in flat:
     head = flat["llm/head"]
     flat["llm/head"] = head.cropped((head.shape[0], size))
+
+
+def check_tied(
+  files: Iterable[tensor_files.File],
+  renames: Iterable[tuple[str, str]],
+  embedding: placement.Tensor,
+) -> None:
+  """Refuses a head of its own where config.json says that it is tied.
+
+  Raises:
+    DataError: a file has a head that is not the embedding.
+  """
+  rows = embedding.read()
+  for file in files:
+    for key in file.keys():  # noqa: SIM118 (not a dict)
+      if not rename(key, renames).endswith("lm_head.weight"):
+        continue
+      same = file.shape(key) == rows.shape
+      if not same or (file.read(key, (slice(None),) * 2) != rows).any():
+        raise errors.DataError(
+          f"{file.path}: {key} is not the embedding, though config.json has"
+          " tie_word_embeddings true: it would be lost. Correct that field."
+        )
 
 
 def rename(key: str, renames: Iterable[tuple[str, str]]) -> str:
@@ -218,7 +241,7 @@ def open_tensors(
   parts = collections.defaultdict(list)
   for leaf in leaves:
     part = placement.Part(leaf, *places[leaf.key])
-    _check_shape(directory, part)
+    check_part(directory, part)
     parts[leaf.path].append(part)
   return {path: _tensor(found) for path, found in parts.items()}
 
@@ -249,10 +272,21 @@ def _check_keys(directory: str, leaves: list[Leaf], found: list[str]) -> None:
     )
 
 
-def _check_shape(directory: str, part: placement.Part) -> None:
+def check_part(directory: str, part: placement.Part) -> None:
+  """Refuses a tensor of another shape, or one that is quantized.
+
+  Raises:
+    DataError: names file and tensor.
+  """
   shape = part.file.shape(part.name)
   if shape != part.leaf.stored_shape:
     raise errors.DataError(
       f"{directory}: {part.name} has shape {shape}; config.json asks for"
       f" {part.leaf.stored_shape}"
+    )
+  dtype = part.file.dtype(part.name)
+  if dtype.kind not in "fV":  # V: bfloat16
+    raise errors.DataError(
+      f"{directory}: {part.name} is {dtype}: only floating-point weights can be"
+      " read"
     )

@@ -16,7 +16,7 @@ import zipfile
 import ml_dtypes
 import numpy as np
 
-from locvlm_jax import errors
+from locvlm_jax import errors, files
 
 _MAX_DESCRIPTION = 64 << 20  # bytes; a real one has about 100 a tensor
 _STORAGES = {
@@ -111,11 +111,10 @@ class File:
     except OSError as error:
       raise errors.DataError(errors.describe(error)) from None
     except zipfile.BadZipFile as error:
-      raise errors.DataError(
-        f"{path}: {error}: truncated, or older than PyTorch 1.6"
-      ) from error
+      why = f"{error}: truncated, or older than PyTorch 1.6"
+      raise files.damaged(path, why) from error
     except Exception as error:  # a broken pickle can raise anything
-      raise errors.DataError(f"{path}: {error}") from error
+      raise files.damaged(path, error) from error
 
   def keys(self) -> list[str]:
     return list(self._tensors)
@@ -146,7 +145,13 @@ class File:
       content = _Unpickler(f).load()
     if not isinstance(content, dict):
       raise ValueError(f"it holds a {type(content).__name__}, not a dict")
-    return {k: v for k, v in content.items() if isinstance(v, _View)}
+    for key, value in content.items():
+      if not (isinstance(key, str) and isinstance(value, _View)):
+        raise ValueError(
+          f"{key!r:.100} is a {type(value).__name__}, not a tensor: write the"
+          " dict of tensors alone"
+        )
+    return dict(content)
 
   def _locate(self, archive: zipfile.ZipFile) -> dict[str, int]:
     """Where in the file each storage begins."""

@@ -128,6 +128,6 @@ def recorded_config(directory: str) -> dict | None:
     if os.path.exists(os.path.join(directory, name)):
       content = tensor_files.read_json(directory, name)
       content = content.get("config", content)
-      if "prompt_format" in content:
+      if isinstance(content, dict) and "prompt_format" in content:
         return content | {"lora": {**content.get("lora", {}), "rank": 0}}
   return None

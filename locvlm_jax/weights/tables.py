@@ -223,12 +223,14 @@ def llava_leaves(config: locvlm.LocVLMConfig) -> list[Leaf]:
   ]
 
 
+@functools.cache
 def _vision_shapes(config: clip_vit.VisionConfig) -> dict[str, tuple]:
   size = (1, config.image_size, config.image_size, 3)
   images = jax.ShapeDtypeStruct(size, jnp.uint8)
   return _shapes(clip_vit.ClipVit(config), images)
 
 
+@functools.cache
 def _llama_shapes(config: llama.LlamaConfig) -> dict[str, tuple]:
   model = llama.Llama(config)
   tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)

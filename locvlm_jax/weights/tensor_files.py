@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from typing import Protocol, runtime_checkable
 
 import ml_dtypes
@@ -9,10 +10,13 @@ import numpy as np
 import safetensors
 
 from locvlm_jax import errors
+from locvlm_jax import files as files_lib
 from locvlm_jax.weights import pickles
 
 # In order of preference; each may be in parts, with an index beside them.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+ADAPTER = "adapter_config.json"  # of a LoRA
+_PART = re.compile(r"[^/\\\0]+\.(safetensors|bin)")
 _DTYPES = {
   "F64": np.float64, "F32": np.float32, "F16": np.float16,
   "BF16": ml_dtypes.bfloat16,
@@ -46,8 +50,8 @@ class _Safetensors:
         self._header = json.loads(f.read(size))
     except OSError as error:
       raise errors.DataError(errors.describe(error)) from None
-    except safetensors.SafetensorError as error:
-      raise errors.DataError(f"{path}: {error}") from error
+    except (safetensors.SafetensorError, ValueError) as error:
+      raise files_lib.damaged(path, error) from error
     self._header.pop("__metadata__", None)
     self._bytes = np.memmap(path, np.uint8, "r")[8 + size :]
     self.path = path
@@ -72,20 +76,28 @@ class _Safetensors:
     return np.asarray(whole.reshape(self.shape(key))[index])
 
 
+def path_of(directory: str, name: str) -> str:
+  """Joins a directory and the name of a file in it."""
+  return os.path.join(directory, name)
+
+
 def read_json(directory: str, name: str) -> dict:
-  """Reads a json file of `directory`.
+  """Reads a json file of `directory`, which holds an object.
 
   Raises:
-    DataError: it is missing, or no json.
+    DataError: it is missing, or no json, or no object.
   """
   path = os.path.join(directory, name)
   try:
     with open(path, encoding="utf-8") as f:
-      return json.load(f)
+      content = json.load(f)
   except OSError as error:
     raise errors.DataError(errors.describe(error)) from None
-  except ValueError as error:
-    raise errors.DataError(f"{path}: not valid json ({error}).") from None
+  except (ValueError, RecursionError) as error:
+    raise files_lib.damaged(path, f"not valid json ({error}).") from None
+  if not isinstance(content, dict):
+    raise errors.DataError(f"{path}: {content!r:.50} is no json object.")
+  return content
 
 
 def has_weights(directory: str) -> bool:
@@ -97,7 +109,8 @@ def files(directory: str) -> list[File]:
   """Opens the files of a directory that hold its weights, in order.
 
   Raises:
-    DataError: there are none, or one can't be read.
+    DataError: there are none, or one can't be read, or what lies beside them
+      leaves open which of two models is meant.
   """
   names = _names(directory)
   if not names:
@@ -105,13 +118,24 @@ def files(directory: str) -> list[File]:
       f"{directory}: no weights there: neither {' nor '.join(WEIGHTS)}, nor an"
       " index of their parts"
     )
+  if ADAPTER in os.listdir(directory):
+    raise errors.DataError(
+      f"{directory}: {ADAPTER} lies beside the weights of a whole model, so"
+      " that it is open whether its LoRA is part of them: move one of the two."
+    )
   return [open_file(os.path.join(directory, name)) for name in names]
 
 
 def _names(directory: str) -> list[str]:
   there = set(os.listdir(directory))
   for name in WEIGHTS:
-    if (index := f"{name}.index.json") in there:
+    index = f"{name}.index.json"
+    if name in there and index in there:
+      raise errors.DataError(
+        f"{directory}: both {name} and {index} are there: which of them is the"
+        " model? Move the other one."
+      )
+    if index in there:
       return _indexed(directory, index)
     if name in there:
       return [name]
@@ -119,13 +143,19 @@ def _names(directory: str) -> list[str]:
 
 
 def _indexed(directory: str, index: str) -> list[str]:
-  names = sorted(set(read_json(directory, index)["weight_map"].values()))
-  for name in names:
-    if os.path.basename(name) != name:
+  content = read_json(directory, index).get("weight_map")
+  path = path_of(directory, index)
+  if not isinstance(content, dict) or not content:
+    raise errors.DataError(
+      f"{path}: weight_map {content!r:.50} is no object that names files."
+    )
+  for key, name in content.items():
+    if not isinstance(name, str) or not _PART.fullmatch(name):
       raise errors.DataError(
-        f"{directory}: {index} names {name!r}, outside of it"
+        f"{path}: weight_map: {key} is in {name!r:.100}, which names no file of"
+        " weights in that directory."
       )
-  return names
+  return sorted(set(content.values()))
 
 
 def open_file(path: str) -> File:

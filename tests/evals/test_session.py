@@ -134,6 +134,7 @@ def test_the_last_batch_is_filled_up_and_every_row_is_written(tmp_path):
       questions,
       model,
       batch_size=2,
+      max_bad_share=0.0,
       out=out,
       log=lines.append,
     )
@@ -152,4 +153,6 @@ def test_the_last_batch_is_filled_up_and_every_row_is_written(tmp_path):
 def test_a_model_that_gives_too_few_answers_is_refused():
   questions = ask("locpred", [record(cup=(10, 20, 30, 60))])
   with pytest.raises(AssertionError):
-    session.ask_task(EVALS["locpred"], questions, lambda _: [], batch_size=1)
+    session.ask_task(
+      EVALS["locpred"], questions, lambda _: [], batch_size=1, max_bad_share=0.0
+    )
