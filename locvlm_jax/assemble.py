@@ -8,7 +8,14 @@ from typing import Any
 import jax
 
 from locvlm_jax.config import Config
-from locvlm_jax.data import catalog, leakage, objectives, question_view, rows
+from locvlm_jax.data import (
+  catalog,
+  conversation_boxes,
+  leakage,
+  objectives,
+  question_view,
+  rows,
+)
 from locvlm_jax.data.media import clips
 from locvlm_jax.data.records import Source
 from locvlm_jax.models import clip_vit, layers, llama, locvlm, lora
@@ -132,7 +139,7 @@ def row_spec(
       c for c in (named or [()])[0] if all(c in other for other in named)
     ),
     captions=instances.object_captions() if instances else None,
-    boxes=config.data.conversation_boxes,
+    boxes=config.data.conversation_boxes.removeprefix(conversation_boxes.MODEL),
     clips=clips.Clips(frames, config.geometry, size) if frames else None,
   )
 

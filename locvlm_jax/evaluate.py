@@ -1,9 +1,14 @@
 """Evaluates a model: `python -m locvlm_jax.evaluate --config F --workdir DIR`.
 
 The parameters are those of the newest checkpoint in the workdir, or of a
+<<<<<<< HEAD
 Hugging Face Llava directory given with --llava; model, coords, geometry,
 prompt_format, tokenizer and video are those that they were trained with. Writes
 into the workdir
+=======
+Hugging Face Llava directory given with --llava. Writes into the workdir, or the
+folder of --out
+>>>>>>> main
 
   predictions.jsonl   every question, answer and judgement
   results.json        the metrics, and all that they were measured with
@@ -11,7 +16,7 @@ into the workdir
 
 Run again after an interruption it goes on where it stopped, as long as nothing
 in the manifest has changed. `--table 8 --workdir DIR` prints the paper's table
-with that run's numbers.
+with the numbers that are there.
 """
 
 from absl import flags
@@ -23,6 +28,10 @@ command.define_workdir("The run that is asked; the results go there too.")
 _LLAVA = flags.DEFINE_string(
   "llava", "", "A Hugging Face Llava directory to ask instead of the run."
 )
+_OUT = flags.DEFINE_string(
+  "out", "", "The folder for the results, where it is not the run's own, which"
+  " may then be somebody else's.",
+)  # fmt: skip
 _TASKS = flags.DEFINE_list(
   "tasks", [], "Names of tasks; config.eval.tasks if absent."
 )
@@ -47,7 +56,7 @@ def main(argv: list[str]) -> None:
   from locvlm_jax.evals import paper, session
 
   if _TABLE.value is not None:
-    print(paper.table(_TABLE.value, command.workdir()))
+    print(paper.table(_TABLE.value, _OUT.value or command.workdir()))
     return
   given = {"samples": _SAMPLES.value, "seeds": _SEEDS.value}
   given = {name: value for name, value in given.items() if value is not None}
@@ -56,7 +65,11 @@ def main(argv: list[str]) -> None:
     config, _LLAVA.value or workdir, command.said(), _OVERRIDE.value
   )
   names = _TASKS.value or config.eval.tasks
+<<<<<<< HEAD
   session.evaluate(config, workdir, names, _LLAVA.value)
+=======
+  session.evaluate(config, command.workdir(), names, _LLAVA.value, _OUT.value)
+>>>>>>> main
 
 
 if __name__ == "__main__":
