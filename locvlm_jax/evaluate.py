@@ -1,14 +1,9 @@
 """Evaluates a model: `python -m locvlm_jax.evaluate --config F --workdir DIR`.
 
 The parameters are those of the newest checkpoint in the workdir, or of a
-<<<<<<< HEAD
 Hugging Face Llava directory given with --llava; model, coords, geometry,
 prompt_format, tokenizer and video are those that they were trained with. Writes
-into the workdir
-=======
-Hugging Face Llava directory given with --llava. Writes into the workdir, or the
-folder of --out
->>>>>>> main
+into the workdir, or the folder of --out
 
   predictions.jsonl   every question, answer and judgement
   results.json        the metrics, and all that they were measured with
@@ -65,11 +60,7 @@ def main(argv: list[str]) -> None:
     config, _LLAVA.value or workdir, command.said(), _OVERRIDE.value
   )
   names = _TASKS.value or config.eval.tasks
-<<<<<<< HEAD
-  session.evaluate(config, workdir, names, _LLAVA.value)
-=======
-  session.evaluate(config, command.workdir(), names, _LLAVA.value, _OUT.value)
->>>>>>> main
+  session.evaluate(config, workdir, names, _LLAVA.value, _OUT.value)
 
 
 if __name__ == "__main__":

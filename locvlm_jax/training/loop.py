@@ -27,12 +27,9 @@ def train(config: Config, workdir: str, replay: int = 0) -> None:
     Fault: why it ended early.
   """
   checks.check(config)
-<<<<<<< HEAD
   agreement.check(config, agreement.source(config), start=True)
-=======
   if not replay:
     files.check_writable(workdir)
->>>>>>> main
   with hosts.Watch(config.faults) as watch:
     mesh = setup.meet(config, watch)
     with contextlib.ExitStack() as stack:
