@@ -17,7 +17,7 @@ from configs import base, locvlm_b
 
 
 def get_config(argument: str = ""):
-  """LocVLM-L; words: `locvlm_b.WORDS`, pretrain558k, mix665k, tiny."""
+  """LocVLM-L; words: `locvlm_b.WORDS`, pretrain558k, mix665k, and tiny."""
   variant = base.words(argument, (*locvlm_b.WORDS, "pretrain558k", "mix665k"))
   c = base.get_config()
   c.model.vision.image_size = 336
@@ -25,6 +25,7 @@ def get_config(argument: str = ""):
   c.model.llm.update(eps=1e-5, max_positions=4096)  # LLaMA-2
   c.coords.num_bins = 336
   c.geometry = "pad"
+  c.init.override = ("geometry",)  # stage 1 crops, as LLaVA-1.5's does
   if variant & {"stage1", "pretrain558k"}:
     c = locvlm_b.stage1(c, lr=1e-3, batch_size=256)
     c.geometry = "center_crop"
@@ -32,7 +33,7 @@ def get_config(argument: str = ""):
     c = locvlm_b.llava_captions(c, 558_128)
   c = mix665k(c) if "mix665k" in variant else c
   c = locvlm_b.sharegpt(c, num_visual=576) if "sharegpt" in variant else c
-  c = base.lora(c) if "lora" in variant else c
+  c = locvlm_b.stage2_words(c, variant)
   c = base.paper_words(c, variant)
   return base.tiny(c) if "tiny" in variant else c
 

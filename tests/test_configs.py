@@ -18,6 +18,8 @@ VARIANTS = [(n, "") for n in NAMES] + [
   ("locvlm_b", "paper_literal"), ("locvlm_b", "stage2,paper"),
   ("locvlm_b", "chat595k"), ("locvlm_b", "sharegpt"),
   ("locvlm_l", "pretrain558k"), ("locvlm_l", "mix665k"),
+  ("locvlm_b", "localize_instruct_200k"), ("locvlm_l", "baseline,lora"),
+  ("locvlm_vid_b", "baseline"), ("locvlm_vid_b_plus", "baseline"),
   ("micro", "captions"), ("micro", "base"),
   ("micro", "stage1"),
   ("micro", "baseline"), ("micro", "stage2,demo"),
