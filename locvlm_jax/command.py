@@ -91,6 +91,7 @@ def config(**changes: object) -> Any:
 
 # Lists of texts, which may have commas of their own.
 _TEXTS = ("eval.stop", "pseudo.plain", "pseudo.relational")
+_PATTERN = set("{[(")
 
 
 def _split_names(fields: Any, prefix: str = "") -> None:
@@ -103,8 +104,10 @@ def _split_names(fields: Any, prefix: str = "") -> None:
     if hasattr(value, "items"):
       _split_names(value, f"{name}.")
     elif isinstance(value, tuple) and len(value) == 1 and name not in _TEXTS:
-      if isinstance(value[0], str) and "," in value[0]:
-        fields[key] = tuple(n.strip() for n in value[0].split(",") if n.strip())
+      names = value[0]
+      # A comma within brackets belongs to a pattern.
+      if isinstance(names, str) and "," in names and not _PATTERN & set(names):
+        fields[key] = tuple(n.strip() for n in names.split(",") if n.strip())
 
 
 def run(
