@@ -12,10 +12,17 @@ from locvlm_jax.data import rows
 from locvlm_jax.data import stream as stream_lib
 from locvlm_jax.data.records import Batch, Source
 from locvlm_jax.inference import video_features
-from locvlm_jax.models import locvlm
+from locvlm_jax.models import layers, locvlm
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import hosts, sharding
-from locvlm_jax.training import data_hashes, meter, optimizer, resume, tracing
+from locvlm_jax.training import (
+  data_hashes,
+  meter,
+  optimizer,
+  planning,
+  resume,
+  tracing,
+)
 from locvlm_jax.training import journal as journal_lib
 from locvlm_jax.training import program as program_lib
 from locvlm_jax.training import step as step_lib
@@ -229,6 +236,11 @@ def open_run(
     validation=measured,
     checkpoints=checkpoints,
   )
+  # The defaults of the other configs are known to fit (models/layers.py).
+  is_long = assemble.row_length(config) > layers.LONG_ROW
+  if is_long and config.data.pack == 1 and not replay:
+    rows = sharding.batch_sharding(mesh)
+    run.program.check_memory(state, planning.longest_batch(config, model, rows))
   return run, state
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from configs import micro
 from locvlm_jax import assemble, checks, errors
-from locvlm_jax.training import journal, loop, setup
+from locvlm_jax.training import journal, loop, program, setup
 
 LONG = "word " * 4000
 
@@ -174,3 +174,12 @@ def test_mix665k_trains_and_its_progress_line_tells_what_is_left_out(
 def test_the_progress_line_says_nothing_where_nothing_is_left_out():
   assert journal.left_out({"turns": 9, "turns left out": 0}) == ""
   assert journal.left_out({}) == ""
+
+
+def test_a_batch_of_the_longest_rows_is_compared_with_the_devices_memory(
+  folder, tmp_path, monkeypatch
+):
+  config = preset(folder, *PRESETS[2][:3], **{"optim.name": "adamw"})
+  monkeypatch.setattr(program, "device_memory", lambda: 1 << 20)
+  with pytest.raises(ValueError, match="1488 positions needs .* GiB"):
+    loop.train(config, str(tmp_path / "run"))
