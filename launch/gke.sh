@@ -14,6 +14,7 @@
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 source "$here/common.sh"
+unset RUN  # an array is not handed on
 export RUN="$LINE"
 fill='import os, string, sys
 print(string.Template(sys.stdin.read()).substitute(os.environ), end="")'

@@ -1,5 +1,6 @@
 """Pictures are read by threads, ahead of the batch that asks about them."""
 
+import dataclasses
 import time
 
 import numpy as np
@@ -13,6 +14,7 @@ from locvlm_jax.evals.tasks import EVALS
 from locvlm_jax.inference import pictures, predictor
 from locvlm_jax.inference.answer import Answer
 from locvlm_jax.inference.question import Question
+from locvlm_jax.parallel import sharding
 from locvlm_jax.text import tokenizer
 
 
@@ -51,10 +53,9 @@ def test_batches_are_the_same_whether_pictures_are_read_ahead_or_not(
   asked += [Question("s", paths[1], "?", size=(9, 9)), Question("n", None, "?")]
   asked += [Question("p", loaded, "?"), Question("2", (paths[0], loaded), "?")]
   spec = row_spec(tokenizer.Tokenizer.load(ASSETS / "micro_base"))
-  plain = predictor.Predictor(None, {}, None, spec, predictor.Decoding())
-  early = predictor.Predictor(
-    None, {}, None, spec, predictor.Decoding(), ahead=ahead
-  )
+  mesh = sharding.make_mesh({"data": 1, "fsdp": -1, "tensor": 1})
+  plain = predictor.Predictor(None, {}, mesh, spec, predictor.Decoding())
+  early = dataclasses.replace(plain, ahead=ahead, skipped={})
   everything = slice(0, len(asked))
   early.read_ahead(asked[:3])
   want, got = plain._media(asked, everything), early._media(asked, everything)

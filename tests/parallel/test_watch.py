@@ -13,8 +13,7 @@ from locvlm_jax.parallel import hosts
 def watch(monkeypatch):
   """A watch of 0.4 s, which notes why it would end the process."""
   monkeypatch.setattr(hosts, "_PERIOD", 0.1)
-  limits = base.faults()
-  limits.stall_seconds = 0.4
+  limits = base.faults().to_dict() | {"stall_seconds": 0.4}
   ended = []
   monkeypatch.setattr(
     hosts.Watch, "_end", lambda _, fault, tell: ended.append(str(fault))
