@@ -8,9 +8,11 @@ default the micro model that comes with the package, which knows the micro-world
 alone (`python -m locvlm_jax.microworld` draws some). On a terminal the
 answer appears as it is written. Boxes and points in it are read, given in
 pixels of the picture (of a video, the frame in its middle) and drawn with
---draw. With --constrained the answer is the likeliest location, which can
-always be read, and its probability; with --expected 16 the mean and deviation
-of so many locations drawn from the model.
+--draw. With --constrained the answer is a location that can always be read, the
+one that the likeliest tokens write, or with --beams 4 the likeliest of several;
+with it come the probability of its text and, where held-out questions say so,
+the IoU to expect of it. With --expected 16 also the mean and deviation of so
+many locations drawn from the model.
 """
 
 import json
@@ -26,6 +28,7 @@ _CONFIG = command.define_config(
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint", "", "A run's workdir, or a Llava directory."
 )
+_OVERRIDE = command.define_override()
 _IMAGES = flags.DEFINE_multi_string(
   "image", [], "The picture; more than once for several; none for text alone."
 )
@@ -43,6 +46,9 @@ _STOP = flags.DEFINE_multi_string("stop", [], "Cut the answer at this text.")
 _CONSTRAINED = flags.DEFINE_bool(
   "constrained", False, "Answer with a location that can be read."
 )
+_BEAMS = flags.DEFINE_integer(
+  "beams", 1, "With --constrained: beginnings that are kept; 1 is greedy.", 1
+)
 _EXPECTED = flags.DEFINE_integer(
   "expected", 0, "Also the mean and deviation of so many drawn locations.", 0
 )
@@ -53,6 +59,7 @@ _JSON = flags.DEFINE_bool("json", False, "Print one line of json.")
 def main(argv: list[str]) -> None:
   """Asks about the pictures; prints the answer, and where it points."""
   del argv
+  from locvlm_jax import agreement
   from locvlm_jax.inference import model as model_lib
 
   pictures = (*_IMAGES.value, *_VIDEO.value)
@@ -60,6 +67,12 @@ def main(argv: list[str]) -> None:
     raise ValueError("--draw needs an --image or --video to draw on.")
   for path in pictures:
     model_lib.open_picture(path)  # what can't be read shows now
+  config = None
+  if _CONFIG.value:
+    directory = _CHECKPOINT.value or model_lib.DEFAULT
+    config = agreement.adopt(
+      command.config(), directory, command.said(), _OVERRIDE.value
+    )
   model = model_lib.Model.load(
     _CHECKPOINT.value,
     model_lib.Decoding(
@@ -68,9 +81,10 @@ def main(argv: list[str]) -> None:
       top_k=_TOP_K.value,
       top_p=_TOP_P.value,
       stop=tuple(_STOP.value),
+      beams=_BEAMS.value,
       seed=_SEED.value,
     ),
-    command.config() if _CONFIG.value else None,
+    config,
   )
   found = _ask(model, pictures)
   if _DRAW.value:
@@ -93,7 +107,9 @@ def _ask(model, pictures) -> dict:
     found |= {"expected": _rounded(mean), "deviation": _rounded(deviation)}
   if _CONSTRAINED.value:
     answer, probability = model.answer_location(pictures, _PROMPT.value)
-    found = {"probability": float(f"{probability:.3g}"), **found}
+    iou = model.expected_iou(probability)
+    known = {} if iou is None else {"expected_iou": round(iou, 2)}
+    found = {**known, "probability": float(f"{probability:.3g}"), **found}
   else:
     answer = _written(model, pictures)
   location, reason = model.find(first, answer)
@@ -129,7 +145,7 @@ def _print(found: dict) -> None:
     print(found["answer"])
   where = found["location"]
   print(f"in pixels: {where}" if where else f"nowhere: {found['reason']}")
-  for name in ("probability", "expected", "deviation"):
+  for name in ("expected_iou", "probability", "expected", "deviation"):
     if name in found:
       print(f"{name}: {found[name]}")
 

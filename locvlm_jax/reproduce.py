@@ -15,7 +15,8 @@ trained and evaluated with each seed, and the workdir receives a folder for
 each, tables.md and tables.json. Arms that tables share are run once.
 
 Each command is printed or logged; what is finished is not repeated when the
-same line is run again. Further `--config.x=y` go to all of them.
+same line is run again. Further `--config.x=y` and `--override` go to all of
+them.
 """
 
 import re
@@ -42,6 +43,7 @@ _SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each arm of a table.", 1)
 _JOBS = flags.DEFINE_integer(
   "jobs", 1, "Arms of tables that run at a time, each on its share of cores.", 1
 )
+command.define_override()
 
 
 def main(argv: list[str]) -> None:
@@ -93,10 +95,13 @@ def _config_file() -> str:
 
 
 def _overrides(words: list[str]) -> tuple[str, ...]:
-  """Returns the words of the command line that set a field of the config."""
-  found = tuple(w for w in words if re.match(r"--?(no)?config\.", w))
+  """Returns the words that set a field of the config, or let one differ."""
+  pattern = r"--?(no)?config\.|--?override\b"
+  found = tuple(w for w in words if re.match(pattern, w))
   if apart := [w for w in found if "=" not in w]:
-    raise ValueError(f"{apart[0]}: write one word, --config.FIELD=VALUE.")
+    raise ValueError(
+      f"{apart[0]}: write one word, --config.FIELD=VALUE or --override=FIELD."
+    )
   return found
 
 

@@ -64,7 +64,6 @@ _IMAGE_TASKS = (
   "gqa", "vqav2", "hal_coco", "hal_ade", "pope_random", "pope_popular",
   "pope_adversarial", "activitynet_qa", *_DESCRIPTIONS,
 )  # fmt: skip
-_STAGE1 = Arm("stage1", "stage1")
 
 
 def _mixture(**weights: float) -> tuple[str, ...]:
@@ -77,12 +76,22 @@ _WITH = _mixture(instances=0.65, conversations=0.1, text=0.15, spatial=DOSE)
 _WITHOUT = _mixture(instances=0.0, conversations=0.47, text=0.43, spatial=DOSE)
 
 
-def _stage2(name: str, *fields: str, **others) -> Arm:
-  """An arm of stage 2 after the common stage 1."""
-  steps = f"steps={_STEPS}"
-  return Arm(
-    name, "stage2", (steps, *fields), _STAGE1, tasks=_IMAGE_TASKS, **others
-  )
+def _stage1(*fields: str) -> Arm:
+  """Stage 1; `fields` are what a later stage may not change, as coords are."""
+  return Arm("-".join(("stage1", *(f.split("=")[1] for f in fields))),
+             "stage1", fields)  # fmt: skip
+
+
+def _stage2(
+  name: str,
+  *fields: str,
+  coords: tuple[str, ...] = (),
+  captions: Arm | None = None,
+) -> Arm:
+  """An arm of stage 2; stage 1 has no coordinates, and is alike for all."""
+  fields = (f"steps={_STEPS}", *fields, *coords)
+  start = _stage1(*coords)
+  return Arm(name, "stage2", fields, start, captions, _IMAGE_TASKS)
 
 
 def _vid(name: str, *fields: str, words: str = "vid_b_plus") -> Arm:
@@ -99,10 +108,10 @@ BASELINE = _stage2("baseline", *_WITHOUT)
 LOC_PRED = _stage2("locpred", *_WITH, *_without("neg_pred", "rev_loc"))
 LOC_NEG = _stage2("locpred-negpred", *_WITH, *_without("rev_loc"))
 FULL = _stage2("locvlm", *_WITH)
-POINT = _stage2("point", *_WITH, "coords.location=point")
-PSEUDO = _stage2("pseudo-captions", *_WITH, captions=_STAGE1)
-NFP = _stage2("nfp", *_WITH, "coords.form=nfp")
-DIGA = _stage2("diga", *_WITH, "coords.form=diga")
+POINT = _stage2("point", *_WITH, coords=("coords.location=point",))
+PSEUDO = _stage2("pseudo-captions", *_WITH, captions=_stage1())
+NFP = _stage2("nfp", *_WITH, coords=("coords.form=nfp",))
+DIGA = _stage2("diga", *_WITH, coords=("coords.form=diga",))
 VID_B = _vid("vid-b", words="vid_b")
 VID_NONE = _vid(
   "vid-b-plus-none", *_mixture(video_conversations=1.0, tracks=0.0)
