@@ -8,7 +8,14 @@ from typing import Any
 import jax
 
 from locvlm_jax.config import Config
-from locvlm_jax.data import catalog, leakage, objectives, question_view, rows
+from locvlm_jax.data import (
+  catalog,
+  exclusion,
+  leakage,
+  objectives,
+  question_view,
+  rows,
+)
 from locvlm_jax.data.media import clips
 from locvlm_jax.data.records import Source
 from locvlm_jax.models import clip_vit, layers, llama, locvlm, lora
@@ -62,13 +69,15 @@ def excluded_files(config: Config) -> tuple[str, ...]:
   They are those of `data.exclude` and, with `data.exclude_eval`, the
   annotations and questions that `eval` names.
   """
-  data, e = config.data, config.eval
-  files = list(data.exclude)
-  if data.exclude_eval:
-    named = ("instances", "novel", "conversations", "video_conversations")
-    files += [e[n] for n in named if e[n]]
-    files += catalog.benchmark_files(e)
-  return tuple(sorted(set(files)))
+  return tuple(sorted({test.path for test in test_sets(config)}))
+
+
+def test_sets(config: Config) -> list[exclusion.TestSet]:
+  """Lists these files, with the folders of their pictures."""
+  found = [exclusion.TestSet(path) for path in config.data.exclude]
+  if config.data.exclude_eval:
+    found += catalog.test_sets(config.eval)
+  return found
 
 
 def training_sources(config: Config) -> dict[str, Source]:
@@ -78,7 +87,9 @@ def training_sources(config: Config) -> dict[str, Source]:
     DataError: a file is missing or malformed, or excludes nothing.
   """
   leakage.check_named(config.data.exclude)
-  return catalog.open_sources(config.data, exclude=excluded_files(config))
+  return catalog.open_sources(
+    config.data, exclude=test_sets(config), genome=config.data.visual_genome
+  )
 
 
 def validation_sources(config: Config) -> dict[str, Source]:

@@ -8,8 +8,10 @@ convert_instruction_json_to_training_format.py`), which is also read as its
 authors publish it, [{"video_id", "q", "a"}].
 """
 
+import collections
 import os
 import re
+from collections.abc import Sequence
 
 from locvlm_jax import errors
 from locvlm_jax.data import leakage, reading
@@ -87,8 +89,14 @@ class Conversations(Source):
     return len(self._rows)
 
   def image_ids(self) -> list[ImageId]:
-    """Lists COCO's id of the image that each record is about; None: none."""
-    return [leakage.coco_id(row.get("image") or "") for row in self._rows]
+    """Lists what the image of each record is known by; None: by nothing."""
+    names = [row.get("image") for row in self._rows]
+    return [leakage.image_id(name, self.folder) for name in names]
+
+  def image_paths(self, indices: Sequence[int]) -> list[str | None]:
+    """Lists the files of these records' images; None: text alone."""
+    names = [self._rows[i].get("image") for i in indices]
+    return [name and os.path.join(self.folder, name) for name in names]
 
   def __getitem__(self, index: int) -> Record:
     row = self._rows[index]
@@ -120,8 +128,10 @@ class Videos(Conversations):
 
   def __init__(self, path: str, videos: str):
     reading.check_directory(videos, "videos")
-    names = [n for n in os.listdir(videos) if n.lower().endswith(video.FILMS)]
-    self._files = {os.path.splitext(n)[0]: n for n in sorted(names)}
+    self._files = collections.defaultdict(list)
+    for name in sorted(video.listed(videos)):
+      if name.lower().endswith(video.FILMS):
+        self._files[os.path.splitext(name)[0]].append(name)
     super().__init__(path, videos)
 
   def _conversations(self, content):
@@ -132,6 +142,11 @@ class Videos(Conversations):
   def image_ids(self) -> list[ImageId]:
     """Lists the name of the video that each record is about."""
     return [leakage.video_name(row["video"]) for row in self._rows]
+
+  def image_paths(self, indices: Sequence[int]) -> list[str | None]:
+    """Lists the files of these records' videos."""
+    names = [self._file(self._rows[i]["video"]) for i in indices]
+    return [os.path.join(self.folder, name) for name in names]
 
   def __getitem__(self, index: int) -> Record:
     row = self._rows[index]
@@ -145,7 +160,14 @@ class Videos(Conversations):
 
   def _file(self, name: str) -> str:
     stem, suffix = os.path.splitext(name)
-    return self._files.get(stem, name) if suffix in ("", ".pkl") else name
+    if suffix not in ("", ".pkl") or stem not in self._files:
+      return name
+    if len(found := self._files[stem]) > 1:
+      raise errors.DataError(
+        f"{self.path}: video {name!r} can be {' or '.join(found)}. Leave one of"
+        f" them in {self.folder}."
+      )
+    return found[0]
 
   def __repr__(self) -> str:
     return f"Videos({self.path!r}, {len(self)} conversations)"

@@ -14,6 +14,7 @@
 json files may be compressed by gzip.
 """
 
+import collections
 import csv
 import dataclasses
 import gzip
@@ -24,7 +25,14 @@ from typing import Any
 
 from locvlm_jax import errors
 from locvlm_jax.data import leakage, reading
+from locvlm_jax.data.media import video
 from locvlm_jax.data.records import Record, Source
+
+# The benchmarks about images; the others are about videos.
+_OF_IMAGES = (
+  "pope_random", "pope_popular", "pope_adversarial", "vqav2", "gqa",
+)  # fmt: skip
+_PICTURES = (*video.PICTURES, ".gif", ".tif", ".tiff")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -255,7 +263,7 @@ class Questions(Source):
     reading.check_directory(media)
     self.name, self.path, self.folder = name, questions, media
     found = read(name, questions, answers)
-    files = {_stem(f): f for f in sorted(os.listdir(media))}
+    files = _media_files(media, name in _OF_IMAGES)
     paths = [_path(media, files, q) for q in found]
     self._questions = [
       dataclasses.replace(q, image=p)
@@ -301,8 +309,29 @@ def read(
   return list(found.values())
 
 
+def _media_files(media: str, of_images: bool) -> dict[str, list[str]]:
+  """Lists the pictures or videos of a folder by their names' stems.
+
+  What else has the same stem, as a caption or a preview, is not among them.
+  """
+  found = collections.defaultdict(list)
+  for name in sorted(video.listed(media)):
+    if of_images:
+      fits = name.lower().endswith(_PICTURES)
+    else:
+      fits = video.is_video(os.path.join(media, name))
+    if fits:
+      found[_stem(name)].append(name)
+  return found
+
+
 def _path(
-  media: str, files: Mapping[str, str], question: BenchmarkQuestion
+  media: str, files: Mapping[str, list[str]], question: BenchmarkQuestion
 ) -> str | None:
-  name = next((files[s] for s in question.stems if s in files), None)
-  return os.path.join(media, name) if name else None
+  names = next((files[s] for s in question.stems if s in files), [])
+  if len(names) > 1:
+    raise errors.DataError(
+      f"{media}: question {question.id} can be about {' or '.join(names)}."
+      " Leave one of them there."
+    )
+  return os.path.join(media, names[0]) if names else None

@@ -211,7 +211,8 @@ def test_records_of_evaluation_images_are_left_out(folder):
   tested = folder / "tested.json"
   tested.write_text('[{"image": "COCO_val2014_000000000009.jpg"}]')
   sources = {"instances": coco.Instances(f"{folder}:train", "")}
-  kept = leakage.exclude(sources, [str(tested)])["instances"]
+  tests = [exclusion.TestSet(str(tested))]
+  kept = exclusion.exclude(sources, tests)["instances"]
   assert kept.image_ids() == [7, 8]
 
 
