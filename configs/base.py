@@ -200,7 +200,8 @@ def data() -> ml_collections.ConfigDict:
   d.conversations = ""  # LLaVA conversations about images
   # What the boxes in their text, [0.12, 0.34, 0.5, 0.6], are fractions of. pad:
   # the padded square, as in LLaVA's mix665k; they are rewritten in the form and
-  # geometry above. Empty: they stay as they are.
+  # geometry above. model: they are in these already. Empty: files that hold
+  # such boxes are refused.
   d.conversation_boxes = ""
   d.text = ""  # LLaVA conversations without an image
   # Conversations about videos, as Video-ChatGPT publishes them, and the folder

@@ -10,6 +10,7 @@ import jax
 from locvlm_jax.config import Config
 from locvlm_jax.data import (
   catalog,
+  conversation_boxes,
   exclusion,
   leakage,
   objectives,
@@ -143,7 +144,7 @@ def row_spec(
       c for c in (named or [()])[0] if all(c in other for other in named)
     ),
     captions=instances.object_captions() if instances else None,
-    boxes=config.data.conversation_boxes,
+    boxes=config.data.conversation_boxes.removeprefix(conversation_boxes.MODEL),
     clips=clips.Clips(frames, config.geometry, size) if frames else None,
   )
 

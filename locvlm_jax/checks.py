@@ -73,10 +73,10 @@ def _check_checkpoints(config: Config) -> None:
 
 def _check_words(config: Config) -> None:
   boxes = config.data.conversation_boxes
-  if boxes not in ("", *conversation_boxes.FRAMES):
+  allowed = (*conversation_boxes.FRAMES, conversation_boxes.MODEL)
+  if boxes not in ("", *allowed):
     raise ValueError(
-      f"data.conversation_boxes={boxes!r}: not one of"
-      f" {conversation_boxes.FRAMES} or empty."
+      f"data.conversation_boxes={boxes!r}: not one of {allowed} or empty."
     )
   if config.coords.form not in coords.FORMS:
     raise ValueError(

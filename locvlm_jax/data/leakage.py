@@ -28,8 +28,6 @@ splits, its training split is not tested.
 
 import csv
 import functools
-import gzip
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -234,26 +232,18 @@ def _as_video(row: object) -> object:
 def _read(path: str) -> object:
   if path.endswith((".p", ".pkl")):
     return reading.read_pickle(path)
-  opened = gzip.open if path.endswith(".gz") else open
-  try:
-    with opened(path, "rt", encoding="utf-8") as f:
-      text = f.read()
-  except FileNotFoundError:
-    raise errors.DataError(
-      f"{path}: no such file. Check data.exclude and the eval paths."
-    ) from None
-  except (OSError, UnicodeDecodeError, EOFError) as e:
-    raise errors.DataError(f"{path}: {e}.") from None
+  text = reading.read_text(path)
   if path.removesuffix(".gz").endswith((".csv", ".tsv")):
     lines = text.splitlines()
     tabs = "\t" in "".join(lines[:1])
     return list(csv.DictReader(lines, delimiter="\t" if tabs else ","))
   try:
-    return json.loads(text)
+    return reading.parse(text)[0]
   except (ValueError, RecursionError):
     pass
   try:
-    return [json.loads(line) for line in text.splitlines() if line.strip()]
+    lines = [line for line in text.split("\n") if line.strip()]
+    return [reading.parse(line)[0] for line in lines]
   except (ValueError, RecursionError) as e:
     raise errors.DataError(f"{path}: neither json nor jsonl ({e}).") from None
 

@@ -11,9 +11,9 @@ category is denied (NegPred) only where it isn't annotated at all. A crowd
 counts as present and as more than one, and is never a target itself; in a
 video, neither is what moves (`sources/tracks.py`). What is annotated as a car
 counts as a vehicle, where the file says that cars are vehicles. All rules look
-at the whole image: a dog that a crop removed can be neither. Where an object has
-texts of its own (a referring expression or a caption), one of them stands in
-place of the category; where not everything is annotated, nothing is denied.
+at the whole image: a dog that a crop removed can be neither. Where an object
+has texts of its own (a referring expression or a caption), one of them stands
+in place of the category; where not everything is annotated, nothing is denied.
 """
 
 import dataclasses

@@ -124,6 +124,7 @@ class Source(abc.ABC):
       one of these such a category is neither denied nor asked for.
     missing: questions that were left out because `folder` lacks the image or
       video that they are about.
+    boxed: file and number of the first record whose text holds boxes; "": none.
   """
 
   folder: str
@@ -132,6 +133,7 @@ class Source(abc.ABC):
   caption_counts: Mapping[str, int] = types.MappingProxyType({})
   broader: tuple[str, ...] = ()
   missing: int = 0
+  boxed: str = ""
 
   @abc.abstractmethod
   def __len__(self) -> int:

@@ -34,19 +34,25 @@ from locvlm_jax.inference import answer as answers_lib
 from locvlm_jax.inference import predictor
 from locvlm_jax.inference.answer import Answer
 from locvlm_jax.inference.question import Question, batches
-from locvlm_jax.parallel import hosts, sharding
+from locvlm_jax.parallel import folder_lock, hosts, sharding
+from locvlm_jax.weights import runs
 
 
 def evaluate(
-  config: Config, workdir: str, names: Sequence[str], llava: str = ""
+  config: Config,
+  workdir: str,
+  names: Sequence[str],
+  llava: str = "",
+  out: str = "",
 ) -> dict[str, float]:
   """Asks the questions of some tasks and writes results.json.
 
   Args:
     config: all of it.
-    workdir: absolute path; where the parameters are and the results go.
+    workdir: absolute path; where the parameters are.
     names: tasks, of `EVALS`.
     llava: a Hugging Face Llava directory to take the parameters from.
+    out: where answers and results go; default: `workdir`.
 
   Returns:
     {"task.metric": value}, the mean over `eval.seeds`; with several, also
@@ -58,14 +64,15 @@ def evaluate(
   if unknown := [n for n in names if n not in EVALS]:
     raise ValueError(f"tasks {unknown}: not among {', '.join(EVALS)}.")
   tasks = [EVALS[n] for n in names]
-  metrics, manifest = ask(config, tasks, workdir, workdir, llava)
+  out = out or workdir
+  metrics, manifest = ask(config, tasks, workdir, out, llava)
   if hosts.is_first():
     results = {
       "metrics": metrics,
       "units": {name: units.of(name) for name in metrics},
       **manifest,
     }
-    files.write_json(os.path.join(workdir, "results.json"), results)
+    files.write_json(os.path.join(out, "results.json"), results)
   return metrics
 
 
@@ -138,7 +145,9 @@ def ask(
     {"task.metric.std": deviation}; the manifest).
   """
   checks.check(config)
-  os.makedirs(out, exist_ok=True)
+  if not llava:
+    runs.check_trained(workdir)
+  files.check_writable(out)
   request = request or Request.of(config)
   with hosts.Watch(config.faults) as watch:
     watch.connect()
@@ -146,7 +155,7 @@ def ask(
     watch.compare("run", provenance.facts(config))
     watch.enter(0, "restore")
     mesh = sharding.make_mesh(dict(config.mesh))
-    with jax.set_mesh(mesh):
+    with jax.set_mesh(mesh), folder_lock.held(out, "evaluate"):
       questions = _questions(config, request, tasks)
       model = predictor.Predictor.load(config, mesh, workdir, llava)
       manifest = _manifest(config, model.origin, questions)

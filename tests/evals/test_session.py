@@ -7,6 +7,7 @@ from eval_scenes import ask, record
 from paths import ASSETS
 
 from configs import micro
+from locvlm_jax import errors
 from locvlm_jax.config import Config, freeze
 from locvlm_jax.evals import session
 from locvlm_jax.evals.tasks import EVALS
@@ -81,6 +82,27 @@ def test_another_setting_asks_all_questions_again(root, tmp_path, asked):
   asked.clear()
   _, rows = _run(_config(root, temperature=0.5), tmp_path)
   assert len(rows) == sum(map(len, asked)) > 6
+
+
+def test_nothing_is_made_where_there_is_no_checkpoint(root, tmp_path):
+  workdir = tmp_path / "typo"
+  with pytest.raises(errors.DataError, match="typo: no checkpoint there"):
+    session.evaluate(_config(root), str(workdir), ["locpred"])
+  assert not workdir.exists()
+
+
+def test_answers_of_a_run_that_may_only_be_read_go_elsewhere(
+  root, tmp_path, asked
+):
+  (tmp_path / "run").touch()  # nothing can be made below it
+  workdir, out = str(tmp_path / "run" / "a"), tmp_path / "mine"
+  arguments = _config(root), workdir, ["locpred"], str(BASE)
+  with pytest.raises(errors.DataError, match="a: nothing can be written there"):
+    session.evaluate(*arguments)
+  assert not asked
+  session.evaluate(*arguments, str(out))
+  made = {p.name for p in out.iterdir() if not p.name.startswith(".")}
+  assert made == {"predictions.jsonl", "results.json", "manifest.json"}
 
 
 def test_several_seeds_give_mean_and_deviation(root, tmp_path, asked):
