@@ -239,7 +239,7 @@ def describe(
   if not tests:
     return [
       "nothing is left out of training: no evaluation set is named. Name their"
-      " files in data.exclude, or in eval (eval.NAME.questions)."
+      " files in data.exclude or eval.NAME.questions; to build_data by --exclude."
     ]
   lines = []
   for name, source in sources.items():
