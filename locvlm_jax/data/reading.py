@@ -200,7 +200,7 @@ def image_path(directory: str, file_name: object, origin: str) -> str:
   if not isinstance(file_name, str) or not file_name:
     raise errors.DataError(f"{origin}: file name {file_name!r} is no name.")
   path = os.path.normpath(os.path.join(root, file_name))
-  if not stays_inside(file_name):
+  if "\0" in path or not path.startswith(os.path.join(root, "")):
     raise errors.DataError(
       f"{origin}: file name {file_name!r} leads outside {directory}."
     )

@@ -92,7 +92,9 @@ def check_shown(row: Mapping, key: str, origin: str) -> None:
   if row.get(key) is not None or not isinstance(messages, list):
     return
   for message in messages:
-    text = message.get("value") if isinstance(message, dict) else None
+    if not isinstance(message, dict) or message.get("from") == "gpt":
+      continue
+    text = message.get("value")
     if isinstance(text, str) and (found := _PLACE.search(text.strip())):
       others = ", ".join(repr(k) for k in row if k != "conversations")
       raise errors.DataError(

@@ -15,11 +15,12 @@ def test_conversations_are_read_with_and_without_an_image(tmp_path):
     {"from": "human", "value": "<image>\nWhat?"},
     {"from": "gpt", "value": "A cup."},
   ]
+  text = [turn[0] | {"value": "What?"}, turn[1]]
   path.write_text(
     json.dumps(
       [
         {"id": "a", "image": "x/1.jpg", "conversations": turn},
-        {"id": "a", "conversations": turn},  # LLaVA's files repeat ids
+        {"id": "a", "conversations": text},  # LLaVA's files repeat ids
       ]
     )
   )
