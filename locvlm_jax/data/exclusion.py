@@ -68,6 +68,12 @@ class Tests:
     tests: the sets.
     genome: Visual Genome's image_data.json; "": not at hand.
 
+  Attributes:
+    has_genome: whether it is.
+    num_genome: how many tested images may be COCO's as well: those of Visual
+      Genome, where it is not.
+    absent: the files of the sets whose pictures are not at hand.
+
   Raises:
     DataError: a file is missing or malformed.
   """
@@ -76,14 +82,18 @@ class Tests:
 
   def __init__(self, tests: Sequence[TestSet], genome: str = ""):
     self.has_genome = bool(genome)
+    self.absent = ()
     mapping = leakage.genome_in_coco(genome) if genome else {}
     self._ids = {}  # of an image -> the file that has it
     self._files, self._pictures = {}, {}  # path of a picture -> file, id
     for test in tests:
       pictures, ids = test.pictures(), test.ids(mapping)
       self._pictures |= pictures
+      self.absent += () if pictures else (test.path,)
       self._ids = dict.fromkeys(ids, test.path) | self._ids
       self._files = dict.fromkeys(pictures, test.path) | self._files
+    numbers = () if genome else filter(_is_genome, self._ids)
+    self.num_genome = len(list(numbers))
 
   def __len__(self) -> int:
     return len(self._files)
@@ -122,12 +132,17 @@ class Found:
   Attributes:
     by_file: index of the record -> the file that its image is tested by.
     genome: how many others show an image of Visual Genome that may be COCO's.
+    tested_genome: how many tested images may be COCO's, where COCO's are
+      trained on.
     unknown: how many others show an image that nothing is known of.
+    absent: the files whose pictures are not at hand to compare these with.
   """
 
   by_file: Mapping[int, str]
   genome: int = 0
+  tested_genome: int = 0
   unknown: int = 0
+  absent: tuple[str, ...] = ()
 
 
 def find(source: Source, tests: Tests) -> Found:
@@ -139,12 +154,15 @@ def find(source: Source, tests: Tests) -> Found:
       some = [i for i, k in enumerate(ids) if isinstance(k, int) == of_coco]
       by_file |= _by_content(source, some, tests, of_coco, by_file)
   left = [i for i in range(len(ids)) if i not in by_file]
-  nameless = [] if len(tests) else [i for i in left if ids[i] is None]
-  shown = source.image_paths(nameless)
+  known = [ids[i] for i in left]
+  shown = source.image_paths([i for i in left if ids[i] is None])
+  has_coco = any(isinstance(k, int) for k in known)
   return Found(
     by_file,
-    genome=0 if tests.has_genome else sum(_is_genome(ids[i]) for i in left),
+    genome=0 if tests.has_genome else sum(map(_is_genome, known)),
+    tested_genome=tests.num_genome if has_coco else 0,
     unknown=sum(path is not None for path in shown),
+    absent=tests.absent,
   )
 
 
@@ -239,36 +257,47 @@ def describe(
   if not tests:
     return [
       "nothing is left out of training: no evaluation set is named. Name their"
-      " files in data.exclude or eval.NAME.questions; to build_data by --exclude."
+      " files in data.exclude or eval.NAME.questions, or by --exclude."
     ]
-  lines = []
-  for name, source in sources.items():
-    if isinstance(source, WithoutExcluded):
-      lines += _lines(name, source.found, len(source))
+  found = {
+    name: source
+    for name, source in sources.items()
+    if isinstance(source, WithoutExcluded)
+  }
+  lines = [_left_out(*item) for item in found.items() if item[1].found.by_file]
   if not lines:
     paths = ", ".join(test.path for test in tests)
-    return [f"nothing is left out of training: no image of {paths} is in it"]
+    lines = [f"nothing is left out of training: no image of {paths} is in it"]
+  for name, source in found.items():
+    lines += _not_checked(name, source.found)
   return lines
 
 
-def _lines(name: str, found: Found, kept: int) -> Iterator[str]:
-  total = kept + len(found.by_file)
-  if found.by_file:
-    counts = collections.Counter(found.by_file.values())
-    by_file = ", ".join(f"{n:,} in {path}" for path, n in counts.items())
-    yield (
-      f"left out of training: {len(found.by_file):,} of {total:,} records of"
-      f" {name}, whose images are tested: {by_file}"
-    )
+def _left_out(name: str, source: WithoutExcluded) -> str:
+  by_file = source.found.by_file
+  counts = collections.Counter(by_file.values())
+  files = ", ".join(f"{n:,} in {path}" for path, n in counts.items())
+  return (
+    f"left out of training: {len(by_file):,} of {len(source) + len(by_file):,}"
+    f" records of {name}, whose images are tested: {files}"
+  )
+
+
+def _not_checked(name: str, found: Found) -> Iterator[str]:
   if found.genome:
     yield (
       f"not checked: {found.genome:,} records of {name} are about images of"
       " Visual Genome, half of which are COCO's; set data.visual_genome to its"
       " image_data.json, which says which"
     )
-  if found.unknown:
+  if found.tested_genome:
+    yield (
+      f"not checked: {found.tested_genome:,} tested images are Visual Genome's,"
+      f" and may be among COCO's in {name}; data.visual_genome says which"
+    )
+  if found.unknown and found.absent:
     yield (
       f"not checked: {found.unknown:,} records of {name} show images of unknown"
-      " names; they are compared by content where the tested pictures are"
-      " at hand (eval.NAME.media, or a folder in data.exclude)"
+      f" names, and the pictures of {', '.join(found.absent)} are not at hand to"
+      " compare them with (eval.NAME.media, or a folder in data.exclude)"
     )

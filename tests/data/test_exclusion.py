@@ -149,6 +149,12 @@ def test_image_data_says_which_images_of_visual_genome_are_coco_s(
   sources = exclusion.exclude({"conversations": genome}, [test], mapping)
   told = exclusion.describe(sources, [test])
   assert not any("Visual Genome" in x for x in told)
+  # the same the other way round: images of GQA are tested, COCO's trained on
+  tested = exclusion.TestSet(
+    write(tmp_path / "q.json", {"1": {"imageId": "7"}})
+  )
+  sources = exclusion.exclude({"x": cups.write(tmp_path).source()}, [tested])
+  assert "1 tested images" in exclusion.describe(sources, [tested])[1]
   with pytest.raises(errors.DataError, match="x.json: not a list of images"):
     leakage.genome_in_coco(write(tmp_path / "x.json", {"image_id": 3}))
 
