@@ -298,6 +298,7 @@ def _not_checked(name: str, found: Found) -> Iterator[str]:
   if found.unknown and found.absent:
     yield (
       f"not checked: {found.unknown:,} records of {name} show images of unknown"
-      f" names, and the pictures of {', '.join(found.absent)} are not at hand to"
-      " compare them with (eval.NAME.media, or a folder in data.exclude)"
+      " names; to compare them by content the pictures of"
+      f" {', '.join(found.absent)} are not at hand (eval.NAME.media, or a folder"
+      " in data.exclude)"
     )
