@@ -299,6 +299,6 @@ def _not_checked(name: str, found: Found) -> Iterator[str]:
     yield (
       f"not checked: {found.unknown:,} records of {name} show images of unknown"
       " names; to compare them by content the pictures of"
-      f" {', '.join(found.absent)} are not at hand (eval.NAME.media, or a folder"
-      " in data.exclude)"
+      f" {', '.join(found.absent)} are not at hand (eval.NAME.media, or a"
+      " folder in data.exclude)"
     )
