@@ -5,7 +5,7 @@ import os
 import pytest
 
 from configs import micro
-from locvlm_jax.data import catalog, leakage
+from locvlm_jax.data import catalog, exclusion
 from locvlm_jax.data.records import Object, Record, Records, Source
 from locvlm_jax.data.sources import coco
 
@@ -76,16 +76,16 @@ def test_what_is_derived_from_a_source_keeps_to_the_interface_too(config):
   source = opened("instances", config)
   number = next(iter(source.annotations()))
   captioned = source.with_texts({number: ("a red cup",)}, {"used": 1})
-  ids = frozenset(source.image_ids()[:2])
+  found = exclusion.Found({0: "tested.json", 1: "tested.json"})
   for derived in (
     source.per_object(),
     captioned,
-    leakage.WithoutExcluded(source, ids),
-    leakage.WithoutExcluded(captioned.per_object(), ids),
-    leakage.WithoutExcluded(opened("video_conversations", config), ids),
+    exclusion.WithoutExcluded(source, found),
+    exclusion.WithoutExcluded(captioned.per_object(), found),
+    exclusion.WithoutExcluded(opened("video_conversations", config), found),
   ):
     check(derived)
-  kept = leakage.WithoutExcluded(captioned, ids)
+  kept = exclusion.WithoutExcluded(captioned, found)
   assert kept.caption_counts == {"used": 1}
   assert kept.categories == source.categories
   assert isinstance(source, coco.Instances)

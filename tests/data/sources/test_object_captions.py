@@ -10,7 +10,7 @@ from built import build
 from PIL import Image
 
 from locvlm_jax import errors
-from locvlm_jax.data import catalog, geometry, leakage, objectives
+from locvlm_jax.data import catalog, exclusion, geometry, objectives
 from locvlm_jax.data.sources import coco, conversations, object_captions
 from locvlm_jax.text import coords
 
@@ -154,7 +154,7 @@ def test_captions_of_tested_images_are_not_even_denied(world):
   )
   source = catalog.open_sources(data, exclude=[str(tested)])["instances"]
   assert isinstance(
-    source, leakage.WithoutExcluded
+    source, exclusion.WithoutExcluded
   ) and "5 captions" not in repr(source)
   assert source.object_captions() == {
     "dog": ("a spotted dog",),
