@@ -42,9 +42,12 @@ def check(source: Source) -> None:
   assert all(type(count) is int for count in source.caption_counts.values())
   assert type(source.missing) is int and source.missing >= 0
   assert len(source) > 0 and len(source.image_ids()) == len(source)
+  paths = [record.image for record in source]
+  assert source.image_paths(range(len(source))) == paths
   captions = source.object_captions()
   assert captions.keys() <= set(source.categories)
-  assert source.object_captions(frozenset(source.image_ids())) == {}
+  everything = frozenset(record.id for record in source)
+  assert source.object_captions(everything) == {}
   for index in {0, len(source) - 1}:
     check_record(source[index], source)
   things = (thing for record in source for thing in record.objects)
