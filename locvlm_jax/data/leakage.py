@@ -186,7 +186,8 @@ def _ids(row: Mapping) -> set[int | str]:
   if names := [row[k] for k in _IMAGE_FIELDS if isinstance(row.get(k), str)]:
     found |= set(map(image_id, names))
   elif "imageId" in row:
-    found.add(genome_id(row["imageId"]))
+    known = coco_id(str(row["imageId"]))
+    found.add(genome_id(row["imageId"]) if known is None else known)
   elif "coco_id" in row and "image_id" in row:  # Visual Genome's own
     found.add(genome_id(row["image_id"]))
   elif type(row.get("image_id")) is int:

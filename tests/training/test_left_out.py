@@ -19,13 +19,13 @@ def test_the_start_of_training_names_what_is_left_out(microworld, tmp_path):
   c.root, c.tokenizer = root, str(ASSETS / "micro_base")
   mixture = {f"data.mixture.{n}": 0.0 for n in c.data.mixture}
   mixture["data.mixture.instances"] = 1.0
-  (line,) = setup.Data.open(changed(c, **mixture)).left_out()
+  line, *_ = setup.Data.open(changed(c, **mixture)).left_out()
   assert line.startswith("nothing is left out of training: no image of ")
   with_one = mixture | {"data.exclude": (str(tested),)}
-  (line,) = setup.Data.open(changed(c, **with_one)).left_out()
+  line, *_ = setup.Data.open(changed(c, **with_one)).left_out()
   assert line.startswith("left out of training: ")
   assert "records of instances, whose images are tested: " in line
   assert line.endswith(f" in {tested}")
   alone = mixture | {"data.exclude_eval": False}
-  (line,) = setup.Data.open(changed(c, **alone)).left_out()
+  line, *_ = setup.Data.open(changed(c, **alone)).left_out()
   assert "no evaluation set is named" in line

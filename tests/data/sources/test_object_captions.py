@@ -54,7 +54,7 @@ def world(tmp_path):
   ]
   content = {
     "images": [
-      {"id": i, "file_name": f"{i}.png", "width": 40, "height": 30}
+      {"id": i, "file_name": f"{i:012d}.png", "width": 40, "height": 30}
       for i in range(4)
     ],
     "categories": [{"id": i + 1, "name": n} for i, n in enumerate(NAMES)],
@@ -65,7 +65,7 @@ def world(tmp_path):
   }
   (tmp_path / "instances.json").write_text(json.dumps(content))
   for i in range(4):
-    Image.new("RGB", (40, 30)).save(tmp_path / f"{i}.png")
+    Image.new("RGB", (40, 30)).save(tmp_path / f"{i:012d}.png")
   return tmp_path
 
 
