@@ -51,15 +51,22 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
 
   # What is trained: patterns for the beginning of a parameter's path.
   c.trainable = ("adapter", "llm")
-  # Where the parameters come from; empty: random. `checkpoint` (the workdir
-  # of an earlier run) takes precedence over the others, which are directories
-  # in Hugging Face layout; llava may also be one of LLaVA's own, with the
-  # tower of `vision` and, if it has no LLM or a LoRA, the base of `llm`.
+  # Where the parameters come from. `checkpoint` (the workdir of an earlier
+  # run) takes precedence over the others, which are directories in Hugging
+  # Face layout; llava may also be one of LLaVA's own, with the tower of
+  # `vision` and, if it has no LLM or a LoRA, the base of `llm`.
   c.init = ml_collections.ConfigDict()
   c.init.vision = ""
   c.init.llm = ""
   c.init.llava = ""
   c.init.checkpoint = ""
+  # Fields in which this stage differs from the checkpoint or llava that it
+  # starts from, as ("geometry", "video"). Model, coords, geometry, format,
+  # tokenizer and video are else taken from there; --override adds to it.
+  c.init.override = ()
+  # Whether parameters that none of them gives may start as random numbers. If
+  # not, only an adapter may that is trained alone, as in stage 1, and a LoRA.
+  c.init.random = False
 
   # Low-rank updates of the LLM's kernels instead of the kernels: `lora()`.
   c.lora = ml_collections.ConfigDict()
@@ -204,6 +211,9 @@ def data() -> ml_collections.ConfigDict:
   # such boxes are refused.
   d.conversation_boxes = ""
   d.text = ""  # LLaVA conversations without an image
+  # LLaVA conversations of spatial questions about images: a source of their
+  # own, so that their weight is the dose of spatial supervision.
+  d.spatial = ""
   # Conversations about videos, as Video-ChatGPT publishes them, and the folder
   # that their videos are in.
   d.video_conversations = ""
@@ -222,6 +232,7 @@ def data() -> ml_collections.ConfigDict:
   d.mixture.text = 0.0
   d.mixture.video_conversations = 0.0
   d.mixture.tracks = 0.0
+  d.mixture.spatial = 0.0
   d.text_length = 192  # T: text tokens a row; no turn of 4 pairs is left out
   d.max_pairs = 4  # question-answer pairs of an image in a row; 1: single
   # An epoch of `instances` has an image once, or once for each object in it
@@ -271,6 +282,7 @@ def evaluation() -> ml_collections.ConfigDict:
   e.instances = ""  # COCO instances of the evaluation split
   e.novel = ""  # the same for categories that no objective was trained on
   e.conversations = ""
+  e.spatial = ""
   e.videos = ""
   e.video_conversations = ""
   e.tracks = ""
@@ -304,6 +316,9 @@ def evaluation() -> ml_collections.ConfigDict:
   e.constrained = False
   e.seed = 0  # of the questions and the sampling
   e.seeds = 1  # repetitions with seed, seed + 1, ...: mean and deviation
+  # Fields in which a model is asked otherwise than it was trained; --override
+  # adds to it.
+  e.override = ()
   return e
 
 
@@ -366,7 +381,7 @@ def lora(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 def tiny(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """The same run in miniature: two steps of a toy model from nothing."""
-  c.init.update(vision="", llm="", llava="")
+  c.init.update(vision="", llm="", llava="", random=True)
   c.model.vision.update(
     image_size=32,
     patch_size=8,

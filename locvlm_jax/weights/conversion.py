@@ -33,6 +33,7 @@ from locvlm_jax.weights import (
   huggingface,
   initial,
   lora_merge,
+  meaning,
   original,
   runs,
   tensor_files,
@@ -210,13 +211,19 @@ def write_checkpoint(
   Raises:
     ValueError: `config.init` names nothing.
   """
-  if not any(config.init.values()):
+  init = config.init
+  if not (init.checkpoint or init.llava or init.vision or init.llm):
     raise ValueError("--input is missing, and config.init names no weights.")
   params = initial.initial_params(config, model, mesh)
   trainable, frozen = params_lib.split(params, config.trainable)
   saved = checkpoints.Checkpoints(runs.checkpoint_dir(workdir))
   items = {"params": {"trainable": trainable, "frozen": frozen}}
-  saved.save(0, items, {"next_step": 0, "config": plain(config)}, last=True)
+  info = {
+    "next_step": 0,
+    "config": plain(config),
+    "data": {"tokenizer": meaning.fingerprint(config.tokenizer)},
+  }
+  saved.save(0, items, info, last=True)
   saved.close()
   return params
 
