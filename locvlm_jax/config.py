@@ -22,7 +22,7 @@ _ADDED = {
     "alpha": 16.0,
     "targets": ("q", "k", "v", "out", "gate", "up", "down"),
   },
-  "data": {"conversation_boxes": ""},
+  "data": {"conversation_boxes": "", "visual_genome": ""},
   "eval": {
     "top_k": 0,
     "top_p": 1.0,
@@ -31,6 +31,7 @@ _ADDED = {
     "beams": 1,
     "override": (),
     "max_new_tokens_of": (),
+    "max_bad_share": 0.01,
     "prompts": "locvlm",
   },
   "init": {"override": (), "random": True},

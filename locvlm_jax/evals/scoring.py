@@ -142,10 +142,9 @@ def _in_order(questions, rows, path: str) -> list[str]:
       )
     return said
   ids = [_first(row, _IDS, i, path) for i, row in enumerate(rows, 1)]
-  answers = {}
-  for number, answer in zip(ids, said, strict=True):
-    if answers.setdefault(number, answer) != answer:
-      raise ValueError(f"{path}: two answers to question {number}.")
+  answers = _once(ids, said, path)
+  if others := len(answers.keys() - {q.id for q in questions}):
+    print(f"{path}: {others} answers to other questions", file=sys.stderr)
   if missing := [q.id for q in questions if q.id not in answers]:
     raise ValueError(
       f"{path}: {len(missing)} of {len(questions)} questions have no answer;"
@@ -154,8 +153,22 @@ def _in_order(questions, rows, path: str) -> list[str]:
   return [answers[q.id] for q in questions]
 
 
+def _once(ids, answers, path: str) -> dict[str, str]:
+  """Joins ids and answers; one that is there twice has to be the same."""
+  found = {}
+  for number, answer in zip(ids, answers, strict=True):
+    if found.setdefault(number, answer) != answer:
+      raise ValueError(
+        f"{path}: question {number} has two answers: {found[number]!r:.50} and"
+        f" {answer!r:.50}."
+      )
+  return found
+
+
 def _first(row: dict, keys: Sequence[str], line: int, path: str) -> str:
   for key in keys:
+    if key in row and row[key] is None:
+      raise ValueError(f'{path}: row {line}: {key} is null. Give "" for none.')
     if key in row:
       return reading.word(row, key, f"{path}: row {line}")
   raise ValueError(f"{path}: row {line} has none of {', '.join(keys)}.")
@@ -174,8 +187,18 @@ def _of_evaluate(task, rows, path: str) -> tuple[list[Question], list[str]]:
   except (KeyError, TypeError, ValueError) as e:
     raise errors.DataError(f"{path}: not what evaluate writes ({e!r}).") from e
   said = [_first(r, ("answer",), i, path) for i, r in enumerate(mine, 1)]
-  answers = [answers_lib.of(a, r) for a, r in zip(said, mine, strict=True)]
-  return questions, answers
+  _once([q.id for q in questions], said, path)
+  answers = {
+    q.id: (q, answers_lib.of(a, r))
+    for q, a, r in zip(questions, said, mine, strict=True)
+  }
+  if unread := sum("unreadable" in r for r in mine):
+    print(
+      f"{path}: {unread} questions have no answer: their pictures could not be"
+      " used.",
+      file=sys.stderr,
+    )
+  return [q for q, _ in answers.values()], [a for _, a in answers.values()]
 
 
 def _write_upload(task, questions, answers, path: str) -> None:

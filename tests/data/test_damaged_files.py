@@ -201,9 +201,9 @@ FORMATS = {
       "answer": "yes", "truth": {"answers": ["yes"] * 10, "kind": "yes/no",
                                  "notes": {}}}],
     _scored("vqav2", predictions=None)),
-  "excluded files": (_TALKS, lambda folder: leakage.image_ids.__wrapped__(
+  "excluded files": (_TALKS, lambda folder: leakage.named.__wrapped__(
     str(folder / "f.json"))),
-  "excluded questions": (_VQA, lambda folder: leakage.image_ids.__wrapped__(
+  "excluded questions": (_VQA, lambda folder: leakage.named.__wrapped__(
     str(folder / "f.json"))),
 }  # fmt: skip
 
