@@ -323,4 +323,4 @@ def test_a_missing_folder_of_out_is_named_before_anything_else(
   command, flags, tmp_path
 ):
   code, line = _refusal(command, *flags, f"--out={tmp_path}/typo/o.jsonl")
-  assert code == 70 and f"no folder {tmp_path}/typo" in line
+  assert code == 70 and f"no such folder as {tmp_path}/typo" in line

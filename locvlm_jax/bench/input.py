@@ -115,17 +115,17 @@ def _files(folder: str | None) -> list[str]:
   """Lists the JPEG files below a folder.
 
   Raises:
-    ValueError: no folder is given.
-    DataError: there are none in it, or no such folder.
+    ValueError: no folder is given, or there are none in it.
+    DataError: no such folder.
   """
   if not folder:
     raise ValueError("--images is missing: a folder with JPEG files below it.")
   inside = glob.escape(folder)
+  if not os.path.isdir(folder):
+    raise errors.DataError(f"--images {folder}: no such folder.")
   found = sorted(glob.glob(f"{inside}/**/*.jp*g", recursive=True))
   if not found:
-    why = "no .jpg or .jpeg file below it"
-    why = why if os.path.isdir(folder) else "no such folder"
-    raise errors.DataError(f"--images {folder}: {why}.")
+    raise ValueError(f"--images {folder}: no .jpg or .jpeg file below it.")
   return found
 
 

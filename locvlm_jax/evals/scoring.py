@@ -192,7 +192,7 @@ def _of_evaluate(task, rows, path: str) -> tuple[list[Question], list[str]]:
     q.id: (q, answers_lib.of(a, r))
     for q, a, r in zip(questions, said, mine, strict=True)
   }
-  if unread := sum("unreadable" in r for r in mine):
+  if unread := len({r["id"] for r in mine if "unreadable" in r}):
     print(
       f"{path}: {unread} questions have no answer: their pictures could not be"
       " used.",

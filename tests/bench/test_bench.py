@@ -208,7 +208,7 @@ def test_a_folder_of_images_that_is_not_there_is_bad_data(tmp_path):
 
   with pytest.raises(errors.DataError, match="nowhere: no such folder"):
     input_bench._files(str(tmp_path / "nowhere"))
-  with pytest.raises(errors.DataError, match="no .jpg or .jpeg file below"):
+  with pytest.raises(ValueError, match="no .jpg or .jpeg file below"):
     input_bench._files(str(tmp_path))
   (tmp_path / "a[1]").mkdir()
   (tmp_path / "a[1]" / "x.jpg").touch()
