@@ -45,8 +45,9 @@ _TALK = [
   {"from": "human", "value": "<image>\nWhere?"},
   {"from": "gpt", "value": "At [0.1, 0.2, 0.3, 0.4]."},
 ]
+_TEXT = [{"from": "human", "value": "Hi"}, _TALK[1]]
 _TALKS = [{"id": "a", "image": "x/1.jpg", "conversations": _TALK},
-          {"id": 7, "conversations": [{**_TALK[0], "value": "Hi"}, _TALK[1]] * 2}]  # fmt: skip
+          {"id": 7, "conversations": _TEXT * 2}]  # fmt: skip
 _FILMS = {
   "videos": [
     {"id": 1, "file_name": "a.gif", "width": 9, "height": 8, "length": 2},
