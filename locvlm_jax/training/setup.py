@@ -239,12 +239,26 @@ def open_run(
     validation=measured,
     checkpoints=checkpoints,
   )
-  # The defaults of the other configs are known to fit (models/layers.py).
-  is_long = assemble.row_length(config) > layers.LONG_ROW
-  if is_long and config.data.pack == 1 and not replay:
-    rows = sharding.batch_sharding(mesh)
-    run.program.check_memory(state, planning.longest_batch(config, model, rows))
+  if not replay:
+    sharded = sharding.batch_sharding(mesh)
+    _check_memory(run, state, planning.longest_batch(config, model, sharded))
   return run, state
+
+
+def _check_memory(run: Run, state, longest: Mapping) -> None:
+  """Compares a batch of the longest rows with the devices' memory.
+
+  Rows of usual length are known to fit (models/layers.py).
+  """
+  config = run.config
+  is_long = assemble.row_length(config) > layers.LONG_ROW
+  if not is_long or config.data.pack > 1:
+    return
+  try:
+    run.program.check_memory(state, longest)
+  except ValueError:
+    run.close()
+    raise
 
 
 def _open_checkpoints(

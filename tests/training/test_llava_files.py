@@ -181,5 +181,5 @@ def test_a_batch_of_the_longest_rows_is_compared_with_the_devices_memory(
 ):
   config = preset(folder, *PRESETS[2][:3], **{"optim.name": "adamw"})
   monkeypatch.setattr(program, "device_memory", lambda: 1024)
-  with pytest.raises(ValueError, match="1488 positions needs .* GiB"):
+  with pytest.raises(ValueError, match="1536 positions needs .* GiB"):
     loop.train(config, str(tmp_path / "run"))
