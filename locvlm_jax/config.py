@@ -21,7 +21,9 @@ _ADDED = {
     "rank": 0,
     "alpha": 16.0,
     "targets": ("q", "k", "v", "out", "gate", "up", "down"),
+    "dropout": 0.0,
   },
+  "optim": {"adapter_lr": 0.0},
   "data": {"conversation_boxes": ""},
   "eval": {
     "top_k": 0,
