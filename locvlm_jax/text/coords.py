@@ -28,8 +28,8 @@ import math
 import re
 from typing import NamedTuple
 
-# LLaVA-1.5 writes fractions of the padded square with two decimals at most, as in
-# [0.3, 0.4, 0.55, 0.8] (haotian-liu/LLaVA issue 606): for questions to it alone.
+# LLaVA-1.5 writes fractions of the padded square with two decimals at most, as
+# in [0.3, 0.4, 0.55, 0.8]: for questions to it (haotian-liu/LLaVA issue 606).
 LLAVA15 = "llava15"
 FORMS = ("nfp", "ivb", "diga")
 LOCATIONS = ("box", "point")
