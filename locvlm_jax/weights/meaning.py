@@ -64,6 +64,20 @@ def read(directory: str, vision: str = "", base: str = "") -> Meaning:
   return _of_llava(directory, vision, base)
 
 
+def check_complete(directory: str) -> None:
+  """Refuses what is neither a run nor a Llava of Hugging Face.
+
+  Raises:
+    ValueError: says how to make one of it.
+  """
+  runs.check_exists(directory)
+  if not (runs.is_run(directory) or huggingface.is_llava(directory)):
+    raise ValueError(
+      f"{directory}: neither a run nor a Llava in Hugging Face's layout; of"
+      " LLaVA's own, locvlm_jax.convert makes one."
+    )
+
+
 def _of_llava(directory: str, vision: str, base: str) -> Meaning:
   """Reads config.json and origin.json; of an LLM alone, only its tokenizer."""
   raw, shape = tensor_files.read_json(directory, "config.json"), {}
