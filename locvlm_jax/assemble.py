@@ -9,6 +9,7 @@ import jax
 
 from locvlm_jax.config import Config
 from locvlm_jax.data import (
+  built_for,
   catalog,
   conversation_boxes,
   leakage,
@@ -85,7 +86,20 @@ def training_sources(config: Config) -> dict[str, Source]:
     DataError: a file is missing or malformed, or excludes nothing.
   """
   leakage.check_named(config.data.exclude)
+  _check_built(config)
   return catalog.open_sources(config.data, exclude=excluded_files(config))
+
+
+def _check_built(config: Config) -> None:
+  """Refuses built conversations whose locations are not this run's."""
+  locations = built_for.Locations(
+    coords.Coords(**config.coords),
+    config.geometry,
+    config.model.vision.image_size,
+  )
+  for name in ("conversations", "video_conversations"):
+    if config.data.mixture[name] > 0:
+      built_for.check(config.data[name], locations)
 
 
 def validation_sources(config: Config) -> dict[str, Source]:

@@ -28,6 +28,7 @@ _ADDED = {
     "top_p": 1.0,
     "stop": (),
     "constrained": False,
+    "beams": 1,
     "override": (),
     "max_new_tokens_of": (),
     "prompts": "locvlm",

@@ -19,11 +19,12 @@ from locvlm_jax.data import reading
 from locvlm_jax.data.question_view import View
 from locvlm_jax.data.sources import refer
 from locvlm_jax.data.sources.questions import read as read_questions
-from locvlm_jax.evals import predictions
+from locvlm_jax.evals import judging, predictions
 from locvlm_jax.evals.scorers import gqa_scores, judge, vqa_accuracy
 from locvlm_jax.evals.tasks import EVALS
 from locvlm_jax.evals.tasks.benchmark import Benchmark, to_question
 from locvlm_jax.evals.tasks.region import Region
+from locvlm_jax.inference import answer as answers_lib
 from locvlm_jax.inference.question import Question
 from locvlm_jax.text.coords import Coords
 
@@ -46,6 +47,10 @@ class Request:
     judge_url: of a service with /chat/completions that judges open answers; ""
       for none.
     judge_model: the model of that service.
+    judge_protocol: how it is asked, a name of `judge.PROTOCOLS`.
+    judge_requests: how many answers it is asked about at once.
+    verdicts: the file that its verdicts are written to as they come; "": one
+      beside the predictions.
   """
 
   task: str
@@ -55,6 +60,9 @@ class Request:
   upload: str = ""
   judge_url: str = ""
   judge_model: str = ""
+  judge_protocol: str = "locvlm"
+  judge_requests: int = 8
+  verdicts: str = ""
 
 
 def score(request: Request) -> dict:
@@ -144,7 +152,8 @@ def _of_evaluate(task, rows, path: str) -> tuple[list[Question], list[str]]:
       f"{path}: no answers of evaluate to {task.name}; give --references."
     )
   mine = [r for r in mine if r["seed"] == mine[0]["seed"]]
-  return [predictions.question(r) for r in mine], [r["answer"] for r in mine]
+  answers = [answers_lib.of(r["answer"], r) for r in mine]
+  return [predictions.question(r) for r in mine], answers
 
 
 def _write_upload(task, questions, answers, path: str) -> None:
@@ -172,14 +181,24 @@ def _judged(request: Request, questions, answers) -> dict:
     raise ValueError("--judge_url needs --judge_model.")
   if "answers" not in questions[0].truth:
     raise ValueError(f"{request.task} has exact scores: no judge is asked.")
-  ask = judge.Judge(request.judge_url, request.judge_model)
-  verdicts = []
-  for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
-    truth = question.truth["answers"][0]
-    verdicts.append(ask(question.question, truth, answer))
-    if i % 100 == 99:
-      print(f"judged {i + 1} of {len(answers)}", file=sys.stderr, flush=True)
-  return judge.scores(verdicts) | {
+  protocol = judge.PROTOCOLS[request.judge_protocol]
+  asked = [
+    judging.Asked(q.id, q.question, q.truth["answers"][0], a)
+    for q, a in zip(questions, answers, strict=True)
+  ]
+  path = request.verdicts or (
+    f"{request.predictions}.{request.task}.verdicts.jsonl"
+  )
+  rows = judging.judge_all(
+    judge.Judge(request.judge_url, request.judge_model, protocol),
+    asked,
+    path,
+    request.judge_requests,
+    lambda line: print(line, file=sys.stderr, flush=True),
+  )
+  return judging.scores(rows) | {
     "judge": request.judge_model,
+    "judge_protocol": protocol.name,
     "judged_on": datetime.date.today().isoformat(),
+    "verdicts": path,
   }

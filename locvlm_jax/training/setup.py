@@ -190,7 +190,12 @@ def open_run(
   if config.video.cache:
     data = _with_features(data, model, state, mesh, watch)
   train_step = step_lib.jit_train_step(
-    model, tx, where, sharding.batch_sharding(mesh), config.accumulate
+    model,
+    tx,
+    where,
+    sharding.batch_sharding(mesh),
+    config.accumulate,
+    config.seed,
   )
   traced, journal = train_step, None
   if not replay:

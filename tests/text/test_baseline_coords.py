@@ -1,6 +1,7 @@
 """Boxes as the paper's baselines write them."""
 
 import pytest
+import small_tokenizer
 
 from locvlm_jax.text import baseline_coords, grammar
 from locvlm_jax.text.coords import Coords
