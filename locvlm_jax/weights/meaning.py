@@ -19,8 +19,10 @@ GROUPS = (
   "model", "coords", "geometry", "prompt_format", "tokenizer", "video", "lora",
   "eval.prompt_format",
 )  # fmt: skip
-# Of these, what changes memory and speed alone.
-_FREE = ("model.remat", "model.unroll", "video.chunk", "video.cache")
+# Of these, what changes memory and speed, or training, alone.
+_FREE = (
+  "model.remat", "model.unroll", "video.chunk", "video.cache", "lora.dropout",
+)  # fmt: skip
 # LLaVA's words for what is done to a picture that is no square
 # (`LLaVA:llava/mm_utils.py`, process_images); without one CLIP's crop is taken.
 _ASPECT_RATIOS = {"pad": "pad", "square": "center_crop", None: "center_crop"}
