@@ -24,7 +24,7 @@ _ADDED = {
     "dropout": 0.0,
   },
   "optim": {"adapter_lr": 0.0},
-  "data": {"conversation_boxes": ""},
+  "data": {"conversation_boxes": "", "visual_genome": ""},
   "eval": {
     "top_k": 0,
     "top_p": 1.0,
@@ -33,6 +33,7 @@ _ADDED = {
     "beams": 1,
     "override": (),
     "max_new_tokens_of": (),
+    "max_bad_share": 0.01,
     "prompts": "locvlm",
   },
   "init": {"override": (), "random": True},
