@@ -251,9 +251,11 @@ def data() -> ml_collections.ConfigDict:
   # CPUs: the fast attention of GPUs has no such mask.
   d.pack = 1
   d.threads = 4
-  # Files of evaluation sets (COCO, VQA, POPE, RefCOCO, LLaVA: json or jsonl):
-  # images that they name by COCO's id are not trained on.
+  # Files of evaluation sets (COCO, VQA, GQA, POPE, RefCOCO, LLaVA), or folders
+  # of their pictures: what they name, or show, is not trained on.
   d.exclude = ()
+  # Visual Genome's image_data.json, which says which of its images are COCO's.
+  d.visual_genome = ""
   d.exclude_eval = True  # the files of `eval` too
   d.max_bad_share = 0.001  # of rows; more stops the run
   return d

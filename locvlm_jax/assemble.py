@@ -12,6 +12,7 @@ from locvlm_jax.data import (
   built_for,
   catalog,
   conversation_boxes,
+  exclusion,
   leakage,
   objectives,
   question_view,
@@ -70,13 +71,15 @@ def excluded_files(config: Config) -> tuple[str, ...]:
   They are those of `data.exclude` and, with `data.exclude_eval`, the
   annotations and questions that `eval` names.
   """
-  data, e = config.data, config.eval
-  files = list(data.exclude)
-  if data.exclude_eval:
-    named = ("instances", "novel", "conversations", "video_conversations")
-    files += [e[n] for n in named if e[n]]
-    files += catalog.benchmark_files(e)
-  return tuple(sorted(set(files)))
+  return tuple(sorted({test.path for test in test_sets(config)}))
+
+
+def test_sets(config: Config) -> list[exclusion.TestSet]:
+  """Lists these files, with the folders of their pictures."""
+  found = [exclusion.TestSet(path) for path in config.data.exclude]
+  if config.data.exclude_eval:
+    found += catalog.test_sets(config.eval)
+  return found
 
 
 def training_sources(config: Config) -> dict[str, Source]:
@@ -87,7 +90,9 @@ def training_sources(config: Config) -> dict[str, Source]:
   """
   leakage.check_named(config.data.exclude)
   _check_built(config)
-  return catalog.open_sources(config.data, exclude=excluded_files(config))
+  return catalog.open_sources(
+    config.data, exclude=test_sets(config), genome=config.data.visual_genome
+  )
 
 
 def _check_built(config: Config) -> None:

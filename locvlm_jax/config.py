@@ -14,8 +14,8 @@ import ml_collections
 
 Config = ml_collections.FrozenConfigDict
 
-# Fields that later versions have added and that an answer or an export depends
-# on, with the values that do what was done without them.
+# Fields that later versions have added and that an answer, an export or a
+# resumed run depends on, with the values that do what was done without them.
 _ADDED = {
   "lora": {
     "rank": 0,
@@ -24,7 +24,7 @@ _ADDED = {
     "dropout": 0.0,
   },
   "optim": {"adapter_lr": 0.0},
-  "data": {"conversation_boxes": ""},
+  "data": {"conversation_boxes": "", "visual_genome": ""},
   "eval": {
     "top_k": 0,
     "top_p": 1.0,
@@ -33,6 +33,7 @@ _ADDED = {
     "beams": 1,
     "override": (),
     "max_new_tokens_of": (),
+    "max_bad_share": 0.01,
     "prompts": "locvlm",
   },
   "init": {"override": (), "random": True},

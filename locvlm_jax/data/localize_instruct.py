@@ -24,7 +24,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from locvlm_jax import files
-from locvlm_jax.data import drawn_pairs, geometry, leakage, objectives
+from locvlm_jax.data import (
+  drawn_pairs,
+  exclusion,
+  geometry,
+  leakage,
+  objectives,
+)
 from locvlm_jax.data.records import Record, Source
 from locvlm_jax.data.sources import coco, object_captions
 from locvlm_jax.data.sources import tracks as tracks_lib
@@ -130,8 +136,13 @@ def build(settings: Settings, out: str) -> dict:
   gc.freeze()  # and none of them moves in the processes that share them
   gc.enable()
   leakage.check_named(settings.exclude)
-  tested = frozenset().union(*map(leakage.image_ids, settings.exclude))
-  builder = Builder(settings, source, tested)
+  tests = [exclusion.TestSet(path) for path in settings.exclude]
+  found = exclusion.find(source, exclusion.Tests(tests))
+  for line in exclusion.describe(
+    {settings.dataset: exclusion.WithoutExcluded(source, found)}, tests
+  ):
+    _log(line)
+  builder = Builder(settings, source, found)
   chunks, total = builder.chunks(), Counts()
   progress = Progress("images", len(source), _log, every=5.0)
   pairs = []
@@ -153,6 +164,7 @@ def build(settings: Settings, out: str) -> dict:
     "settings": settings.summary(),
     "captions": dict(sorted(source.caption_counts.items())),
     "boxes": dict(sorted(source.box_counts.items())),
+    "never denied beside kinds of it": list(source.broader),
     **total.sorted(),
   }
 
@@ -193,21 +205,21 @@ class Builder:
   Args:
     settings: how pairs are made.
     source: the annotations.
-    tested: ids of images and names of videos that are left out.
+    found: what is left out.
   """
 
   def __init__(
-    self, settings: Settings, source: Source, tested: frozenset[int | str]
+    self, settings: Settings, source: Source, found: exclusion.Found
   ):
-    self._settings, self._source, self._tested = settings, source, tested
+    self._settings, self._source, self._found = settings, source, found
+    kept = exclusion.WithoutExcluded(source, found)
     self._pairs = objectives.PairSpec(
       settings.coords,
       source.categories,
       settings.max_pairs,
-      captions=source.object_captions(tested),
+      captions=kept.object_captions(),
     )
-    self._ids = source.image_ids()
-    self._folder = os.path.realpath(source.folder)
+    self._folder = os.path.abspath(source.folder)
 
   def chunks(self) -> list[range]:
     """Divides all records into parts for `__call__`."""
@@ -219,7 +231,7 @@ class Builder:
     counts, lines = Counts(), []
     for i in part:
       record = self._source[i]
-      if self._ids[i] in self._tested:
+      if i in self._found.by_file:
         counts.leave_out(record, "of an evaluation set")
       else:
         lines += self._lines(i, record, counts)

@@ -128,7 +128,9 @@ def _in_order(questions, rows, path: str) -> list[str]:
       )
     return said
   ids = [_first(row, _IDS, i, path) for i, row in enumerate(rows, 1)]
-  answers = dict(zip(ids, said, strict=True))
+  answers = _once(ids, said, path)
+  if others := len(answers.keys() - {q.id for q in questions}):
+    print(f"{path}: {others} answers to other questions", file=sys.stderr)
   if missing := [q.id for q in questions if q.id not in answers]:
     raise ValueError(
       f"{path}: {len(missing)} of {len(questions)} questions have no answer;"
@@ -137,8 +139,22 @@ def _in_order(questions, rows, path: str) -> list[str]:
   return [answers[q.id] for q in questions]
 
 
+def _once(ids, answers, path: str) -> dict[str, str]:
+  """Joins ids and answers; one that is there twice has to be the same."""
+  found = {}
+  for number, answer in zip(ids, answers, strict=True):
+    if found.setdefault(number, answer) != answer:
+      raise ValueError(
+        f"{path}: question {number} has two answers: {found[number]!r:.50} and"
+        f" {answer!r:.50}."
+      )
+  return found
+
+
 def _first(row: dict, keys: Sequence[str], line: int, path: str) -> str:
   for key in keys:
+    if key in row and row[key] is None:
+      raise ValueError(f'{path}: row {line}: {key} is null. Give "" for none.')
     if key in row:
       return str(row[key])
   raise ValueError(f"{path}: row {line} has none of {', '.join(keys)}.")
@@ -152,6 +168,14 @@ def _of_evaluate(task, rows, path: str) -> tuple[list[Question], list[str]]:
       f"{path}: no answers of evaluate to {task.name}; give --references."
     )
   mine = [r for r in mine if r["seed"] == mine[0]["seed"]]
+  _once([r["id"] for r in mine], [r["answer"] for r in mine], path)
+  mine = list({r["id"]: r for r in mine}.values())
+  if unread := sum("unreadable" in r for r in mine):
+    print(
+      f"{path}: {unread} questions have no answer: their pictures could not be"
+      " used.",
+      file=sys.stderr,
+    )
   answers = [answers_lib.of(r["answer"], r) for r in mine]
   return [predictions.question(r) for r in mine], answers
 

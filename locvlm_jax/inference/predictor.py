@@ -115,8 +115,7 @@ class Predictor:
       origin["overridden"] = overridden
     model, text = assemble.model(config), assemble.load_tokenizer(config)
     wanted = params_lib.param_shapes(model)
-    for path, value in flat.items():
-      initial.check_shape(path, value, wanted)
+    initial.check_complete(flat, wanted)
     where = sharding.param_shardings(wanted, mesh)
     dtype = jnp.dtype(config.model.dtype)
     params = {p: v.place(dtype, where[p]) for p, v in flat.items()}

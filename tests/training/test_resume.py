@@ -95,8 +95,13 @@ def test_a_run_goes_on_after_an_upgrade(world, capsys):
   _resumed(config, info)
   said = capsys.readouterr().out
   assert "new since WORKDIR began: optim/mu_dtype='float32'" in said
-  with pytest.raises(ValueError, match="another config .lora/rank: 0 -> 2"):
-    _resumed(changed(config, **{"lora.rank": 2}), info)
+  for field, before, now in (
+    ("lora.rank", "0", 2),
+    ("lora.dropout", "0.0", 0.05),
+  ):
+    where = field.replace(".", "/")
+    with pytest.raises(ValueError, match=f"config .{where}: {before} -> {now}"):
+      _resumed(changed(config, **{field: now}), info)
 
 
 def test_a_lora_of_before_had_no_dropout_and_one_learning_rate(world):
