@@ -34,6 +34,7 @@ from locvlm_jax.weights import (
   initial,
   lora_merge,
   original,
+  processor_json,
   runs,
   tensor_files,
 )
@@ -63,6 +64,7 @@ class Opened(NamedTuple):
     params: by path; nothing is read yet.
     shape: the configuration of the model, the vision tower or the LLM.
     tokenizer: the directory of its tokenizer, "" if it has none.
+    usage: how pictures and conversations are put to it.
     origin: where all came from, for origin.json.
   """
 
@@ -71,6 +73,7 @@ class Opened(NamedTuple):
   params: Mapping[str, Any]
   shape: Any
   tokenizer: str
+  usage: processor_json.Usage
   origin: dict
 
 
@@ -137,7 +140,8 @@ def _open_run(workdir: str, build, versions: Mapping[str, str]) -> Opened:
   shape = build(config).config
   if shape.lora.rank:
     params = lora_merge.merge(params, shape.lora.scale)
-  return Opened(workdir, "run", params, shape, config.tokenizer, origin)
+  usage = processor_json.Usage(config.geometry, config.prompt_format)
+  return Opened(workdir, "run", params, shape, config.tokenizer, usage, origin)
 
 
 def _open_foreign(what: str, inputs: Inputs) -> Opened:
@@ -154,7 +158,24 @@ def _open_foreign(what: str, inputs: Inputs) -> Opened:
   places = (directory, base if what == "original" else "")
   own = next((p for p in places if p and tokenizer_lib.exists(p)), "")
   origin = {"input": directory, "vision": vision, "base": base}
-  return Opened(directory, what, params, shape, own, origin)
+  usage = _usage(directory, what)
+  return Opened(directory, what, params, shape, own, usage, origin)
+
+
+def _usage(directory: str, what: str) -> processor_json.Usage:
+  """How a model of others is used, or one that was exported here."""
+  if what == "original":
+    geometry = original.geometry(directory)
+    return processor_json.Usage(geometry, source=directory)
+  if os.path.exists(os.path.join(directory, "origin.json")):
+    try:
+      config = runs.stored_config(directory)
+    except ValueError:  # an export of a model of others
+      return processor_json.Usage(source=directory)
+    return processor_json.Usage(
+      config.geometry, config.prompt_format, directory
+    )
+  return processor_json.Usage(source=directory)
 
 
 def write_hf(
@@ -187,7 +208,7 @@ def write_hf(
   elif what == "llm":
     export.save_llama(output, params, shape, stored, tokenizer)
   else:
-    export.save_llava(output, params, shape, tokenizer, stored)
+    export.save_llava(output, params, shape, tokenizer, stored, opened.usage)
   files.write_json(os.path.join(output, "origin.json"), opened.origin)
   prefix = f"{what}/" if what in ("vision", "llm") else ""
   return {prefix + path: value for path, value in opened.params.items()}
