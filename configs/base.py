@@ -22,6 +22,10 @@ BENCHMARKS = (
 )  # fmt: skip
 
 
+# Words of the LocVLM configs that take over what the paper says.
+PAPER_WORDS = ("paper", "paper_literal")
+
+
 def words(argument: str, allowed: tuple[str, ...]) -> set[str]:
   """The words of a config's argument.
 
@@ -196,7 +200,8 @@ def data() -> ml_collections.ConfigDict:
   d.conversations = ""  # LLaVA conversations about images
   # What the boxes in their text, [0.12, 0.34, 0.5, 0.6], are fractions of. pad:
   # the padded square, as in LLaVA's mix665k; they are rewritten in the form and
-  # geometry above. Empty: they stay as they are.
+  # geometry above. model: they are in these already. Empty: files that hold
+  # such boxes are refused.
   d.conversation_boxes = ""
   d.text = ""  # LLaVA conversations without an image
   # Conversations about videos, as Video-ChatGPT publishes them, and the folder
@@ -276,10 +281,19 @@ def evaluation() -> ml_collections.ConfigDict:
   # Of the questions; empty: as in training. Captions alone are trained in
   # "plain", which has no place for a question.
   e.prompt_format = ""
+  # The family of models in whose words benchmarks are asked, and whose boxes
+  # they hold: locvlm | llava15 | kosmos2 (text/families.py).
+  e.prompts = "locvlm"
   e.tasks = ("locpred", "revloc", "hallucination", "spatial")
   e.samples = 500  # questions a task; 0: all
   e.batch_size = 16
+  # Of the pictures and videos that a task asks about: more that can't be used
+  # stop it. Fewer are counted, and get empty answers.
+  e.max_bad_share = 0.01
   e.max_new_tokens = 32
+  # The same of single tasks, by name or pattern, as in ("*_qa=1024", "gqa=16");
+  # the first that fits decides.
+  e.max_new_tokens_of = ()
   e.temperature = 0.0  # 0: greedy
   e.top_k = 0  # sampled among so many of the likeliest; 0: among all
   e.top_p = 1.0  # sampled among the likeliest that together reach it
@@ -314,9 +328,29 @@ def pseudo() -> ml_collections.ConfigDict:
   return p
 
 
+def paper_words(
+  c: ml_collections.ConfigDict, variant: set[str]
+) -> ml_collections.ConfigDict:
+  """Applies those of PAPER_WORDS that a config's argument has."""
+  c = paper(c) if "paper" in variant else c
+  return paper_literal(c) if "paper_literal" in variant else c
+
+
 def paper_literal(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """The schedule as printed in Section 4.1: warm-up ratio 0.3."""
   c.optim.warmup_ratio = 0.3
+  return c
+
+
+def paper(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Decodes as the paper (Section 4.1): multinomial, temperature 0.2.
+
+  It names no number of tokens: these are those of the code that it follows,
+  128 of LLaVA (`llava/eval/model_vqa_loader.py`) and 1024 of Video-ChatGPT.
+  """
+  c.eval.update(temperature=0.2, top_k=0, top_p=1.0, seeds=3)
+  c.eval.max_new_tokens = 128
+  c.eval.max_new_tokens_of = ("*_qa=1024", "video_vqa=1024", "hal_act=1024")
   return c
 
 
@@ -352,4 +386,5 @@ def tiny(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   c.steps, c.batch_size, c.accumulate = 2, 8, 1
   c.log_every = c.checkpoint_every = 1
   c.eval.samples, c.eval.batch_size, c.eval.max_new_tokens = 8, 8, 4
+  c.eval.max_new_tokens_of = ()
   return c

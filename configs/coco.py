@@ -4,17 +4,17 @@
     --config.data.instances=annotations/instances_train2017.json \\
     --config.data.images=train2017
 
-`stage1` and `stage2` are those of `configs/locvlm_b.py`; with `tiny` both run
-on a laptop with the micro tokenizer and random weights.
+The words are those of `configs/locvlm_b.py`; with `tiny` they run on a laptop
+with the micro tokenizer and random weights.
 """
 
 from configs import base, locvlm_b, micro
 
 
 def get_config(argument: str = ""):
-  """LocVLM-B on COCO; words: stage1, stage2, paper_literal, tiny."""
+  """LocVLM-B on COCO; its words, and tiny."""
   c = locvlm_b.get_config(argument)
-  if "tiny" in base.words(argument, ("stage1", "stage2", "paper_literal")):
+  if "tiny" in base.words(argument, locvlm_b.WORDS):
     c.tokenizer = micro.common().tokenizer
     c.prompt_format = c.eval.prompt_format = "bare"
     c.coords.num_bins = 32

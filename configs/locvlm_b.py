@@ -2,7 +2,8 @@
 
 `configs/locvlm_b.py:stage1` aligns the adapter on captions (CC3M, as LLaVA
 v1); `:stage2`, the default, trains adapter and LLM on the three objectives.
-`paper_literal` takes the warm-up ratio that the paper prints, 0.3.
+`paper_literal` takes the warm-up ratio that the paper prints, 0.3; `paper`
+decodes answers as the paper, with a temperature of 0.2 and three seeds.
 
 Set `--config.init.vision`, `--config.init.llm`, `--config.tokenizer`, and the
 `--config.data` and `--config.eval` paths; stage 2 starts from stage 1 with
@@ -11,14 +12,16 @@ Set `--config.init.vision`, `--config.init.llm`, `--config.tokenizer`, and the
 
 from configs import base
 
+WORDS = ("stage1", "stage2", "lora", *base.PAPER_WORDS)
+
 
 def get_config(argument: str = ""):
-  """LocVLM-B; words: stage1, stage2, lora, paper_literal, tiny."""
-  variant = base.words(argument, ("stage1", "stage2", "paper_literal", "lora"))
+  """LocVLM-B; words: stage1, stage2, lora, paper, paper_literal, tiny."""
+  variant = base.words(argument, WORDS)
   c = base.get_config()
   c = stage1(c, lr=2e-3, batch_size=128) if "stage1" in variant else c
   c = base.lora(c) if "lora" in variant else c
-  c = base.paper_literal(c) if "paper_literal" in variant else c
+  c = base.paper_words(c, variant)
   return base.tiny(c) if "tiny" in variant else c
 
 

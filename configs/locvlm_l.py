@@ -8,8 +8,8 @@ from configs import base, locvlm_b
 
 
 def get_config(argument: str = ""):
-  """LocVLM-L; words: stage1, stage2, lora, paper_literal, tiny."""
-  variant = base.words(argument, ("stage1", "stage2", "paper_literal", "lora"))
+  """LocVLM-L; words: stage1, stage2, lora, paper, paper_literal, tiny."""
+  variant = base.words(argument, locvlm_b.WORDS)
   c = base.get_config()
   c.model.vision.image_size = 336
   c.model.adapter = "mlp"
@@ -20,5 +20,5 @@ def get_config(argument: str = ""):
     c = locvlm_b.stage1(c, lr=1e-3, batch_size=256)
     c.geometry = "center_crop"
   c = base.lora(c) if "lora" in variant else c
-  c = base.paper_literal(c) if "paper_literal" in variant else c
+  c = base.paper_words(c, variant)
   return base.tiny(c) if "tiny" in variant else c

@@ -16,13 +16,13 @@ from configs import base, locvlm_b, micro
 
 
 def get_config(argument: str = ""):
-  """LocVLM-Vid-B; words: paper_literal, tiny."""
-  variant = base.words(argument, ("paper_literal",))
+  """LocVLM-Vid-B; words: paper, paper_literal, tiny."""
+  variant = base.words(argument, base.PAPER_WORDS)
   c = stage3(locvlm_b.get_config())
   c.trainable = ("adapter",)
   # The frozen LLM fits on one GPU in bfloat16: no sharding needed.
   c.mesh.update(data=-1, fsdp=1)
-  c = base.paper_literal(c) if "paper_literal" in variant else c
+  c = base.paper_words(c, variant)
   return tiny(c) if "tiny" in variant else c
 
 

@@ -15,10 +15,10 @@ from configs import base, locvlm_b, locvlm_vid_b
 
 
 def get_config(argument: str = ""):
-  """LocVLM-Vid-B+; words: paper_literal, tiny."""
-  variant = base.words(argument, ("paper_literal",))
+  """LocVLM-Vid-B+; words: paper, paper_literal, tiny."""
+  variant = base.words(argument, base.PAPER_WORDS)
   c = locvlm_vid_b.stage3(locvlm_b.get_config())
   c.video.frames = 8
   c.data.mixture.update(video_conversations=0.5, tracks=0.5)
-  c = base.paper_literal(c) if "paper_literal" in variant else c
+  c = base.paper_words(c, variant)
   return locvlm_vid_b.tiny(c) if "tiny" in variant else c

@@ -1,5 +1,6 @@
 """From a config to its parts: the model, rows, questions."""
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -7,12 +8,19 @@ from typing import Any
 import jax
 
 from locvlm_jax.config import Config
-from locvlm_jax.data import catalog, leakage, objectives, question_view, rows
+from locvlm_jax.data import (
+  catalog,
+  conversation_boxes,
+  leakage,
+  objectives,
+  question_view,
+  rows,
+)
 from locvlm_jax.data.media import clips
 from locvlm_jax.data.records import Source
 from locvlm_jax.models import clip_vit, layers, llama, locvlm, lora
 from locvlm_jax.models import video as video_lib
-from locvlm_jax.text import coords, formats, tokenizer
+from locvlm_jax.text import coords, families, formats, tokenizer
 
 
 def model(
@@ -131,7 +139,7 @@ def row_spec(
       c for c in (named or [()])[0] if all(c in other for other in named)
     ),
     captions=instances.object_captions() if instances else None,
-    boxes=config.data.conversation_boxes,
+    boxes=config.data.conversation_boxes.removeprefix(conversation_boxes.MODEL),
     clips=clips.Clips(frames, config.geometry, size) if frames else None,
   )
 
@@ -179,13 +187,23 @@ def questions(
     seed: of what is asked.
     samples: questions at most; 0: all.
     files: what names the annotations; default: `config.eval`.
+
+  Returns:
+    Questions that know the size of their image, if the annotations have it.
   """
   records = catalog.open_source(task.source, files or config.eval)
+  family = families.FAMILIES[config.eval.prompts]
   seen = question_view.View(
-    coords=coords.Coords(**config.coords),
+    coords=family.coords(coords.Coords(**config.coords)),
     geometry=config.geometry,
     image_size=config.model.vision.image_size,
     vocabulary=records.categories,
     seed=seed,
+    family=family,
   )
-  return task.questions(records, seen, samples or None)
+  asked = task.questions(records, seen, samples or None)
+  found = (records[i] for i in range(len(records)))
+  sizes = {record.image: (record.width, record.height) for record in found}
+  return [
+    dataclasses.replace(q, size=sizes.get(q.image, (0, 0))) for q in asked
+  ]

@@ -8,7 +8,7 @@ import jax
 from locvlm_jax import assemble
 from locvlm_jax.config import Config
 from locvlm_jax.data import catalog, conversation_boxes
-from locvlm_jax.text import formats
+from locvlm_jax.text import coords, families, formats
 
 _POSITIVE = (
   "steps", "batch_size", "accumulate", "log_every", "checkpoint_every",
@@ -18,6 +18,7 @@ _POSITIVE = (
 )  # fmt: skip
 _SHARES = (
   "optim.warmup_ratio", "optim.b1", "optim.b2", "data.max_bad_share",
+  "eval.max_bad_share",
 )  # fmt: skip
 _SECONDS = (
   "faults.start_seconds", "faults.silent_seconds", "faults.stall_seconds",
@@ -72,11 +73,16 @@ def _check_checkpoints(config: Config) -> None:
 
 def _check_words(config: Config) -> None:
   boxes = config.data.conversation_boxes
-  if boxes not in ("", *conversation_boxes.FRAMES):
+  allowed = (*conversation_boxes.FRAMES, conversation_boxes.MODEL)
+  if boxes not in ("", *allowed):
     raise ValueError(
-      f"data.conversation_boxes={boxes!r}: not one of"
-      f" {conversation_boxes.FRAMES} or empty."
+      f"data.conversation_boxes={boxes!r}: not one of {allowed} or empty."
     )
+  if config.coords.form not in coords.FORMS:
+    raise ValueError(
+      f"coords.form={config.coords.form!r}: not one of {coords.FORMS}."
+    )
+  _check_prompts(config)
   for field, value in (
     ("prompt_format", config.prompt_format),
     ("eval.prompt_format", assemble.question_format(config)),
@@ -85,6 +91,25 @@ def _check_words(config: Config) -> None:
       raise ValueError(
         f"{field}={value!r}: not one of {', '.join(formats.FORMATS)}."
       )
+
+
+def _check_prompts(config: Config) -> None:
+  name, e = config.eval.prompts, config.eval
+  if name not in families.FAMILIES:
+    raise ValueError(
+      f"eval.prompts={name!r}: not one of {', '.join(families.FAMILIES)}."
+    )
+  family = families.FAMILIES[name]
+  if family.geometry and config.geometry != family.geometry:
+    raise ValueError(
+      f"eval.prompts={name!r} has boxes for geometry={family.geometry!r}, and"
+      f" geometry={config.geometry!r}: set --config.geometry={family.geometry}."
+    )
+  if family.form and e.constrained:
+    raise ValueError(
+      f"eval.prompts={name!r} has no grammar for eval.constrained=True: set one"
+      " or the other."
+    )
 
 
 def _check_video(config: Config) -> None:

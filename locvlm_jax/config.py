@@ -21,9 +21,18 @@ _ADDED = {
     "rank": 0,
     "alpha": 16.0,
     "targets": ("q", "k", "v", "out", "gate", "up", "down"),
+    "dropout": 0.0,
   },
+  "optim": {"adapter_lr": 0.0},
   "data": {"conversation_boxes": ""},
-  "eval": {"top_k": 0, "top_p": 1.0, "stop": (), "constrained": False},
+  "eval": {
+    "top_k": 0,
+    "top_p": 1.0,
+    "stop": (),
+    "constrained": False,
+    "max_new_tokens_of": (),
+    "prompts": "locvlm",
+  },
   "video": {"frames": 0, "temporal": 0, "chunk": 4, "cache": ""},
 }
 

@@ -9,8 +9,12 @@
 73  processes disagree, or the run that is resumed is another one
 74  a checkpoint could not be saved
 75  preempted and saved: run the same command again
-78  a wrong config or flag
+78  a wrong config, flag or variable of the environment
 """
+
+import errno
+import os
+import traceback
 
 OUR_MISTAKE = 1
 BAD_DATA = 70
@@ -22,6 +26,9 @@ _BAD_PATHS = (
   FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError,
   PermissionError,
 )  # fmt: skip
+# What it raises where a disk is full, a quota is used up, or nothing may be
+# written; from the middle of a file without its name.
+_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class Fault(Exception):
@@ -76,22 +83,46 @@ def code(error: BaseException) -> int:
   """Returns the exit code of an error.
 
   A fault has its own. A path that cannot be opened is bad data, any other
-  ValueError a wrong config or flag. The rest are our own mistakes.
+  ValueError a wrong config or flag, as is a kind of device that is not there.
+  The rest are our own mistakes.
   """
   if isinstance(error, Fault):
     return error.code
   if is_bad_path(error):
     return BAD_DATA
-  return BAD_CONFIG if isinstance(error, ValueError) else OUR_MISTAKE
+  if isinstance(error, ValueError) or is_missing_device(error):
+    return BAD_CONFIG
+  return OUR_MISTAKE
 
 
 def is_bad_path(error: BaseException) -> bool:
-  """Returns whether the system refused to open or make a path that is named."""
-  return isinstance(error, _BAD_PATHS) and error.filename is not None
+  """Returns whether the system refused to open or make a path that is named.
+
+  Or to write, since the disk is full or may only be read.
+  """
+  if isinstance(error, _BAD_PATHS):
+    return error.filename is not None
+  return isinstance(error, OSError) and error.errno in _NOT_WRITABLE
+
+
+def is_missing_device(error: BaseException) -> bool:
+  """Returns whether JAX found no device of a kind that it was told to use.
+
+  What it raises depends on the kind: of CUDA's, an assertion without a word.
+  """
+  frames = traceback.extract_tb(error.__traceback__)
+  return bool(frames) and frames[-1].filename.endswith("/_src/xla_bridge.py")
 
 
 def describe(error: BaseException) -> str:
   """Returns the message of an error: of a bad path, the path and the reason."""
   if is_bad_path(error):
-    return f"{error.filename}: {error.strerror}."
+    path = error.filename or "a file that is written"
+    return f"{path}: {error.strerror}."
+  if is_missing_device(error):
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    return (
+      f"JAX_PLATFORMS={platforms!r}: no such device can be used here. Unset it"
+      f" or name one that is there, such as cpu. {error}"
+    ).strip()
   return str(error)

@@ -1,7 +1,8 @@
 """Evaluates a model: `python -m locvlm_jax.evaluate --config F --workdir DIR`.
 
 The parameters are those of the newest checkpoint in the workdir, or of a
-Hugging Face Llava directory given with --llava. Writes into the workdir
+Hugging Face Llava directory given with --llava. Writes into the workdir, or the
+folder of --out
 
   predictions.jsonl   every question, answer and judgement
   results.json        the metrics, and all that they were measured with
@@ -9,7 +10,7 @@ Hugging Face Llava directory given with --llava. Writes into the workdir
 
 Run again after an interruption it goes on where it stopped, as long as nothing
 in the manifest has changed. `--table 8 --workdir DIR` prints the paper's table
-with that run's numbers.
+with the numbers that are there.
 """
 
 from absl import flags
@@ -21,6 +22,10 @@ command.define_workdir("The run that is asked; the results go there too.")
 _LLAVA = flags.DEFINE_string(
   "llava", "", "A Hugging Face Llava directory to ask instead of the run."
 )
+_OUT = flags.DEFINE_string(
+  "out", "", "The folder for the results, where it is not the run's own, which"
+  " may then be somebody else's.",
+)  # fmt: skip
 _TASKS = flags.DEFINE_list(
   "tasks", [], "Names of tasks; config.eval.tasks if absent."
 )
@@ -43,13 +48,13 @@ def main(argv: list[str]) -> None:
   from locvlm_jax.evals import paper, session
 
   if _TABLE.value is not None:
-    print(paper.table(_TABLE.value, command.workdir()))
+    print(paper.table(_TABLE.value, _OUT.value or command.workdir()))
     return
   given = {"samples": _SAMPLES.value, "seeds": _SEEDS.value}
   given = {name: value for name, value in given.items() if value is not None}
   config = command.config(eval=given)
   names = _TASKS.value or config.eval.tasks
-  session.evaluate(config, command.workdir(), names, _LLAVA.value)
+  session.evaluate(config, command.workdir(), names, _LLAVA.value, _OUT.value)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ And tells why a file that others wrote can't be read.
 import contextlib
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from typing import IO
@@ -36,6 +37,25 @@ def replacing(path: str, mode: str = "w") -> Iterator[IO]:
   finally:
     with contextlib.suppress(FileNotFoundError):
       os.remove(partial)
+
+
+def check_writable(folder: str) -> None:
+  """Makes a folder where there is none, and writes and removes a file in it.
+
+  Called before anything takes long, so that the answers of hours find a place.
+
+  Raises:
+    DataError: nothing can be written there; says why.
+  """
+  try:
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable") as file:
+      file.write(b"0" * 4096)
+  except OSError as e:
+    raise errors.DataError(
+      f"{folder}: nothing can be written there ({e.strerror}). Make room or"
+      " name another folder."
+    ) from None
 
 
 def write_json(path: str, value: object) -> None:

@@ -15,7 +15,8 @@ from locvlm_jax.config import freeze
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
 VARIANTS = [(n, "") for n in NAMES] + [
   ("locvlm_b", "stage1"), ("locvlm_l", "stage1"),
-  ("locvlm_b", "paper_literal"), ("micro", "captions"), ("micro", "base"),
+  ("locvlm_b", "paper_literal"), ("locvlm_b", "stage2,paper"),
+  ("micro", "captions"), ("micro", "base"),
   ("micro", "stage1"),
   ("micro", "baseline"), ("micro", "stage2,demo"),
   ("micro", "vid_b"), ("micro", "vid_b_plus"),

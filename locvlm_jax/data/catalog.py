@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from locvlm_jax import errors
@@ -30,7 +30,7 @@ SOURCES = {
   "captions": (coco.Captions, "images"),
   "refer": (refer.Refer, "images"),
   "conversations": (conversations.Conversations, "conversation_images"),
-  "text": (conversations.Conversations, "conversation_images"),
+  "text": (conversations.Text, "conversation_images"),
   "video_conversations": (conversations.Videos, "videos"),
   "tracks": (tracks.Tracks, "videos"),
 }
@@ -127,9 +127,22 @@ def open_sources(
     raise errors.DataError("data.mixture: no source has a positive weight.")
   files = data if files is None else files
   sources = {name: open_source(name, files) for name in names}
+  _check_boxes(sources, data)
   if "instances" in sources:
     sources["instances"] = _prepared(sources["instances"], data)
   return leakage.exclude(sources, exclude)
+
+
+def _check_boxes(sources: Mapping[str, Source], data: Any) -> None:
+  """Refuses boxes in conversations where nothing says what they mean."""
+  for name, source in sources.items():
+    if source.boxed and not data.conversation_boxes:
+      raise errors.DataError(
+        f"{source.boxed}: its text holds boxes, and data.conversation_boxes"
+        " does not say what they are fractions of: set it to pad for LLaVA's,"
+        " which are rewritten in this run's form and geometry, or to model if"
+        f" data.{name} has them in these already."
+      )
 
 
 def _prepared(source: coco.Instances, data: Any) -> coco.Instances:

@@ -19,6 +19,7 @@ from locvlm_jax.data.records import Turn
 from locvlm_jax.text.coords import Box, Coords
 
 FRAMES = ("pad",)  # what a conversation's boxes are fractions of
+MODEL = "model"  # they are in the model's form and geometry, and stay
 
 _NUMBER = r"\s*(0(?:\.\d{1,4})?|1(?:\.0{1,4})?)\s*"
 _BOX = re.compile(rf"\[{','.join([_NUMBER] * 4)}\]")

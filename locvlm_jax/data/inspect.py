@@ -44,6 +44,7 @@ def main(argv: list[str]) -> None:
       threads=0,
     ),
   )
+  print(*sources.values(), sep="\n", end="\n\n")
   os.makedirs(_OUT.value, exist_ok=True)
   form = coords.Coords(**config.coords)
   for number, row in zip(range(_ROWS.value), rows, strict=False):

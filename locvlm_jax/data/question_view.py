@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from locvlm_jax.text.coords import Coords
+from locvlm_jax.text.families import LOCVLM, Family
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,6 +17,7 @@ class View:
     image_size: the side of that square, in pixels.
     vocabulary: the categories that may be asked about.
     seed: of the order of the records, and of all that is drawn.
+    family: the words that a benchmark's questions are put in.
   """
 
   coords: Coords
@@ -23,3 +25,4 @@ class View:
   image_size: int
   vocabulary: Sequence[str]
   seed: int
+  family: Family = LOCVLM

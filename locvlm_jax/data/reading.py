@@ -1,52 +1,140 @@
-"""Reads other people's json, jsonl and pickle files, and checks what they say.
+"""Reads other people's json, jsonl, csv and pickle files, and checks them.
 
 Every error is a `DataError` that names the file, the record and what is wrong
 with it. `origin` is always the first part of such a message, as in
 "instances.json: image 42".
 """
 
+import csv
+import gc
+import gzip
 import json
+import logging
 import os
 import pickle
+import zlib
 from collections.abc import Iterable
 from typing import Any
 
-from locvlm_jax import errors
+from locvlm_jax import errors, files
+from locvlm_jax.data import surrogates
 
 
 def read_json(path: str) -> object:
-  """Parses a json file.
+  """Parses a json file, which gzip may have compressed (".gz").
+
+  Half of a surrogate pair in a text becomes U+FFFD, and is told.
 
   Raises:
     DataError: the file is missing, or is not valid json.
   """
+  source = read_text(path)
   try:
-    with open(path, encoding="utf-8") as f:
-      return json.load(f)
-  except OSError as e:
-    raise _unreadable(path, e) from None
+    value, repaired = parse(source)
   except (ValueError, RecursionError) as e:  # also a number of 5,000 digits
-    raise errors.DataError(f"{path}: not valid json ({e}).") from None
+    raise files.damaged(path, f"not valid json ({e}).") from None
+  _tell(path, repaired)
+  return value
 
 
 def read_jsonl(path: str) -> list:
-  """Parses a file that has one json value a line.
+  """Parses a file that has one json value a line; see `read_json`.
 
   Raises:
     DataError: the file is missing, or a line is not json; names the line.
   """
-  rows = []
-  try:
-    with open(path, encoding="utf-8") as f:
-      for line in f:
-        rows.append(json.loads(line))
-  except OSError as e:
-    raise _unreadable(path, e) from None
-  except (ValueError, RecursionError) as e:
-    raise errors.DataError(
-      f"{path}: line {len(rows) + 1}: not json ({e})."
-    ) from None
+  rows, repaired = [], 0
+  source = read_text(path).removesuffix("\n")
+  for line in source.split("\n") if source else ():
+    try:
+      row, number = parse(line)
+    except (ValueError, RecursionError) as e:
+      line = f"line {len(rows) + 1}: not json ({e})."
+      raise files.damaged(path, line) from None
+    rows.append(row)
+    repaired += number
+  _tell(path, repaired)
   return rows
+
+
+def read_table(path: str, delimiter: str) -> list[dict[str, str]]:
+  """Reads a file of lines whose fields a delimiter separates.
+
+  The first line names the columns.
+
+  Raises:
+    DataError: the file is missing or no such table, or a line has more or
+      fewer fields than the first one; names the line.
+  """
+  lines = csv.reader(read_text(path).splitlines(True), delimiter=delimiter)
+  try:
+    names = next(lines, [])
+    rows = [(lines.line_num, line) for line in lines if line]
+  except csv.Error as e:
+    raise errors.DataError(f"{path}: line {lines.line_num}: {e}.") from None
+  for number, line in rows:
+    if len(line) != len(names):
+      raise errors.DataError(
+        f"{path}: line {number}: {len(line)} fields, the first line has"
+        f" {len(names)}."
+      )
+  return [dict(zip(names, line, strict=True)) for _, line in rows]
+
+
+def read_text(path: str) -> str:
+  """Reads a file of UTF-8, which gzip may have compressed (".gz").
+
+  Raises:
+    DataError: the file is missing or damaged, or is not UTF-8.
+  """
+  opened = gzip.open if path.endswith(".gz") else open
+  try:  # some programs begin a file with a mark of its byte order
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as f:
+      return f.read()
+  except UnicodeDecodeError as e:
+    raise files.damaged(path, f"not valid json or text ({e}).") from None
+  except (OSError, EOFError, ValueError, zlib.error) as e:
+    raise _unreadable(path, e) from None
+
+
+def parse(source: str) -> tuple[Any, int]:
+  """Parses json; other threads run meanwhile, as a large file takes long.
+
+  The parser itself would not let them. To collect garbage among objects that
+  are all in use would double the time.
+
+  Returns:
+    (the value, how many of its texts had half of a surrogate pair).
+  """
+  collects = gc.isenabled()
+  gc.disable()
+  try:
+    value = _DECODER.decode(source)
+  finally:
+    if collects:
+      gc.enable()
+  return (
+    surrogates.replaced(value) if surrogates.may_be_in(source) else (value, 0)
+  )
+
+
+def _unchanged(row: dict) -> dict:
+  """Returns a row: the interpreter changes threads where it calls Python."""
+  return row
+
+
+_DECODER = json.JSONDecoder(object_hook=_unchanged)
+
+
+def _tell(path: str, repaired: int) -> None:
+  """Tells how many texts were cut within a character."""
+  if repaired:
+    logging.warning(
+      "%s: %d texts have half of a surrogate pair, an emoji that was cut in"
+      " two; U+FFFD takes its place.",
+      path,
+      repaired,
+    )
 
 
 def read_pickle(path: str) -> object:
@@ -58,11 +146,12 @@ def read_pickle(path: str) -> object:
   """
   try:
     with open(path, "rb") as f:  # written by Python 2: its strings are bytes
-      return _PlainUnpickler(f, encoding="utf-8", errors="replace").load()
+      value = _PlainUnpickler(f, encoding="utf-8", errors="replace").load()
+      return surrogates.replaced(value)[0]
   except OSError as e:
     raise _unreadable(path, e) from None
   except Exception as e:  # a broken pickle can raise anything
-    raise errors.DataError(f"{path}: not a plain pickle ({e}).") from None
+    raise files.damaged(path, f"not a plain pickle ({e}).") from None
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -75,7 +164,7 @@ class _PlainUnpickler(pickle.Unpickler):
     )
 
 
-def _unreadable(path: str, error: OSError) -> errors.DataError:
+def _unreadable(path: str, error: Exception) -> errors.DataError:
   what = "no such file" if isinstance(error, FileNotFoundError) else error
   return errors.DataError(f"{path}: {what}. Check the config's data paths.")
 
@@ -184,6 +273,20 @@ def text(row: object, key: str, origin: str) -> str:
   if not isinstance(value, str) or not value.strip():
     raise errors.DataError(f"{origin}: {key} {value!r} is no text.")
   return value
+
+
+def word(row: object, key: str, origin: str) -> str:
+  """Reads row[key], a text or a number, as text.
+
+  Raises:
+    DataError: it is missing, or of another type.
+  """
+  value = field(row, key, origin)
+  if type(value) not in (str, int, float):
+    raise errors.DataError(
+      f"{origin}: {key} {value!r:.50} is neither text nor a number."
+    )
+  return str(value)
 
 
 def size(row: object, origin: str) -> tuple[int, int]:

@@ -119,6 +119,7 @@ class Source(abc.ABC):
       many were not.
     missing: questions that were left out because `folder` lacks the image or
       video that they are about.
+    boxed: file and number of the first record whose text holds boxes; "": none.
   """
 
   folder: str
@@ -126,6 +127,7 @@ class Source(abc.ABC):
   box_counts: Mapping[str, int] = types.MappingProxyType({})
   caption_counts: Mapping[str, int] = types.MappingProxyType({})
   missing: int = 0
+  boxed: str = ""
 
   @abc.abstractmethod
   def __len__(self) -> int:

@@ -4,13 +4,14 @@ All of their numbers are in percent.
 """
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
 
 from locvlm_jax import errors
+from locvlm_jax.data import reading
 from locvlm_jax.evals import units
 from locvlm_jax.evals.tasks import DESCRIBED
+from locvlm_jax.text.families import LOCVLM
 
 _SIDES = (
   "left_right.all", "left_right.left", "left_right.right",
@@ -133,9 +134,12 @@ def table(number: int, workdir: str) -> str:
   path = os.path.join(workdir, "results.json")
   if not os.path.exists(path):
     raise errors.DataError(f"{path}: no such file; evaluate --tasks makes it.")
-  with open(path, encoding="utf-8") as f:
-    results = json.load(f)
-  return render(number, results["metrics"], results.get("units"))
+  results = reading.read_json(path)
+  metrics = reading.field(results, "metrics", path)
+  text = render(number, metrics, results.get("units"))
+  family = results.get("prompts", LOCVLM.name)
+  asked = f"\n\nAsked in the words of {family} (eval.prompts)."
+  return text if family == LOCVLM.name else text + asked
 
 
 def render(

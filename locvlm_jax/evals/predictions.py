@@ -1,8 +1,10 @@
 """predictions.jsonl: one row for each question, its answer and judgement.
 
-A row is {task, seed, id, image, question, history, answer, truth, result}. The
-rows of an interrupted evaluation are kept where manifest.json, which has all
-that the answers depend on, is still the same.
+A row is {task, seed, id, image, question, history, answer, truth, result}, with
+"size" where the annotation states that of the image, and what
+`Answer.details` says of the answer. The rows of an interrupted evaluation are
+kept where manifest.json, which has all that the answers depend on, is still the
+same; those of unreadable images are asked again, for a file can be mended.
 """
 
 import collections
@@ -13,6 +15,8 @@ from typing import Any, TextIO
 
 from locvlm_jax import files
 from locvlm_jax.evals.tasks.task import Task
+from locvlm_jax.inference import answer as answers_lib
+from locvlm_jax.inference.answer import Answer
 from locvlm_jax.inference.question import Question
 
 FILE = "predictions.jsonl"
@@ -23,17 +27,21 @@ def row(
   task: Task, question: Question, answer: str, seed: int = 0
 ) -> dict[str, Any]:
   """Makes the row of one answer; `seed` is the one of the questions."""
-  return {
+  found = {
     "task": task.name,
     "seed": seed,
     "id": question.id,
     "image": question.image,
     "question": question.question,
     "history": [list(turn) for turn in question.history],
-    "answer": answer,
+    "answer": str(answer),
+    **answers_lib.of(answer).details,
     "truth": question.truth,
     "result": task.judge(question, answer),
   }
+  if all(question.size):
+    found["size"] = list(question.size)
+  return found
 
 
 def question(row: Mapping[str, Any]) -> Question:
@@ -61,7 +69,7 @@ def part_name(task: str, seed: int) -> str:
   return f"{task}, seed {seed}"
 
 
-def resume(folder: str, manifest: Mapping) -> dict[str, dict[str, str]]:
+def resume(folder: str, manifest: Mapping) -> dict[str, dict[str, Answer]]:
   """Reads the answers that an earlier run with the same manifest has left.
 
   Afterwards predictions.jsonl has the rows of these answers and no others, and
@@ -89,10 +97,11 @@ def _read(path: str) -> object:
     return json.load(f)
 
 
-def finished(path: str) -> tuple[list[str], dict[str, dict[str, str]]]:
+def finished(path: str) -> tuple[list[str], dict[str, dict[str, Answer]]]:
   """Reads the whole lines of a file of rows, and their answers.
 
-  The last line may have been cut off by a kill.
+  The last line may have been cut off by a kill. Rows about images that could
+  not be used are left out.
 
   Returns:
     (lines, {part_name: {id of the question: answer}}).
@@ -102,8 +111,10 @@ def finished(path: str) -> tuple[list[str], dict[str, dict[str, str]]]:
     for line in f:
       try:
         found = json.loads(line)
+        if "unreadable" in found:
+          continue
         part = part_name(found["task"], found["seed"])
-        answers[part][found["id"]] = found["answer"]
+        answers[part][found["id"]] = answers_lib.of(found["answer"], found)
       except (json.JSONDecodeError, KeyError, TypeError):
         break
       lines.append(line)

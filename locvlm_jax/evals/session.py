@@ -25,24 +25,34 @@ import jax
 from locvlm_jax import assemble, checks, errors, files, progress, provenance
 from locvlm_jax.config import Config, plain
 from locvlm_jax.evals import predictions, units
+from locvlm_jax.evals.budgets import Budgets
 from locvlm_jax.evals.predictions import part_name
 from locvlm_jax.evals.tasks import EVALS
 from locvlm_jax.evals.tasks.task import Task
+from locvlm_jax.evals.unreadable import Unreadable
+from locvlm_jax.inference import answer as answers_lib
 from locvlm_jax.inference import predictor
+from locvlm_jax.inference.answer import Answer
 from locvlm_jax.inference.question import Question, batches
-from locvlm_jax.parallel import hosts, sharding
+from locvlm_jax.parallel import folder_lock, hosts, sharding
+from locvlm_jax.weights import runs
 
 
 def evaluate(
-  config: Config, workdir: str, names: Sequence[str], llava: str = ""
+  config: Config,
+  workdir: str,
+  names: Sequence[str],
+  llava: str = "",
+  out: str = "",
 ) -> dict[str, float]:
   """Asks the questions of some tasks and writes results.json.
 
   Args:
     config: all of it.
-    workdir: absolute path; where the parameters are and the results go.
+    workdir: absolute path; where the parameters are.
     names: tasks, of `EVALS`.
     llava: a Hugging Face Llava directory to take the parameters from.
+    out: where answers and results go; default: `workdir`.
 
   Returns:
     {"task.metric": value}, the mean over `eval.seeds`; with several, also
@@ -54,14 +64,15 @@ def evaluate(
   if unknown := [n for n in names if n not in EVALS]:
     raise ValueError(f"tasks {unknown}: not among {', '.join(EVALS)}.")
   tasks = [EVALS[n] for n in names]
-  metrics, manifest = ask(config, tasks, workdir, workdir, llava)
+  out = out or workdir
+  metrics, manifest = ask(config, tasks, workdir, out, llava)
   if hosts.is_first():
     results = {
       "metrics": metrics,
       "units": {name: units.of(name) for name in metrics},
       **manifest,
     }
-    files.write_json(os.path.join(workdir, "results.json"), results)
+    files.write_json(os.path.join(out, "results.json"), results)
   return metrics
 
 
@@ -75,6 +86,9 @@ class Request:
     batch_size: questions at a time.
     samples: questions a task; 0: all.
     seeds: repetitions, each with a seed of its own.
+    budgets: tokens of an answer, by task; None: those of `decoding`.
+    max_bad_share: of the pictures that a task asks about; more that can't be
+      used stop it.
   """
 
   files: Any
@@ -82,13 +96,30 @@ class Request:
   batch_size: int
   samples: int = 0
   seeds: int = 1
+  budgets: Budgets | None = None
+  max_bad_share: float = 0.0
 
   @classmethod
   def of(cls, config: Config) -> "Request":
     """Reads what `config.eval` asks for."""
     e = config.eval
-    decoding = predictor.Decoding.of(e)
-    return cls(e, decoding, e.batch_size, e.samples, e.seeds)
+    return cls(
+      e,
+      predictor.Decoding.of(e),
+      e.batch_size,
+      e.samples,
+      e.seeds,
+      Budgets.of(e),
+      e.max_bad_share,
+    )
+
+  def decoded(
+    self, model: predictor.Predictor, task: Task, seed: int
+  ) -> predictor.Predictor:
+    """Makes a model decode as `task` wants it."""
+    tokens = self.decoding.max_new_tokens
+    tokens = self.budgets.tokens(task.name) if self.budgets else tokens
+    return model.decoded(seed=seed, max_new_tokens=tokens)
 
 
 def ask(
@@ -114,7 +145,9 @@ def ask(
     {"task.metric.std": deviation}; the manifest).
   """
   checks.check(config)
-  os.makedirs(out, exist_ok=True)
+  if not llava:
+    runs.check_trained(workdir)
+  files.check_writable(out)
   request = request or Request.of(config)
   with hosts.Watch(config.faults) as watch:
     watch.connect()
@@ -122,7 +155,7 @@ def ask(
     watch.compare("run", provenance.facts(config))
     watch.enter(0, "restore")
     mesh = sharding.make_mesh(dict(config.mesh))
-    with jax.set_mesh(mesh):
+    with jax.set_mesh(mesh), folder_lock.held(out, "evaluate"):
       questions = _questions(config, request, tasks)
       model = predictor.Predictor.load(config, mesh, workdir, llava)
       manifest = _manifest(config, model.origin, questions)
@@ -133,8 +166,7 @@ def ask(
         config.data.threads,
         lambda batch: watch.enter(batch, "features"),
       )
-      size = request.batch_size
-      scores = _scores(model, questions, size, out, manifest, watch)
+      scores = _scores(model, questions, request, out, manifest, watch)
   return _over_seeds(scores), manifest
 
 
@@ -161,13 +193,14 @@ def _manifest(config, origin, questions) -> dict:
   hashes = {k: hashlib.sha256(v.encode()).hexdigest() for k, v in texts.items()}
   return {
     "origin": origin,
+    "prompts": config.eval.prompts,
     "config": plain(config),
     "versions": provenance.versions(),
     "questions": hashes,
   }
 
 
-def _scores(model, questions, size: int, out, manifest, watch) -> dict:
+def _scores(model, questions, request, out, manifest, watch) -> dict:
   """Returns {(task's name, seed): metrics}; keeps answers of an earlier run."""
   scores, done = {}, _resume(out, manifest)
   with _open(os.path.join(out, predictions.FILE), "a") as file:
@@ -175,8 +208,9 @@ def _scores(model, questions, size: int, out, manifest, watch) -> dict:
       scores[task.name, seed] = found = ask_task(
         task,
         asked,
-        _stoppable(model.decoded(seed=seed), watch),
-        batch_size=size,
+        _stoppable(request.decoded(model, task, seed), watch),
+        batch_size=request.batch_size,
+        max_bad_share=request.max_bad_share,
         seed=seed,
         done=done.get(part_name(task.name, seed)),
         out=file,
@@ -186,10 +220,18 @@ def _scores(model, questions, size: int, out, manifest, watch) -> dict:
   return scores
 
 
-def _resume(out: str, manifest: Mapping) -> dict[str, dict[str, str]]:
+def _resume(out: str, manifest: Mapping) -> dict[str, dict[str, Answer]]:
   """Returns earlier answers; the first process reads and tells the others."""
-  answers = predictions.resume(out, manifest) if hosts.is_first() else {}
-  return json.loads(sharding.broadcast_text(json.dumps(answers)))
+  found = predictions.resume(out, manifest) if hosts.is_first() else {}
+  known = {
+    part: {i: (a, a.details) for i, a in answers.items()}
+    for part, answers in found.items()
+  }
+  known = json.loads(sharding.broadcast_text(json.dumps(known)))
+  return {
+    part: {i: answers_lib.of(*a) for i, a in answers.items()}
+    for part, answers in known.items()
+  }
 
 
 def _open(path: str, mode: str):
@@ -197,7 +239,7 @@ def _open(path: str, mode: str):
   return open(path if hosts.is_first() else os.devnull, mode, encoding="utf-8")
 
 
-AnswerFn = Callable[[Sequence[Question]], Sequence[str]]
+AnswerFn = Callable[[Sequence[Question]], Sequence[Answer]]
 
 
 def _stoppable(model: AnswerFn, watch) -> AnswerFn:
@@ -225,6 +267,7 @@ def ask_task(
   model: AnswerFn,
   *,
   batch_size: int,
+  max_bad_share: float,
   done: Mapping[str, str] | None = None,
   seed: int = 0,
   out: TextIO | None = None,
@@ -232,23 +275,32 @@ def ask_task(
 ) -> dict[str, float]:
   """Asks a model the questions of one task and scores its answers.
 
-  They are asked in the order of their lengths, so that little is padding.
+  They are asked in the order of their lengths, so that little is padding. Those
+  about pictures that can't be used are answered by "", which each benchmark
+  scores as it scores an empty answer.
 
   Args:
     task: an entry of `EVALS`.
     questions: what `task.questions` gave.
     model: `batch_size` questions -> as many answers.
     batch_size: questions a call.
+    max_bad_share: of the pictures that are asked about; more that can't be used
+      are too many.
     done: answers that are there already, by the question's id.
     seed: of the questions; goes into the rows.
     out: where rows go, as `predictions` describes them; None for nowhere.
     log: where progress lines go; None for silence.
 
   Returns:
-    {metric: value}.
+    {metric: value}, with `cut_off`: how many answers had no tokens left; and
+    `unreadable`: how many pictures can't be used, if any.
+
+  Raises:
+    DataError: too many pictures can't be used.
   """
   assert batch_size > 0, batch_size
   answers, start = dict(done or {}), time.monotonic()
+  unreadable = Unreadable(task.name, questions, max_bad_share)
   waiting = [q for q in questions if q.id not in answers]
   number = 0
   for batch, filled in batches(waiting, batch_size):
@@ -259,10 +311,16 @@ def ask_task(
     answers |= {q.id: a for q, a in zip(batch, given, strict=True)}
     if out is not None:
       predictions.write(out, task, seed, batch, given)
+    unreadable.add(batch, given)
     if log is not None:
       seconds = time.monotonic() - start
       log(progress.line(f"eval {task.name}", number, len(waiting), seconds))
-  return task.score(questions, [answers[q.id] for q in questions])
+  if log is not None and unreadable.reasons:
+    log(unreadable.describe())
+  said = [answers_lib.of(answers[q.id]) for q in questions]
+  cut_off = sum(answer.cut_off for answer in said)
+  added = {units.CUT_OFF: float(cut_off), **unreadable.count()}
+  return task.score(questions, said) | added
 
 
 def _log(line: str) -> None:

@@ -9,6 +9,10 @@ from collections.abc import Mapping
 from locvlm_jax.evals.scorers.metrics import Unit, find_unit
 from locvlm_jax.evals.tasks import EVALS
 
+# Metrics of every task: answers that were cut off for want of tokens, and
+# pictures that could not be used.
+CUT_OFF, UNREADABLE = "cut_off", "unreadable"
+
 
 def of(name: str, stated: Mapping[str, str] | None = None) -> Unit:
   """Returns the unit of "task.metric", with or without ".std" at the end.
@@ -25,6 +29,8 @@ def of(name: str, stated: Mapping[str, str] | None = None) -> Unit:
   if stated and name in stated:
     return Unit(stated[name])
   task, _, metric = name.removesuffix(".std").partition(".")
+  if metric in (CUT_OFF, UNREADABLE):
+    return Unit.COUNT
   found = find_unit(EVALS[task].units, metric) if task in EVALS else None
   return found or Unit.NUMBER
 

@@ -6,7 +6,7 @@ ids of a stop, V vocabulary.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -30,7 +30,8 @@ class Sampling:
     temperature: 0 is greedy; above 0 samples from softmax(logits / T).
     top_k: samples from the k likeliest tokens alone; 0: from all.
     top_p: samples from the smallest set of tokens whose probabilities,
-      likeliest first, reach p.
+      likeliest first, reach p; with top_k too, of the probabilities among those
+      k, as in transformers.
     pad_id: fills a row after its end.
 
   Raises:
@@ -160,6 +161,19 @@ def generate(
   """
   static, request = _prepare(model, batch, sampling, rng)
   return _generate(static, params, request)
+
+
+def is_cut_off(
+  ids: Sequence[int] | Int[np.ndarray, " G"], sampling: Sampling
+) -> bool:
+  """Tells whether a generated row ended for want of tokens, before its stop.
+
+  A row of padding alone was never asked.
+  """
+  row, stop = [int(i) for i in ids], list(sampling.stop)
+  starts = range(len(row) - len(stop) + 1)
+  ended = any(row[i : i + len(stop)] == stop for i in starts)
+  return not ended and any(i != sampling.pad_id for i in row)
 
 
 def stream(
@@ -358,13 +372,21 @@ def draw_token(
 def _filter(
   logits: Float[Array, "B V"], top_k: Int[Array, ""], top_p: Float[Array, ""]
 ) -> Float[Array, "B V"]:
-  """Sets all to -inf but the k likeliest that together reach p."""
+  """Sets all to -inf but the k likeliest, and of these what reaches p.
+
+  As in transformers (`huggingface/transformers:generation/logits_process.py`),
+  whose order these filters have: tokens as likely as the k-th stay, and p is
+  reached by probabilities among what the first filter has left.
+  """
+  vocabulary = logits.shape[-1]
   order = jnp.argsort(-logits, axis=-1)
-  probabilities = jnp.take_along_axis(jax.nn.softmax(logits), order, axis=-1)
+  ranked = jnp.take_along_axis(logits, order, axis=-1)
+  last = jnp.where(top_k > 0, jnp.minimum(top_k, vocabulary), vocabulary) - 1
+  least = jax.lax.dynamic_index_in_dim(ranked, last, axis=-1)
+  ranked = jnp.where(ranked >= least, ranked, -jnp.inf)
+  probabilities = jax.nn.softmax(ranked)
   before = jnp.cumsum(probabilities, axis=-1) - probabilities
-  size = jnp.where(top_k > 0, top_k, logits.shape[-1])
-  kept = (jnp.arange(logits.shape[-1]) < size) & (before < top_p)
-  sorted_logits = jnp.take_along_axis(logits, order, axis=-1)
+  kept = (before < top_p) | (top_p >= 1)
   rows = jnp.arange(len(logits))[:, None]
   filtered = jnp.full_like(logits, -jnp.inf)
-  return filtered.at[rows, order].set(jnp.where(kept, sorted_logits, -jnp.inf))
+  return filtered.at[rows, order].set(jnp.where(kept, ranked, -jnp.inf))

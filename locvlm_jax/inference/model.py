@@ -7,9 +7,11 @@
   model.generate([("a.jpg", "Where is the cup?"), ("b.jpg", "And the ball?")])
 
 Pictures are paths or PIL images; a path may also be a video, of which a model
-of images sees the frame in the middle.
+of images sees the frame in the middle. Pixels are those of the picture the
+right way up, as viewers show it (`data/media/images.py`).
 """
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator, Sequence
@@ -21,6 +23,7 @@ from locvlm_jax import ASSETS, errors
 from locvlm_jax.config import Config
 from locvlm_jax.data import geometry
 from locvlm_jax.data.media import images, video
+from locvlm_jax.inference.answer import Answer
 from locvlm_jax.inference.predictor import Decoding, Predictor
 from locvlm_jax.inference.question import Picture, Question, batches
 from locvlm_jax.parallel import sharding
@@ -94,15 +97,15 @@ class Model:
     self, picture: Picture | Sequence[Picture] | None, question: str
   ) -> str:
     """Answers a question about a picture, about several, or about none."""
-    with jax.set_mesh(self.mesh):
-      return self.predictor([_opened(_question(picture, question))])[0]
+    return self._ask([_question(picture, question)])[0]
 
   def stream(
     self, picture: Picture | Sequence[Picture] | None, question: str
   ) -> Iterator[str]:
     """Yields the answer as it grows; the last one is `answer`'s."""
-    with jax.set_mesh(self.mesh):
-      yield from self.predictor.stream(_opened(_question(picture, question)))
+    asked = _question(picture, question)
+    with jax.set_mesh(self.mesh), _named(asked):
+      yield from self.predictor.stream(_opened(asked))
 
   def generate(
     self, questions: Sequence[Question | tuple[Picture | None, str]]
@@ -118,11 +121,16 @@ class Model:
       for i, q in enumerate(questions)
     ]
     answers = {}
-    with jax.set_mesh(self.mesh):
-      for part, padded in batches(asked, _BATCH):
-        found = self.predictor(list(map(_opened, padded)))
-        answers |= {q.id: a for q, a in zip(part, found, strict=False)}
+    for part, padded in batches(asked, _BATCH):
+      found = self._ask(padded)
+      answers |= {q.id: a for q, a in zip(part, found, strict=False)}
     return [answers[q.id] for q in asked]
+
+  def _ask(self, questions: Sequence[Question]) -> list[str]:
+    """Answers all at once; what can't be read is named."""
+    with jax.set_mesh(self.mesh):
+      answers = self.predictor(list(map(_opened, questions)))
+    return list(map(_read, questions, answers))
 
   def locate(self, picture: Picture, name: str) -> Location:
     """Says where "the cup" is, in pixels of the picture.
@@ -144,10 +152,10 @@ class Model:
     Returns:
       (the answer, the probability of its location among all of them).
     """
+    asked = _question(picture, question)
     with jax.set_mesh(self.mesh):
-      found = self.predictor.locate([_opened(_question(picture, question))])
-    (answer,), (probability,) = found
-    return answer, probability
+      (answer,) = self.predictor.locate([_opened(asked)])
+    return _read(asked, answer), answer.probability
 
   def describe(self, picture: Picture, box: Sequence[float | int]) -> str:
     """Says what is in a box of the picture.
@@ -198,8 +206,8 @@ class Model:
     Returns:
       Both in [0, 1] of the model's square input.
     """
-    with jax.set_mesh(self.mesh):
-      asked = _question(picture, question, id=str(seed))
+    asked = _question(picture, question, id=str(seed))
+    with jax.set_mesh(self.mesh), _named(asked):
       return self.predictor.expect(_opened(asked), num)
 
   def _transform(self, picture: Picture) -> geometry.Transform:
@@ -235,6 +243,28 @@ def draw(picture: Image.Image, location: Sequence[float] | None) -> Image.Image:
   elif location:
     pen.circle(location, 3 * width, outline="red", width=width)
   return picture
+
+
+def _read(question: Question, answer: Answer) -> Answer:
+  """Returns the answer, if there is one.
+
+  Raises:
+    DataError: names the picture that can't be used.
+  """
+  with _named(question):
+    if answer.unreadable:
+      raise images.BadImage(answer.unreadable)
+  return answer
+
+
+@contextlib.contextmanager
+def _named(question: Question) -> Iterator[None]:
+  """Names the pictures of a question in what is wrong with them."""
+  try:
+    yield
+  except images.BadImage as error:
+    names = ", ".join(map(str, question.pictures))
+    raise errors.DataError(f"{names}: {error}") from None
 
 
 def _question(

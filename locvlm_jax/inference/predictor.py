@@ -20,6 +20,7 @@ from locvlm_jax.data.media import clips as clips_lib
 from locvlm_jax.data.media import images, video
 from locvlm_jax.inference import constrained as constrained_lib
 from locvlm_jax.inference import decode, video_features
+from locvlm_jax.inference.answer import Answer
 from locvlm_jax.inference.question import Picture, Question
 from locvlm_jax.models import locvlm
 from locvlm_jax.models import params as params_lib
@@ -64,7 +65,8 @@ class Decoding:
 class Predictor:
   """A model that answers; call it with one batch of questions.
 
-  A video that can't be read is named once, and gets empty answers.
+  A picture or video that can't be used is named once; a question about it gets
+  an empty answer that says why (`Answer.unreadable`).
 
   Attributes:
     model: `LocVLM`.
@@ -73,7 +75,7 @@ class Predictor:
     spec: how questions are put.
     decoding: how answers are decoded.
     origin: where the parameters are from, and their hash.
-    skipped: why each such video could not be read, by its path; of this
+    skipped: why each such picture could not be used, by its path; of this
       process's rows.
   """
 
@@ -161,41 +163,69 @@ class Predictor:
     )
     return dataclasses.replace(self, spec=spec)
 
-  def __call__(self, examples: Sequence[Question]) -> list[str]:
+  def __call__(self, examples: Sequence[Question]) -> list[Answer]:
     """Answers each; if constrained, locations with legal ones."""
     if self.decoding.constrained and examples[0].location:
-      return self.locate(examples)[0]
+      return self.locate(examples)
     batch = self._batch(examples)
     ids = decode.generate(
       self.model, self.params, batch, self._sampling, rng=self._rng
     )
-    return [self._text(row) for row in sharding.fetch(ids)]
+    answers = [self._answer(row) for row in sharding.fetch(ids)]
+    return self._without_unseen(examples, batch, answers)
 
-  def stream(self, example: Question) -> Iterator[str]:
-    """Yields the answer to one question as it grows."""
+  def stream(self, example: Question) -> Iterator[Answer]:
+    """Yields the answer to one question as it grows.
+
+    Raises:
+      BadImage: its picture can't be used.
+    """
     batch = self._batch([example])
+    (found,) = self._without_unseen([example], batch, [Answer("")])
+    if found.unreadable:
+      raise images.BadImage(found.unreadable)
     for ids in decode.stream(
       self.model, self.params, batch, self._sampling, rng=self._rng
     ):
-      yield self._text(ids[0])
+      yield self._answer(ids[0])
 
-  def locate(
-    self, examples: Sequence[Question]
-  ) -> tuple[list[str], list[float]]:
-    """Answers with legal locations, and gives their probabilities."""
+  def locate(self, examples: Sequence[Question]) -> list[Answer]:
+    """Answers with legal locations, which have a probability."""
+    batch = self._batch(examples, self._opening)
     found = constrained_lib.locate(
       self.model,
       self.params,
-      self._batch(examples, self._opening),
+      batch,
       self._grammar,
       temperature=self.decoding.temperature,
       rng=self._rng,
     )
-    answers = [
+    texts = [
       prompts.fill(_LOCATED, loc=self._grammar.text(numbers))
       for numbers in found.numbers
     ]
-    return answers, np.exp(found.log_probability).tolist()
+    probabilities = np.exp(found.log_probability).tolist()
+    answers = [
+      Answer(text, probability=p)
+      for text, p in zip(texts, probabilities, strict=True)
+    ]
+    return self._without_unseen(examples, batch, answers)
+
+  def _without_unseen(self, examples, batch, answers) -> list[Answer]:
+    """Empties the answers about pictures that could not be used."""
+    if "valid" not in batch:
+      return list(answers)
+    return [
+      answer if valid else Answer("", unreadable=self._reason(example))
+      for example, answer, valid in zip(
+        examples, answers, sharding.fetch(batch["valid"]), strict=True
+      )
+    ]
+
+  def _reason(self, example: Question) -> str:
+    """Says why the pictures of a question can't be used."""
+    known = (self.skipped[p] for p in example.pictures if p in self.skipped)
+    return next(known, "another process could not read it")
 
   def expect(
     self, example: Question, num: int
@@ -205,11 +235,16 @@ class Predictor:
     Each number's mean and standard deviation over `num` legal locations drawn
     from the model. Where it wavers between two places, the mean lies between
     them and the deviation says so.
+
+    Raises:
+      BadImage: the picture can't be used.
     """
     draws = [
       dataclasses.replace(example, id=f"{example.id}#{i}") for i in range(num)
     ]
-    answers, _ = self.decoded(temperature=1.0).locate(draws)
+    answers = self.decoded(temperature=1.0).locate(draws)
+    if answers[0].unreadable:
+      raise images.BadImage(answers[0].unreadable)
     values = np.array([self.spec.coords.parse(a)[0] for a in answers])
     return tuple(values.mean(0).tolist()), tuple(values.std(0).tolist())
 
@@ -240,11 +275,13 @@ class Predictor:
       pad_id=text.pad_id,
     )
 
-  def _text(self, ids) -> str:
-    answer = self.spec.tokenizer.answer(ids, self.spec.format)
+  def _answer(self, ids) -> Answer:
+    text = self.spec.tokenizer.answer(ids, self.spec.format)
+    cut_off = decode.is_cut_off(ids, self._sampling)
     for stop in self.decoding.stop:
-      answer = answer.partition(stop)[0]
-    return answer.strip()
+      text, found, _ = text.partition(stop)
+      cut_off &= not found
+    return Answer(text.strip(), cut_off)
 
   def _batch(self, examples: Sequence[Question], opening: Sequence[int] = ()):
     """Prompts and pictures on the mesh, each host's own rows."""
@@ -293,7 +330,7 @@ class Predictor:
     fields["valid"] = np.ones(len(rows), bool)
     for i, example in enumerate(rows):
       for k, path in enumerate(example.pictures):
-        found = self._read(path, example.mirrored)
+        found = self._read(path, example.mirrored, example.size)
         fields["valid"][i] &= found is not None
         for name, x in (found or {}).items():
           fields[name][i, k] = x[0]
@@ -307,25 +344,44 @@ class Predictor:
     return {"images": np.zeros((1, size, size, 3), np.uint8)}
 
   def _read(
-    self, path: Picture, mirrored: bool
+    self, path: Picture, mirrored: bool, size: tuple[int, int] = (0, 0)
   ) -> dict[str, np.ndarray] | None:
-    """Those of an image, or of a video; None where it can't be read.
-
-    A model of images sees the frame in the middle of a video.
-    """
-    kind, size = self.spec.geometry, self.spec.image_size
-    change = ImageOps.mirror if mirrored else None
-    if not self.spec.clips and not video.is_video(path):
-      image = images.load_image(path)
-      image = change(image) if change else image
-      square = geometry.make(kind, *image.size, size).apply_image(image)
-      return {"images": square[None]}
-    clips = self.spec.clips or clips_lib.Clips(1, kind, size)
+    """Those of an image, or of a video; None where it can't be used."""
     try:
-      fields, _ = clips.fields(path, change) if change else clips.fields(path)
+      return _fields(
+        self.spec, path, ImageOps.mirror if mirrored else None, size
+      )
     except images.BadImage as error:
       if path not in self.skipped:
         logging.warning("no answers about %s: %s", path, error)
       self.skipped[path] = str(error)
       return None
-    return fields if self.spec.clips else {"images": fields["images"][0]}
+
+
+def _fields(
+  spec: Any, path: Picture, change: Callable | None, announced: tuple[int, int]
+) -> dict[str, np.ndarray]:
+  """Reads what a batch holds of a picture.
+
+  A model of images sees the frame in the middle of a video.
+
+  Args:
+    spec: how the model sees it.
+    path: of an image or a video.
+    change: is done to the picture first, if anything.
+    announced: its width and height by the annotation; zeros: not known.
+
+  Raises:
+    BadImage: it can't be used, or has another size.
+  """
+  kind, side = spec.geometry, spec.image_size
+  if not spec.clips and not video.is_video(path):
+    image = images.load_image(path, announced)
+    image = change(image) if change else image
+    square = geometry.make(kind, *image.size, side).apply_image(image)
+    return {"images": square[None]}
+  clips = spec.clips or clips_lib.Clips(1, kind, side)
+  fields, size = clips.fields(path, change) if change else clips.fields(path)
+  if all(announced) and size != announced:
+    raise images.BadImage(f"is {size}, the annotation says {announced}")
+  return fields if spec.clips else {"images": fields["images"][0]}

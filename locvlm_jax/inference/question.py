@@ -25,6 +25,8 @@ class Question:
       (x1, y1, x2, y2) in [0, 1] of the model's square input.
     location: whether every right answer is a location.
     mirrored: whether the image is shown with left and right exchanged.
+    size: width and height of the image by its annotation, in pixels; zeros:
+      it has none.
   """
 
   id: str
@@ -34,6 +36,7 @@ class Question:
   truth: dict[str, Any] = dataclasses.field(default_factory=dict)
   location: bool = False
   mirrored: bool = False
+  size: tuple[int, int] = (0, 0)
 
   @property
   def pictures(self) -> tuple[Picture, ...]:

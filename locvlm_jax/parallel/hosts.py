@@ -1,14 +1,9 @@
 """The processes of one run: how they meet, agree, and end together.
 
-They find each other by the environment, which `launch/` sets:
-
-  JAX_COORDINATOR_ADDRESS   host:port of process 0
-  JAX_NUM_PROCESSES         how many; "auto": as the platform says (TPU pods)
-  JAX_PROCESS_ID            which of them this one is
-
-Without JAX_NUM_PROCESSES there is one process, and nothing to agree on. What
-they tell each other goes through the coordinator's table of keys and values,
-not through the devices: a device that waits for a dead process can't tell.
+They find each other by the environment, which `launch/` sets (`environment`).
+Where there is one process there is nothing to agree on. What several tell each
+other goes through the coordinator's table of keys and values, not through the
+devices: a device that waits for a dead process can't tell.
 """
 
 import contextlib
@@ -28,6 +23,7 @@ import jax
 from jax._src import distributed  # the table of keys has no public name
 
 from locvlm_jax import errors
+from locvlm_jax.parallel import environment
 
 
 def is_first() -> bool:
@@ -94,23 +90,27 @@ class Watch:
   # ------------------------------------------------------------- beginning
 
   def connect(self) -> None:
-    """Waits for the other processes; before anything asks for a device."""
-    count = os.environ.get("JAX_NUM_PROCESSES", "1")
-    if count == "1":
+    """Waits for the other processes; before anything asks for a device.
+
+    Raises:
+      ValueError: a variable of the environment is missing or wrong.
+    """
+    own = environment.processes(os.environ)
+    if own.count == 1:
       return
     # Its SIGTERM is ours: Orbax asks that service too, out of turn.
     jax.config.update("jax_enable_preemption_service", False)
     patience = int(self._limits.start_seconds)
     which = {}
-    if count != "auto":
+    if own.count:
       which = {
-        "coordinator_address": os.environ["JAX_COORDINATOR_ADDRESS"],
-        "num_processes": int(count),
-        "process_id": int(os.environ["JAX_PROCESS_ID"]),
+        "coordinator_address": own.coordinator,
+        "num_processes": own.count,
+        "process_id": own.index,
         # Slurm's would give each process one device.
         "cluster_detection_method": "deactivate",
       }
-      self._index, self._count = which["process_id"], int(count)
+      self._index, self._count = own.index, own.count
     # The limits here are better told than JAX's, which only abort.
     jax.distributed.initialize(
       **which,
@@ -188,7 +188,8 @@ class Watch:
     code = errors.code(error)
     if code == 1:
       traceback.print_exception(error)
-    self._end(_Told(f"{self._me()}: {_one_line(error)}", code), tell=True)
+    message = " ".join(errors.describe(error).split())
+    self._end(_Told(f"{self._me()}: {message[:2000]}", code), tell=True)
 
   def _end(self, fault: errors.Fault, tell: bool) -> None:
     print(f"error: {_one_line(fault)}", file=sys.stderr, flush=True)

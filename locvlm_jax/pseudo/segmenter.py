@@ -262,7 +262,7 @@ def _segmented(
   path = os.path.join(media, name)
   try:
     if not frames:
-      yield _one(model, lambda: images_lib.load_image(path), name, out, counts)
+      yield _one(model, lambda: images_lib.load_stored(path), name, out, counts)
       return
     for i, frame in enumerate(video.sample(path, frames)):
       part = os.path.join(name, f"{i:05}.png")

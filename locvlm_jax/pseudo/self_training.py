@@ -87,7 +87,10 @@ class Captioning:
   def score(
     self, questions: Sequence[Question], answers: Sequence[str]
   ) -> dict[str, float]:
-    """Counts the answers that were kept and left out, by reason."""
+    """Counts the answers that were kept and left out, by reason.
+
+    No answer is empty, whatever the reason that there is none.
+    """
     judged = map(self.judge, questions, answers)
     found = collections.Counter(x["left_out"] or "kept" for x in judged)
     return {reason: float(found[reason]) for reason in sorted(found)}
@@ -148,6 +151,9 @@ def write(config: Config, workdir: str, out: str, llava: str = "") -> dict:
   if not hosts.is_first():
     return info
   rows = _read(os.path.join(folder, "predictions.jsonl"))
+  for row in rows:
+    if "unreadable" in row:
+      row["result"]["left_out"] = "unreadable"
   if "ambiguous" in config.pseudo.filters:
     _mark_ambiguous(rows)
   rows.sort(key=lambda row: (row["truth"]["annotation_id"], row["id"]))
@@ -186,6 +192,7 @@ def _request(config: Config) -> session.Request:
     ),
     batch_size=config.eval.batch_size,
     samples=config.pseudo.samples,
+    max_bad_share=config.eval.max_bad_share,
   )
 
 

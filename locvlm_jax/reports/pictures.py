@@ -34,7 +34,8 @@ def draw_answer(row: dict, size: int = _SIZE) -> Image.Image:
     The image as the model sees it; a gray square if it can't be read.
   """
   truth = row.get("truth", {})
-  image = _model_input(row.get("image"), truth.get("geometry", "square"), size)
+  kind = truth.get("geometry", "square")
+  image = _model_input(row.get("image"), kind, size, row.get("size", (0, 0)))
   canvas = ImageDraw.Draw(image)
   _draw_location(canvas, truth.get("box"), TRUE_COLOR, size)
   predicted = row.get("result", {}).get("location")
@@ -42,9 +43,14 @@ def draw_answer(row: dict, size: int = _SIZE) -> Image.Image:
   return image
 
 
-def _model_input(path: str | None, kind: str, size: int) -> Image.Image:
+def _model_input(
+  path: str | None, kind: str, size: int, announced: Sequence[int]
+) -> Image.Image:
   try:
-    image = next(video.sample(path or "", 1))
+    if video.is_video(path or ""):
+      image = next(video.sample(path, 1))
+    else:
+      image = images.load_image(path or "", tuple(announced))
   except (images.BadImage, ValueError):
     return _gray_square(size)
   transform = geometry.make(kind, *image.size, size)

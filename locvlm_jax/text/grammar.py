@@ -86,8 +86,11 @@ def build(
       closing bracket.
 
   Raises:
-    ValueError: the tokenizer joins digits with separators.
+    ValueError: the tokenizer joins digits with separators, or the form is a
+      baseline's.
   """
+  if coords.form not in coords_lib.FORMS:
+    raise ValueError(f"no grammar of {coords.form!r}: decode freely.")
   kinds = _kinds(coords)
   numbers = {kind: _numbers(coords, kind) for kind in kinds}
   ids, pieces = _tokens(coords, [[*numbers[k]] for k in kinds], after, text)

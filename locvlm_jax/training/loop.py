@@ -9,7 +9,7 @@ import jax
 from locvlm_jax import checks, errors, files
 from locvlm_jax.config import Config, plain
 from locvlm_jax.data.records import Batch
-from locvlm_jax.parallel import hosts
+from locvlm_jax.parallel import folder_lock, hosts
 from locvlm_jax.training import setup
 from locvlm_jax.training import step as step_lib
 from locvlm_jax.training.journal import Scalars, StepResult
@@ -27,19 +27,28 @@ def train(config: Config, workdir: str, replay: int = 0) -> None:
     Fault: why it ended early.
   """
   checks.check(config)
+  if not replay:
+    files.check_writable(workdir)
   with hosts.Watch(config.faults) as watch:
     mesh = setup.meet(config, watch)
-    os.makedirs(workdir, exist_ok=True)
-    watch.enter(0, "open data")
-    # Opened before anything is compiled, so that a wrong path shows now.
-    data = setup.Data.open(config)
-    watch.compare("data", data.hashes)
-    with jax.set_mesh(mesh):
-      run, state = setup.open_run(config, workdir, data, mesh, watch, replay)
-      with contextlib.closing(run):
-        _replay(run, state, replay) if replay else _loop(run, state)
-    if not replay:
-      run.data.report(workdir)
+    with contextlib.ExitStack() as stack:
+      if not replay:
+        stack.enter_context(folder_lock.held(workdir, "train"))
+      _train(config, workdir, mesh, watch, replay)
+
+
+def _train(config: Config, workdir: str, mesh, watch, replay: int) -> None:
+  """Opens the run and goes through its steps."""
+  watch.enter(0, "open data")
+  # Opened before anything is compiled, so that a wrong path shows now.
+  data = setup.Data.open(config)
+  watch.compare("data", data.hashes)
+  with jax.set_mesh(mesh):
+    run, state = setup.open_run(config, workdir, data, mesh, watch, replay)
+    with contextlib.closing(run):
+      _replay(run, state, replay) if replay else _loop(run, state)
+  if not replay:
+    run.data.report(workdir)
 
 
 def _loop(run: setup.Run, state: step_lib.TrainState) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from locvlm_jax import assemble, errors
 from locvlm_jax.config import Config, completed, flat, plain
+from locvlm_jax.data import conversation_boxes
 from locvlm_jax.weights import retention as retention_lib
 
 
@@ -84,8 +85,10 @@ def _stored_fields(info: Mapping) -> dict[str, object]:
 
 def _compared(fields: Mapping) -> dict[str, object]:
   own = ("data/threads", "data/exclude_eval")
+  # Boxes that earlier runs trained on as they were are now called "model".
+  kept = {("data/conversation_boxes", conversation_boxes.MODEL): ""}
   return {
-    k: v
+    k: kept.get((k, str(v)), v)
     for k, v in flat(fields).items()
     if k.split("/")[0] not in _FREE and k not in own
   }

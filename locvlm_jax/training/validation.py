@@ -60,9 +60,16 @@ class Validation:
     if self.config.validation.rows:
       found["val.loss"] = self._mean_loss(params)
     model = dataclasses.replace(self._predictor, params=params)
-    size = self.config.eval.batch_size
+    request = session.Request.of(self.config)
     for name, questions in self._questions.items():
-      scores = session.ask_task(EVALS[name], questions, model, batch_size=size)
+      task = EVALS[name]
+      scores = session.ask_task(
+        task,
+        questions,
+        request.decoded(model, task, request.decoding.seed),
+        batch_size=request.batch_size,
+        max_bad_share=request.max_bad_share,
+      )
       found |= {f"val.{name}.{k}": v for k, v in scores.items()}
     return found
 

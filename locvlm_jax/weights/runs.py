@@ -16,16 +16,24 @@ def open_params(workdir: str) -> tuple[dict[str, stored.StoredArray], dict]:
   Raises:
     DataError: the directory holds no checkpoint.
   """
-  directory = checkpoint_dir(workdir)
-  if not os.path.isdir(directory):
-    raise errors.DataError(f"{workdir}: no checkpoint there. Train first.")
-  saved = checkpoints.Checkpoints(directory, read_only=True)
+  check_trained(workdir)
+  saved = checkpoints.Checkpoints(checkpoint_dir(workdir), read_only=True)
   step = saved.latest
   if step is None:
     raise errors.DataError(f"{workdir}: no finished checkpoint. Train first.")
   params, info = saved.open(step, "params"), saved.info(step)
   saved.close()
   return params, info
+
+
+def check_trained(workdir: str) -> None:
+  """Checks that a run has left checkpoints, finished or not.
+
+  Raises:
+    DataError: it has none.
+  """
+  if not os.path.isdir(checkpoint_dir(workdir)):
+    raise errors.DataError(f"{workdir}: no checkpoint there. Train first.")
 
 
 def checkpoint_dir(workdir: str) -> str:

@@ -7,6 +7,7 @@ from eval_scenes import ask, record
 from paths import ASSETS
 
 from configs import micro
+from locvlm_jax import errors
 from locvlm_jax.config import Config, freeze
 from locvlm_jax.evals import session
 from locvlm_jax.evals.tasks import EVALS
@@ -83,6 +84,27 @@ def test_another_setting_asks_all_questions_again(root, tmp_path, asked):
   assert len(rows) == sum(map(len, asked)) > 6
 
 
+def test_nothing_is_made_where_there_is_no_checkpoint(root, tmp_path):
+  workdir = tmp_path / "typo"
+  with pytest.raises(errors.DataError, match="typo: no checkpoint there"):
+    session.evaluate(_config(root), str(workdir), ["locpred"])
+  assert not workdir.exists()
+
+
+def test_answers_of_a_run_that_may_only_be_read_go_elsewhere(
+  root, tmp_path, asked
+):
+  (tmp_path / "run").touch()  # nothing can be made below it
+  workdir, out = str(tmp_path / "run" / "a"), tmp_path / "mine"
+  arguments = _config(root), workdir, ["locpred"], str(BASE)
+  with pytest.raises(errors.DataError, match="a: nothing can be written there"):
+    session.evaluate(*arguments)
+  assert not asked
+  session.evaluate(*arguments, str(out))
+  made = {p.name for p in out.iterdir() if not p.name.startswith(".")}
+  assert made == {"predictions.jsonl", "results.json", "manifest.json"}
+
+
 def test_several_seeds_give_mean_and_deviation(root, tmp_path, asked):
   config = _config(root, seeds=2)
   metrics, rows = _run(config, tmp_path)
@@ -134,6 +156,7 @@ def test_the_last_batch_is_filled_up_and_every_row_is_written(tmp_path):
       questions,
       model,
       batch_size=2,
+      max_bad_share=0.0,
       out=out,
       log=lines.append,
     )
@@ -152,4 +175,6 @@ def test_the_last_batch_is_filled_up_and_every_row_is_written(tmp_path):
 def test_a_model_that_gives_too_few_answers_is_refused():
   questions = ask("locpred", [record(cup=(10, 20, 30, 60))])
   with pytest.raises(AssertionError):
-    session.ask_task(EVALS["locpred"], questions, lambda _: [], batch_size=1)
+    session.ask_task(
+      EVALS["locpred"], questions, lambda _: [], batch_size=1, max_bad_share=0.0
+    )

@@ -212,6 +212,51 @@ def test_samples_come_from_the_likeliest_tokens(params, options, kept):
   assert set(drawn[:, 0]) == set(order[:kept])
 
 
+def kept_by_transformers(logits, top_k, top_p):
+  """Which tokens its two filters leave, one after the other, in float64."""
+  logits = np.array(logits, np.float64)
+  logits[logits < np.sort(logits)[-top_k]] = -np.inf
+  order = np.argsort(logits)  # the least likely first
+  shares = np.exp(logits - logits.max())
+  reached = np.cumsum(shares[order] / shares.sum())
+  removed = order[:-1][reached[:-1] <= 1 - top_p]
+  logits[removed] = -np.inf
+  return np.isfinite(logits)
+
+
+def kept_by_us(logits, top_k, top_p):
+  arrays = logits[None], np.int32(top_k), np.float32(top_p)
+  return np.isfinite(jax.jit(decode._filter)(*map(jnp.asarray, arrays))[0])
+
+
+def test_top_k_and_top_p_together_leave_what_transformers_leaves():
+  rng = np.random.default_rng(0)
+  for _ in range(300):
+    logits = rng.normal(0, 3, 40).astype(np.float32)
+    top_k, top_p = int(rng.integers(1, 40)), float(rng.uniform(0.05, 0.99))
+    wanted = kept_by_transformers(logits, top_k, top_p)
+    np.testing.assert_array_equal(kept_by_us(logits, top_k, top_p), wanted)
+
+
+def test_tokens_as_likely_as_the_last_of_top_k_stay():
+  logits = np.array([3.0, 1.0, 1.0, 0.0], np.float32)
+  assert kept_by_us(logits, 2, 1.0).tolist() == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+  "ids, cut_off",
+  [
+    ([5, 6, 7], True),
+    ([5, 2, 0], False),
+    ([5, 6, 2], False),
+    ([0, 0, 0], False),  # a row that was never asked
+  ],
+)
+def test_a_row_without_its_stop_was_cut_off(ids, cut_off):
+  sampling = decode.Sampling(max_new_tokens=3, stop=(2,), pad_id=0)
+  assert decode.is_cut_off(ids, sampling) == cut_off
+
+
 @pytest.mark.parametrize("every", [1, 4, 50])
 def test_a_stream_grows_into_what_generate_returns(params, every):
   batch = batch_of(LENGTHS)

@@ -73,3 +73,36 @@ def test_mistakes_name_what_is_wrong(model, tmp_path):
     model.locate("absent.png", "the cup")
   with pytest.raises(ValueError, match="nothing there says how"):
     locvlm_jax.load(str(tmp_path))
+
+
+def test_a_video_that_cannot_be_read_is_named_in_place_of_an_answer(
+  model, tmp_path
+):
+  path = tmp_path / "x.gif"
+  path.write_bytes(b"GIF89a")
+  for ask in (
+    lambda: model.answer(str(path), "What objects are in the image?"),
+    lambda: model.generate([(str(path), "What objects are in the image?")]),
+    lambda: list(model.stream(str(path), "What objects are in the image?")),
+    lambda: model.answer_location(str(path), "Where is the cup?"),
+  ):
+    with pytest.raises(errors.DataError, match=r"x.gif: "):
+      ask()
+
+
+def test_a_picture_stored_on_its_side_is_asked_about_upright(
+  model, scene, tmp_path
+):
+  """As phones store them; given as a path or opened."""
+  path, things = scene
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  phone = tmp_path / "phone.png"
+  with Image.open(path) as picture:
+    turned = picture.transpose(Image.Transpose.ROTATE_90)
+  turned.save(phone, exif=exif)
+  name = f"the {alone(things)[0].category}"
+  wanted = model.locate(path, name)
+  assert model.locate(phone, name) == wanted
+  with Image.open(phone) as opened:
+    assert model.locate(opened, name) == wanted

@@ -1,5 +1,6 @@
 """The train step and the loop: exact resume, meshes, accumulation, curves."""
 
+import errno
 import functools
 import importlib
 import json
@@ -13,7 +14,7 @@ from changed import changed
 from paths import GOLDEN
 
 from configs import micro
-from locvlm_jax import assemble, checks, errors
+from locvlm_jax import assemble, checks, errors, files
 from locvlm_jax.config import Config, freeze
 from locvlm_jax.data import packing
 from locvlm_jax.data import rows as rows_lib
@@ -209,6 +210,18 @@ def test_validation_names_what_is_missing(root, tmp_path):
   change = {"validation.tasks": ("nothing",)}
   with pytest.raises(ValueError, match="validation.tasks .'nothing'.: not"):
     loop.train(_config(root, **change), str(tmp_path))
+
+
+def test_a_folder_that_cannot_be_written_is_refused_at_the_start(
+  root, tmp_path, monkeypatch
+):
+  def full(*_, **__):
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+  monkeypatch.setattr(files.tempfile, "NamedTemporaryFile", full)
+  monkeypatch.setattr(setup.Data, "open", lambda _: pytest.fail("too late"))
+  with pytest.raises(errors.DataError, match="written there .Read-only file"):
+    loop.train(_config(root), str(tmp_path))
 
 
 def test_resume_under_another_config_is_refused(root, tmp_path):

@@ -1,11 +1,35 @@
-"""Reads image files as RGB."""
+"""Reads image files as RGB, the right way up.
 
+A camera may store a picture on its side, or mirrored, and note in its EXIF how
+to turn it. Boxes refer to the picture as it is stored, or as a viewer shows it;
+the size that an annotation states tells which:
+
+  stored as    to be turned    annotation     boxes are in
+  40 x 30      by a quarter    none           the upright frame
+  40 x 30      by a quarter    30 x 40        the upright frame
+  40 x 30      by a quarter    40 x 30        the stored frame, as COCO's are
+  40 x 30      by a half       40 x 30        the stored frame: no size tells
+"""
+
+import contextlib
 import math
+from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageFile
 
 from locvlm_jax.data.sources import tfds_coco
+
+# How a stored picture becomes upright, by EXIF's orientation; 1 stays.
+_TURNS = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
+}
 
 
 class BadImage(Exception):
@@ -15,33 +39,52 @@ class BadImage(Exception):
 def load_image(
   path: str | Image.Image, size: tuple[int, int] = (0, 0)
 ) -> Image.Image:
-  """Reads the RGB image at `path`; an image that is read already is converted.
+  """Reads an image as RGB, in the frame that its boxes refer to.
 
   Args:
-    path: a file, or a picture.
-    size: that its stored pixels have to have, if given.
-
-  COCO's boxes refer to the stored pixel grid, so an EXIF rotation is not
-  applied; a size that is not the annotation's means that the two disagree.
-
-  Args:
-    path: of the file.
-    size: width and height that the stored image has to have; zeros: any.
+    path: a file; or a picture, which is turned only if it is still the one
+      that was opened from a file.
+    size: width and height that its annotation states; zeros: there is none,
+      and the image is read upright.
 
   Raises:
     BadImage: missing, truncated, not an image, or of another size.
   """
   if isinstance(path, Image.Image):
-    return rgb(path)
+    return rgb(
+      _upright(path) if isinstance(path, ImageFile.ImageFile) else path
+    )
+  with _opened(path) as image:
+    if not all(size):
+      return rgb(_upright(image))
+    if image.size == size:
+      return rgb(image)
+    turned = _upright(image)
+    if turned.size != size:
+      raise BadImage(f"is {turned.size}, the annotation says {size}")
+    return rgb(turned)
+
+
+def load_stored(path: str) -> Image.Image:
+  """Reads an image as RGB in the frame that its file stores.
+
+  Raises:
+    BadImage: missing, truncated or not an image.
+  """
+  with _opened(path) as image:
+    return rgb(image)
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[Image.Image]:
+  """Opens a file; what is wrong with it inside the block is a BadImage."""
   try:
     prepared = tfds_coco.is_image(path)
     with Image.open(tfds_coco.read_image(path) if prepared else path) as image:
-      if all(size) and image.size != size:
-        raise BadImage(f"is {image.size}, the annotation says {size}")
       # Pillow raises beyond twice as many, and only warns before that.
       if math.prod(image.size) > Image.MAX_IMAGE_PIXELS:
         raise BadImage(f"has {image.size} pixels: too many for a photograph")
-      return rgb(image)
+      yield image
   except (
     OSError,
     ValueError,
@@ -50,6 +93,16 @@ def load_image(
     Image.DecompressionBombWarning,
   ) as e:
     raise BadImage(str(e)) from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+  """Turns a stored picture as its EXIF says, if it says anything."""
+  try:
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+  except Exception:  # damaged EXIF raises many kinds; the pixels are fine
+    return image
+  turn = _TURNS.get(orientation)
+  return image if turn is None else image.transpose(turn)
 
 
 def rgb(image: Image.Image) -> Image.Image:

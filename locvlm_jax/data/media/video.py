@@ -72,7 +72,7 @@ def sample(path: str | Image.Image, most: int) -> Iterator[Image.Image]:
     ValueError: it takes PyAV, which is not installed.
   """
   if isinstance(path, Image.Image):
-    yield images.rgb(path)
+    yield images.load_image(path)
     return
   num = sum(1 for _ in _frames(path))
   if not num:

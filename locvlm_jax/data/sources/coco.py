@@ -281,6 +281,12 @@ class Captions(Source):
   def __init__(self, path: str, images: str):
     reading.check_directory(images)
     content = reading.read_json(path)
+    if isinstance(content, list):
+      raise errors.DataError(
+        f"{path}: a list, as LLaVA's chat.json has its captions; set"
+        " data.conversations and data.mixture.conversations in place of"
+        " data.captions, as configs/locvlm_b.py:chat595k does."
+      )
     self.path, self.folder = path, images
     self._images = reading.by_id(
       reading.section(content, "images", path), "images", path

@@ -8,80 +8,85 @@ convert_instruction_json_to_training_format.py`), which is also read as its
 authors publish it, [{"video_id", "q", "a"}].
 """
 
+import collections
 import os
-import re
 
 from locvlm_jax import errors
-from locvlm_jax.data import leakage, reading
+from locvlm_jax.data import conversation_boxes, leakage, reading
 from locvlm_jax.data.media import video
-from locvlm_jax.data.records import ImageId, Record, Source, Turn
-
-_PLACEHOLDER = re.compile("<(image|video)>")
-
-
-def _turns(row: dict, origin: str) -> tuple[Turn, ...]:
-  """Pairs the messages of human and gpt, without the placeholder.
-
-  Raises:
-    DataError: they do not alternate, or one is no text.
-  """
-  messages = row["conversations"]
-  if not isinstance(messages, list) or len(messages) % 2 or not messages:
-    raise errors.DataError(f"{origin}: wants pairs of human and gpt messages.")
-  values = []
-  for i, message in enumerate(messages):
-    speaker = ("human", "gpt")[i % 2]
-    if reading.field(message, "from", f"{origin}: message {i}") != speaker:
-      raise errors.DataError(f"{origin}: message {i} is not from {speaker!r}.")
-    value = reading.field(message, "value", f"{origin}: message {i}")
-    if not isinstance(value, str):
-      raise errors.DataError(
-        f"{origin}: message {i}: {value!r:.50} is no text."
-      )
-    values.append(_PLACEHOLDER.sub("", value).strip())
-  return tuple(zip(values[::2], values[1::2], strict=True))
+from locvlm_jax.data.records import ImageId, Record, Source
+from locvlm_jax.data.sources import turns
 
 
 class Conversations(Source):
   """Gives one record a conversation.
 
   Two of them may have the same "id", as in LLaVA's own files, since nothing
-  depends on it.
+  depends on it. What is left out of them is counted; see `turns`.
 
   Args:
     path: the json file, or jsonl, as `build_data` writes it.
     images: the folder that "image" is relative to; unused for text alone.
 
+  Attributes:
+    left_out: how many messages, turns and records are not used, by reason.
+
   Raises:
     DataError: a missing or malformed file, a record that is no conversation of
-      pairs, or a file name that leads out of the folder; names the record.
+      pairs, or a file name that leads out of the folder; names the record. Or
+      no record is left.
   """
 
   _key = "image"
 
   def __init__(self, path: str, images: str):
     self.path, self.folder = path, images
-    read = reading.read_jsonl if path.endswith(".jsonl") else reading.read_json
-    self._rows = self._conversations(read(path))
-    if not isinstance(self._rows, list):
+    self.left_out = collections.Counter()
+    is_lines = path.removesuffix(".gz").endswith(".jsonl")
+    read = reading.read_jsonl if is_lines else reading.read_json
+    rows = self._conversations(read(path))
+    if not isinstance(rows, list):
       raise errors.DataError(f"{path}: not a list of conversations.")
-    for i, row in enumerate(self._rows):
-      origin = f"{path}: record {i}"
-      reading.field(row, "conversations", origin)
-      if self._key == "video":
-        reading.field(row, "video", origin)
-      name = row.get(self._key)
-      if not isinstance(name, str | None):
-        raise errors.DataError(
-          f"{origin}: {self._key} {name!r:.50} is no file name."
-        )
-      if name is not None and not reading.stays_inside(name):
-        reading.image_path(images, name, origin)
-      _turns(row, origin)
+    self._rows = [
+      row for i, row in enumerate(rows) if self._use(row, f"{path}: record {i}")
+    ]
+    if rows and not self._rows:
+      raise errors.DataError(
+        f"{path}: no record has a turn that can be used ({self._told()})."
+      )
 
   def _conversations(self, content):
     """Finds the list of conversations in what the file holds."""
     return content
+
+  def _use(self, row: object, origin: str) -> bool:
+    """Checks a record, and says whether it has a turn to train on."""
+    reading.field(row, "conversations", origin)
+    self._check_name(row, origin)
+    found = self._pair(row, origin, self.left_out)
+    if not found:
+      self.left_out["records without a turn"] += 1
+    elif not self.boxed and row.get(self._key) is not None:
+      texts = (text for turn in found for text in turn if "[" in text)
+      self.boxed = origin if any(map(_has_box, texts)) else ""
+    return bool(found)
+
+  def _check_name(self, row: dict, origin: str) -> None:
+    name = row.get(self._key)
+    if not isinstance(name, str | None):
+      raise errors.DataError(
+        f"{origin}: {self._key} {name!r:.50} is no file name."
+      )
+    if name is not None and not reading.stays_inside(name):
+      reading.image_path(self.folder, name, origin)
+
+  def _pair(self, row: dict, origin: str, left_out: collections.Counter):
+    return turns.pair(row, origin, left_out)
+
+  def _turns(self, row: dict, index: int):
+    return self._pair(
+      row, f"{self.path}: record {index}", collections.Counter()
+    )
 
   def __len__(self) -> int:
     return len(self._rows)
@@ -92,16 +97,50 @@ class Conversations(Source):
 
   def __getitem__(self, index: int) -> Record:
     row = self._rows[index]
-    origin = f"{self.path}: record {row.get('id', index)}"
     image = row.get("image")
     if image is not None:
+      origin = f"{self.path}: record {row.get('id', index)}"
       image = reading.image_path(self.folder, image, origin)
     return Record(
-      id=str(row.get("id", index)), image=image, turns=_turns(row, origin)
+      id=str(row.get("id", index)), image=image, turns=self._turns(row, index)
     )
 
   def __repr__(self) -> str:
-    return f"Conversations({self.path!r}, {len(self)} conversations)"
+    told = self._told()
+    return (
+      f"{type(self).__name__}({self.path!r}, {len(self)} conversations"
+      f"{told and f', left out: {told}'})"
+    )
+
+  def _told(self) -> str:
+    """Lists what was left out."""
+    return ", ".join(f"{n} {why}" for why, n in self.left_out.items() if n)
+
+
+def _has_box(text: str) -> bool:
+  return bool(conversation_boxes.find_boxes(text))
+
+
+class Text(Conversations):
+  """Gives one record a conversation without an image, as ShareGPT has them.
+
+  Takes the further names of speakers there. A record that is no conversation of
+  pairs is left out and counted, since ShareGPT's own files have thousands.
+  """
+
+  def _pair(self, row: dict, origin: str, left_out: collections.Counter):
+    try:
+      return turns.pair(row, origin, left_out, turns.SHAREGPT)
+    except errors.DataError as e:
+      left_out["malformed conversations"] += 1
+      self.first_malformed = self.first_malformed or str(e)
+      return ()
+
+  first_malformed = ""
+
+  def _told(self) -> str:
+    first = self.first_malformed
+    return super()._told() + (first and f", the first: {first}")
 
 
 class Videos(Conversations):
@@ -127,7 +166,14 @@ class Videos(Conversations):
   def _conversations(self, content):
     if isinstance(content, dict):
       content = reading.section(content, "conversations", self.path)
+    if not isinstance(content, list):
+      raise errors.DataError(f"{self.path}: not a list of conversations.")
     return list(map(_as_conversation, content))
+
+  def _check_name(self, row: dict, origin: str) -> None:
+    reading.field(row, "video", origin)
+    super()._check_name(row, origin)
+    reading.text(row, "video", origin)
 
   def image_ids(self) -> list[ImageId]:
     """Lists the name of the video that each record is about."""
@@ -139,16 +185,13 @@ class Videos(Conversations):
     return Record(
       id=str(row.get("id", index)),
       image=reading.image_path(self.folder, self._file(row["video"]), origin),
-      turns=_turns(row, origin),
+      turns=self._turns(row, index),
       is_video=True,
     )
 
   def _file(self, name: str) -> str:
     stem, suffix = os.path.splitext(name)
     return self._files.get(stem, name) if suffix in ("", ".pkl") else name
-
-  def __repr__(self) -> str:
-    return f"Videos({self.path!r}, {len(self)} conversations)"
 
 
 def _as_conversation(row):

@@ -14,10 +14,7 @@
 json files may be compressed by gzip.
 """
 
-import csv
 import dataclasses
-import gzip
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -46,29 +43,11 @@ class BenchmarkQuestion(Record):
   notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def _json(path: str) -> object:
-  if not path.endswith(".gz"):
-    return reading.read_json(path)
-  try:
-    with gzip.open(path, "rt", encoding="utf-8") as f:
-      return json.load(f)
-  except (OSError, EOFError, ValueError) as e:
-    raise errors.DataError(f"{path}: not json in gzip ({e}).") from None
-
-
 def _list(path: str) -> list[dict]:
-  rows = _json(path)
+  rows = reading.read_json(path)
   if not isinstance(rows, list):
     raise errors.DataError(f"{path}: not a list of questions.")
   return rows
-
-
-def _table(path: str, delimiter: str) -> list[dict]:
-  try:
-    with open(path, encoding="utf-8", newline="") as f:
-      return list(csv.DictReader(f, delimiter=delimiter))
-  except (OSError, UnicodeDecodeError) as e:
-    raise errors.DataError(f"{path}: {e}.") from None
 
 
 def _stem(name: str) -> str:
@@ -84,7 +63,7 @@ def pope(questions: str, answers: str = "") -> Iterator[BenchmarkQuestion]:
     number = leakage.coco_id(image)
     stems = (_stem(image), *(_coco_stems(number) if number else ()))
     yield BenchmarkQuestion(
-      id=str(reading.field(row, "question_id", origin)),
+      id=reading.word(row, "question_id", origin),
       stems=stems,
       text=reading.text(row, "text", origin),
       answers=(reading.text(row, "label", origin),),
@@ -93,28 +72,46 @@ def pope(questions: str, answers: str = "") -> Iterator[BenchmarkQuestion]:
 
 def vqav2(questions: str, answers: str = "") -> Iterator[BenchmarkQuestion]:
   """Reads VQA's files (`visualqa.org`); without `answers`, a test split."""
-  notes = {}
-  if answers:
-    for row in reading.section(_json(answers), "annotations", answers):
-      notes[reading.field(row, "question_id", answers)] = row
-  for i, row in enumerate(
-    reading.section(_json(questions), "questions", questions)
-  ):
+  notes = _vqa_answers(answers) if answers else {}
+  content = reading.read_json(questions)
+  for i, row in enumerate(reading.section(content, "questions", questions)):
     origin = f"{questions}: question {i}"
-    number = reading.field(row, "question_id", origin)
+    number = reading.word(row, "question_id", origin)
     if answers and number not in notes:
       raise errors.DataError(f"{origin}: {number} has no answer in {answers}.")
-    note = notes.get(number, {"answers": ()})
+    said, kind = notes.get(number, ((), ""))
     image = reading.integer(row, "image_id", origin)
     yield BenchmarkQuestion(
-      id=str(number),
+      id=number,
       stems=_coco_stems(image),
       text=reading.text(row, "question", origin),
-      answers=tuple(
-        str(a["answer"]) for a in reading.field(note, "answers", origin)
-      ),
-      kind=note.get("answer_type", ""),
+      answers=said,
+      kind=kind,
     )
+
+
+def _vqa_answers(path: str) -> dict[str, tuple[tuple[str, ...], str]]:
+  """Reads {id of a question: (what the annotators said, type of answer)}."""
+  found = {}
+  rows = reading.section(reading.read_json(path), "annotations", path)
+  for i, row in enumerate(rows):
+    origin = f"{path}: annotation {i}"
+    said = reading.field(row, "answers", origin)
+    if not isinstance(said, list):
+      raise errors.DataError(f"{origin}: answers {said!r:.50} is no list.")
+    found[reading.word(row, "question_id", origin)] = (
+      tuple(_said(a, f"{origin}: answers {k}") for k, a in enumerate(said)),
+      reading.word({"answer_type": "", **row}, "answer_type", origin),
+    )
+  return found
+
+
+def _said(answer: object, origin: str) -> str:
+  if not isinstance(answer, dict):
+    raise errors.DataError(
+      f"{origin}: {answer!r:.50} is no object with an 'answer'."
+    )
+  return reading.word(answer, "answer", origin)
 
 
 def _coco_stems(image: int) -> tuple[str, ...]:
@@ -128,45 +125,88 @@ def gqa(questions: str, answers: str = "") -> Iterator[BenchmarkQuestion]:
   `answers` is the file of valid and plausible ones, {id: {"valid": [...],
   "plausible": [...]}}, which validity and plausibility need.
   """
-  rows, choices = _json(questions), _json(answers) if answers else {}
-  for path, content in ((questions, rows), (answers, choices)):
-    if not isinstance(content, dict):
-      raise errors.DataError(f"{path}: not an object of questions.")
+  rows = _objects(questions)
+  choices = _objects(answers) if answers else {}
   for number, row in rows.items():
     origin = f"{questions}: question {number}"
+    _check_gqa(row, origin)
     if choices and row.get("isBalanced", True):
-      row = row | {"choices": reading.field(choices, number, answers)}
-    answer = (row["answer"],) if "answer" in row else ()
+      row = row | {"choices": _choices(choices, number, answers)}
+      reading.text(reading.field(row, "types", origin), "detailed", origin)
+    answer = (reading.word(row, "answer", origin),) if "answer" in row else ()
     yield BenchmarkQuestion(
       id=number,
-      stems=(str(reading.field(row, "imageId", origin)),),
+      stems=(reading.word(row, "imageId", origin),),
       text=reading.text(row, "question", origin),
       answers=answer,
       notes=row,
     )
 
 
+def _objects(path: str) -> dict[str, dict]:
+  """Reads {id: object}."""
+  content = reading.read_json(path)
+  if not isinstance(content, dict):
+    raise errors.DataError(f"{path}: not an object of questions.")
+  for number, row in content.items():
+    if not isinstance(row, dict):
+      raise errors.DataError(
+        f"{path}: question {number}: {row!r:.50} is no object."
+      )
+  return content
+
+
+def _check_gqa(row: dict, origin: str) -> None:
+  """Checks what the official score reads of a question.
+
+  Raises:
+    DataError: a field is of another type.
+  """
+  if "types" in row:
+    reading.text(row["types"], "structural", origin)
+  for key, kind in (("isBalanced", bool), ("groups", dict), ("entailed", list)):
+    if not isinstance(row.get(key, kind()), kind):
+      raise errors.DataError(f"{origin}: {key} {row[key]!r:.50} is wrong.")
+  if not isinstance(row.get("groups", {}).get("global"), str | None):
+    raise errors.DataError(f"{origin}: groups.global is no text.")
+  if not all(isinstance(e, str) for e in row.get("entailed", ())):
+    raise errors.DataError(f"{origin}: entailed has what is no id.")
+
+
+def _choices(choices: Mapping, number: str, path: str) -> dict:
+  """Reads the valid and the plausible answers to a question."""
+  row, origin = reading.field(choices, number, path), f"{path}: {number}"
+  for key in ("valid", "plausible"):
+    words = reading.field(row, key, origin)
+    if not isinstance(words, list):
+      raise errors.DataError(f"{origin}: {key} {words!r:.50} is no list.")
+  return row
+
+
 def activitynet_qa(
   questions: str, answers: str = ""
 ) -> Iterator[BenchmarkQuestion]:
   """Reads ActivityNet-QA's files (`MILVLG/activitynet-qa:dataset`)."""
-  notes = {
-    reading.field(row, "question_id", answers): row
-    for row in (_list(answers) if answers else ())
-  }
+  notes = {}
+  for i, row in enumerate(_list(answers) if answers else ()):
+    origin = f"{answers}: answer {i}"
+    notes[reading.word(row, "question_id", origin)] = (
+      (reading.word(row, "answer", origin),),
+      reading.word({"type": "", **row}, "type", origin),
+    )
   for i, row in enumerate(_list(questions)):
     origin = f"{questions}: question {i}"
-    number = reading.field(row, "question_id", origin)
+    number = reading.word(row, "question_id", origin)
     if answers and number not in notes:
       raise errors.DataError(f"{origin}: {number} has no answer in {answers}.")
-    note = notes.get(number, {})
+    said, kind = notes.get(number, ((), ""))
     name = reading.text(row, "video_name", origin)
     yield BenchmarkQuestion(
-      id=str(number),
+      id=number,
       stems=(f"v_{name}", name),
       text=reading.text(row, "question", origin),
-      answers=(str(note["answer"]),) if note else (),
-      kind=str(note.get("type", "")),
+      answers=said,
+      kind=kind,
     )
 
 
@@ -182,17 +222,17 @@ def _numbered(stem: str) -> Callable[..., Iterator[BenchmarkQuestion]]:
   def read(questions: str, answers: str = "") -> Iterator[BenchmarkQuestion]:
     del answers
     is_csv = questions.endswith(".csv")
-    rows = _table(questions, ",") if is_csv else _list(questions)
+    rows = reading.read_table(questions, ",") if is_csv else _list(questions)
     number, video = ("qid", "video") if is_csv else ("id", "video_id")
     for i, row in enumerate(rows):
       origin = f"{questions}: question {i}"
-      name = str(reading.field(row, video, origin))
+      name = reading.word(row, video, origin)
       text = reading.text(row, "question", origin).strip()
       yield BenchmarkQuestion(
-        id=str(reading.field(row, number, origin)),
+        id=reading.word(row, number, origin),
         stems=(f"{stem}{name}", name),
         text=text if text.endswith("?") else text + "?",
-        answers=(str(reading.field(row, "answer", origin)),),
+        answers=(reading.word(row, "answer", origin),),
         kind=_first_word(text),
       )
 
@@ -215,7 +255,7 @@ def tgif_qa(questions: str, answers: str = "") -> Iterator[BenchmarkQuestion]:
   "fiFRAMEQAlace"; it is put back.
   """
   del answers
-  for i, row in enumerate(_table(questions, "\t")):
+  for i, row in enumerate(reading.read_table(questions, "\t")):
     origin = f"{questions}: row {i}"
     name = reading.text(row, "gif_name", origin)
     text = reading.text(row, "question", origin).replace("FRAMEQA", "rep")

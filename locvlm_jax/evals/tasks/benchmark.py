@@ -12,7 +12,7 @@ import abc
 import collections
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from locvlm_jax.data.question_view import View
 from locvlm_jax.data.sources.questions import BenchmarkQuestion
@@ -35,11 +35,12 @@ class Benchmark(abc.ABC):
 
   Attributes:
     name: of `questions.READERS`.
-    short: whether the question asks for a word or a phrase, as LLaVA does.
+    wants: the kind of answer, which says how a family of models is asked:
+      "open" asks in the question's own words.
   """
 
   name: str
-  short: ClassVar[bool] = False
+  wants: ClassVar[Literal["open", "short", "yes_no"]] = "open"
   units: ClassVar[Units] = _SIZES
 
   @property
@@ -55,9 +56,12 @@ class Benchmark(abc.ABC):
   def _groups(self, records, view: View) -> Iterator[list[Question]]:
     added = {"geometry": view.geometry, "missing": records.missing}
     for published, _ in shuffled(records, view.seed):
-      suffix = prompts.SHORT_ANSWER if self.short else ""
-      question = to_question(published, suffix)
+      question = to_question(published, self._template(view))
       yield [dataclasses.replace(question, truth=question.truth | added)]
+
+  def _template(self, view: View) -> str:
+    asked = {"short": view.family.short, "yes_no": view.family.yes_no}
+    return asked.get(self.wants, "{text}")
 
   def judge(self, question: Question, answer: str) -> dict[str, Any]:
     """Returns `correct`: whether an annotator gave this answer."""
@@ -79,20 +83,23 @@ class Benchmark(abc.ABC):
     """Computes the official metrics; {} where the true answers are secret."""
 
 
-def to_question(published: BenchmarkQuestion, suffix: str = "") -> Question:
+def to_question(
+  published: BenchmarkQuestion, template: str = "{text}"
+) -> Question:
   """Turns a question of a benchmark's file into what a model is asked."""
   truth = {
     "answers": list(published.answers),
     "kind": published.kind,
     "notes": dict(published.notes),
   }
-  text = published.text + suffix
+  text = prompts.fill(template, obj=published.text)
   return Question(published.id, published.image, text, truth=truth)
 
 
 class Pope(Benchmark):
   """Metrics: POPE's five numbers (`scorers.pope`)."""
 
+  wants = "yes_no"
   units = pope.UNITS | _SIZES
 
   def official_scores(
@@ -108,7 +115,7 @@ class Vqav2(Benchmark):
   And `evalai.accuracy`, of the answers as LLaVA uploads them.
   """
 
-  short = True
+  wants = "short"
   units = {
     **vqa_accuracy.UNITS,
     **{f"evalai.{name}": unit for name, unit in vqa_accuracy.UNITS.items()},
@@ -131,10 +138,14 @@ class Vqav2(Benchmark):
 
 
 class Gqa(Benchmark):
-  """Metrics: those of GQA's official script (`scorers.gqa_scores`)."""
+  """Metrics: those of GQA's official script (`scorers.gqa_scores`).
 
-  short = True
-  units = gqa_scores.UNITS | _SIZES
+  And, not official, `accuracy_lenient` in percent: answers in which the words
+  of the true one stand (`scorers.synonyms`), as in "It is on the left."
+  """
+
+  wants = "short"
+  units = gqa_scores.UNITS | {"accuracy_lenient": Unit.PERCENT} | _SIZES
 
   def official_scores(
     self, questions: Sequence[Question], answers: Sequence[str]
@@ -146,7 +157,13 @@ class Gqa(Benchmark):
     choices = {i: row["choices"] for i, row in rows.items() if "choices" in row}
     said = map(gqa_scores.from_text, answers)
     predictions = dict(zip(rows, said, strict=True))
-    return gqa_scores.scores(rows, predictions, choices or None)
+    lenient = [
+      synonyms.matches(answer, question.truth["answers"][0])
+      for question, answer in zip(questions, answers, strict=True)
+      if rows[question.id].get("isBalanced", True)
+    ]
+    official = gqa_scores.scores(rows, predictions, choices or None)
+    return official | {"accuracy_lenient": 100 * mean(lenient)}
 
 
 class OpenQuestions(Benchmark):

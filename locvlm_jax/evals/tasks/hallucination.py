@@ -103,6 +103,7 @@ class Hallucination:
   def _question(self, record, category, label, view) -> Question:
     truth = {"category": category, "label": label, "geometry": view.geometry}
     asked = prompts.fill(self.wording, obj=category)
+    asked = prompts.fill(view.family.yes_no, obj=asked)
     name = f"{record.id}/{category}"
     return Question(name, record.image, asked, truth=truth)
 

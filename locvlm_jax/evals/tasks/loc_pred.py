@@ -97,7 +97,7 @@ def where_is(
   text: str, box: Box, name: str, image: str | None, view: View
 ) -> Question:
   """Asks for the location of what `text` names; `box` is the true one."""
-  wording = prompts.LOC_PRED[view.coords.location][0]
+  wording = view.family.locate[view.coords.location]
   truth = {
     "category": text,
     "box": list(box),

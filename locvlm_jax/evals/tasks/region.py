@@ -74,7 +74,7 @@ class Region:
 
 
 def _groups(records: Records, view: View) -> Iterator[list[Question]]:
-  wording = prompts.REV_LOC[view.coords.location][0]
+  wording = view.family.describe[view.coords.location]
   for record, _ in shuffled(records, view.seed):
     (region,) = record.objects
     box = _box_inside(record, view)

@@ -55,7 +55,7 @@ class RevLoc:
 
 
 def _groups(records: Records, view: View) -> Iterator[list[Question]]:
-  wording = prompts.REV_LOC[view.coords.location][0]
+  wording = view.family.describe[view.coords.location]
   longer_names = {
     c: [v for v in view.vocabulary if v != c and contains(v, c)]
     for c in view.vocabulary

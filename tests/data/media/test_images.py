@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from locvlm_jax.data.media import images
 
@@ -38,12 +38,45 @@ def test_images_of_any_mode(mode, ending, tmp_path):
   assert abs(np.asarray(image).astype(int) - 120).max() <= 4
 
 
-def test_a_rotation_in_exif_is_not_applied(tmp_path):
+@pytest.mark.parametrize(
+  "orientation, corner",
+  [(1, 0), (2, 1), (3, 3), (4, 2), (5, 0), (6, 1), (7, 3), (8, 2)],
+)
+def test_exif_says_which_way_up_a_picture_is(orientation, corner, tmp_path):
+  """The stored left upper corner is white; where it is seen, by Pillow too."""
+  path, exif = str(tmp_path / "x.png"), Image.Exif()
+  exif[0x0112] = orientation
+  stored = Image.new("RGB", (40, 30))
+  stored.putpixel((0, 0), (255, 255, 255))
+  stored.save(path, exif=exif)
+  seen = images.load_image(path)
+  with Image.open(path) as opened:
+    wanted = ImageOps.exif_transpose(opened)
+    assert np.array_equal(images.load_image(opened), wanted)
+  assert np.array_equal(seen, wanted)
+  width, height = seen.size
+  at = (width - 1) * (corner % 2), (height - 1) * (corner // 2)
+  assert seen.getpixel(at) == (255, 255, 255)
+  assert images.load_stored(path).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_an_annotation_tells_by_its_size_which_way_up_its_boxes_are(tmp_path):
   """COCO's boxes are in the frame of the stored pixels."""
   path, exif = str(tmp_path / "x.jpg"), Image.Exif()
   exif[0x0112] = 6
   _gray("RGB").save(path, exif=exif)
+  assert images.load_image(path).size == (30, 40)
+  assert images.load_image(path, (30, 40)).size == (30, 40)
   assert images.load_image(path, (40, 30)).size == (40, 30)
+  with pytest.raises(images.BadImage, match=r"is \(30, 40\), .* \(20, 40\)"):
+    images.load_image(path, (20, 40))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_damaged_exif_leaves_the_picture_as_it_is(tmp_path):
+  path = str(tmp_path / "x.jpg")
+  _gray("RGB").save(path, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+  assert images.load_image(path).size == (40, 30)
 
 
 def test_a_warning_of_pillow_is_not_relied_on(tmp_path, monkeypatch):

@@ -111,3 +111,62 @@ def test_bad_records_about_videos_are_named(row, message, tmp_path):
 def test_a_missing_folder_is_named(tmp_path):
   with pytest.raises(errors.DataError, match="Set --config.data.videos"):
     conversations.Videos("x.json", str(tmp_path / "absent"))
+
+
+def said(*texts):
+  """A conversation of these messages, human and gpt in turn."""
+  return [
+    {"from": ("human", "gpt")[i % 2], "value": t} for i, t in enumerate(texts)
+  ]
+
+
+@pytest.mark.parametrize("nothing", ["", " \n", "<image>", "<image>\n "])
+def test_a_turn_with_an_empty_answer_is_left_out_and_counted(nothing, tmp_path):
+  rows = [
+    {"conversations": said("a?", nothing, "b?", "c")},
+    {"conversations": said("a?", nothing)},
+  ]
+  source = opened(tmp_path, rows, conversations.Conversations)
+  assert [r.turns for r in source] == [(("b?", "c"),)]
+  assert "2 turns with an empty answer, 1 records without" in repr(source)
+
+
+def test_an_empty_answer_of_video_chatgpt_is_left_out(tmp_path):
+  rows = [{"video_id": "v", "q": "Who?", "a": a} for a in ("", "A cat.")]
+  source = opened(tmp_path, rows, conversations.Videos)
+  assert len(source) == len(source.image_ids()) == 1
+  assert source[0].turns == (("Who?", "A cat."),)
+
+
+def test_a_file_of_empty_answers_is_refused(tmp_path):
+  rows = [{"conversations": said("a?", "")}]
+  with pytest.raises(errors.DataError, match="no record has a turn"):
+    opened(tmp_path, rows, conversations.Conversations)
+
+
+def test_messages_without_a_partner_are_left_out_as_llava_does(tmp_path):
+  whole = said("a?", "b", "c?", "d")
+  rows = [{"conversations": c} for c in (whole[1:], whole[:3], whole[1:3] * 2)]
+  source = opened(tmp_path, rows[:2], conversations.Conversations)
+  assert [r.turns for r in source] == [(("c?", "d"),), (("a?", "b"),)]
+  assert "2 messages without a partner" in repr(source)
+  source = opened(tmp_path, rows[2:], conversations.Conversations)
+  assert source[0].turns == (("c?", "b"),)
+
+
+def test_what_is_odd_in_sharegpts_files_is_left_out_and_counted(tmp_path):
+  odd = [{"from": "system", "value": "Be brief."}, *said("a?", "b")]
+  odd[1]["from"], odd[2]["from"] = "user", "chatgpt"
+  rows = [{"conversations": c} for c in (odd, [], said("a") * 2, said("a", 1))]
+  source = opened(tmp_path, rows, conversations.Text)
+  assert [r.turns for r in source] == [(("a?", "b"),)]
+  assert "3 malformed conversations" in repr(source)
+  assert "record 1: wants pairs" in repr(source)
+
+
+def test_the_first_box_in_the_text_about_an_image_is_found(tmp_path):
+  box = said("Where?", "At [0.1, 0.2, 0.3, 0.4].")
+  rows = [{"conversations": box}, {"image": "a.jpg", "conversations": box}]
+  source = opened(tmp_path, rows, conversations.Conversations)
+  assert source.boxed.endswith("clips.json: record 1")
+  assert not opened(tmp_path, rows[:1], conversations.Conversations).boxed

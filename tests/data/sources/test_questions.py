@@ -82,6 +82,23 @@ def test_a_question_without_an_answer_is_named(files, tmp_path):
     questions.read("vqav2", files[0]["vqav2"][0], str(tmp_path / "other.json"))
 
 
+@pytest.mark.parametrize(
+  "said, message",
+  [
+    (["red", "blue"], "annotation 0: answers 0: 'red' is no object with"),
+    ([{"raw_answer": "red"}], "annotation 0: answers 0: field 'answer'"),
+    ([{"answer": None}], "annotation 0: answers 0: answer None is neither"),
+    (None, "annotation 0: answers None is no list"),
+    ("red", "annotation 0: answers 'red' is no list"),
+  ],
+)
+def test_answers_that_are_not_vqas_are_named(said, message, files, tmp_path):
+  rows = {"annotations": [{"question_id": 421, "answers": said}]}
+  (tmp_path / "other.json").write_text(json.dumps(rows))
+  with pytest.raises(errors.DataError, match=f"other.json: {message}"):
+    questions.read("vqav2", files[0]["vqav2"][0], str(tmp_path / "other.json"))
+
+
 @pytest.mark.skipif(not REAL.exists(), reason="LOCVLM_TEST_DATA is not set")
 def test_all_questions_of_the_real_clips_find_them():
   folder = REAL / "msrvtt_qa"

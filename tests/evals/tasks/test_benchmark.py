@@ -40,6 +40,14 @@ def test_a_score_counts_questions_whose_media_are_not_there(files, tmp_path):
   assert rate("msvd_qa", questions, ["man"])["missing"] == 1
 
 
+def test_a_sentence_with_gqas_answer_counts_in_the_lenient_score_alone(files):
+  source = published.Questions("gqa", *files[0]["gqa"], files[1])
+  questions = ask("gqa", source)
+  (truth,) = (q.truth["answers"][0] for q in questions)
+  scores = rate("gqa", questions, [f"It is {truth}, I think."])
+  assert (scores["accuracy"], scores["accuracy_lenient"]) == (0, 100)
+
+
 def test_without_the_true_answers_only_the_questions_are_counted(files):
   source = published.Questions("vqav2", files[0]["vqav2"][0], "", files[1])
   sizes = {"num": 1, "missing": 0}
