@@ -25,13 +25,16 @@ _FREE = ("log_every", "checkpoint_every", "checkpoint_keep", "checkpoint_best",
          "eval", "init", "profile", "validation")  # fmt: skip
 
 
-def run_info(config: Config, step: int, data: Mapping) -> dict:
+def run_info(
+  config: Config, step: int, data: Mapping, refers: Mapping | None
+) -> dict:
   """Writes down what a checkpoint is of: see `check_same_run`."""
   return {
     "config": plain(config),
     "next_step": step,
     "data": dict(data),
     "excluded": list(assemble.excluded_files(config)),
+    **({"frozen": refers} if refers else {}),
   }
 
 

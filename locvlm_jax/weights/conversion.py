@@ -30,6 +30,7 @@ from locvlm_jax.text import tokenizer as tokenizer_lib
 from locvlm_jax.weights import (
   checkpoints,
   export,
+  frozen,
   huggingface,
   initial,
   lora_merge,
@@ -123,13 +124,16 @@ def open_model(
     raise ValueError("--input is missing: a run's workdir, or a model.")
   what = kind(inputs.directory)
   if what == "run":
-    return _open_run(inputs.directory, build, versions())
+    return _open_run(inputs, build, versions())
   return _open_foreign(what, inputs)
 
 
-def _open_run(workdir: str, build, versions: Mapping[str, str]) -> Opened:
+def _open_run(inputs: Inputs, build, versions: Mapping[str, str]) -> Opened:
   """Opens the newest checkpoint of a run; adds a LoRA to what it adapts."""
-  params, info = runs.open_params(workdir)
+  workdir = inputs.directory
+  given = dict.fromkeys(frozen.FIELDS, "")
+  given |= {"vision": inputs.vision, "llm": inputs.base}
+  params, info = initial.open_params(workdir, given)
   config = freeze(completed(info["config"]))
   origin = {
     "stage": config.stage,
@@ -234,9 +238,9 @@ def write_checkpoint(
   if not any(config.init.values()):
     raise ValueError("--input is missing, and config.init names no weights.")
   params = initial.initial_params(config, model, mesh)
-  trainable, frozen = params_lib.split(params, config.trainable)
+  trainable, rest = params_lib.split(params, config.trainable)
   saved = checkpoints.Checkpoints(runs.checkpoint_dir(workdir))
-  items = {"params": {"trainable": trainable, "frozen": frozen}}
+  items = {"params": {"trainable": trainable, "frozen": rest}}
   saved.save(0, items, {"next_step": 0, "config": plain(config)}, last=True)
   saved.close()
   return params

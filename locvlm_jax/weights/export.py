@@ -25,6 +25,8 @@ from locvlm_jax.models import clip_vit, llama, locvlm
 from locvlm_jax.text import tokenizer
 from locvlm_jax.weights import (
   config_json,
+  frozen,
+  lora_merge,
   placement,
   processor_json,
   stored,
@@ -248,7 +250,8 @@ def _check(flat: Flat, leaves: list[Leaf]) -> None:
 
 def _read(value: Any) -> Any:
   """A run's parameter into memory; the others are there, or read in parts."""
-  return value.read() if isinstance(value, stored.StoredArray) else value
+  whole = (stored.StoredArray, lora_merge.Merged, frozen.Referred)
+  return value.read() if isinstance(value, whole) else value
 
 
 def _made(leaf: Leaf, newest: Callable[[str], Any]) -> np.ndarray:
