@@ -204,6 +204,9 @@ def data() -> ml_collections.ConfigDict:
   # such boxes are refused.
   d.conversation_boxes = ""
   d.text = ""  # LLaVA conversations without an image
+  # LLaVA conversations of spatial questions about images: a source of their
+  # own, so that their weight is the dose of spatial supervision.
+  d.spatial = ""
   # Conversations about videos, as Video-ChatGPT publishes them, and the folder
   # that their videos are in.
   d.video_conversations = ""
@@ -222,6 +225,7 @@ def data() -> ml_collections.ConfigDict:
   d.mixture.text = 0.0
   d.mixture.video_conversations = 0.0
   d.mixture.tracks = 0.0
+  d.mixture.spatial = 0.0
   d.text_length = 192  # T: text tokens a row; no turn of 4 pairs is left out
   d.max_pairs = 4  # question-answer pairs of an image in a row; 1: single
   # An epoch of `instances` has an image once, or once for each object in it
@@ -269,6 +273,7 @@ def evaluation() -> ml_collections.ConfigDict:
   e.instances = ""  # COCO instances of the evaluation split
   e.novel = ""  # the same for categories that no objective was trained on
   e.conversations = ""
+  e.spatial = ""
   e.videos = ""
   e.video_conversations = ""
   e.tracks = ""

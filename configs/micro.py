@@ -12,6 +12,8 @@
   micro.py:stage1    the base's adapter between frozen ViT and LLM, on captions
   micro.py:stage2    adapter + LLM on the three objectives and general data
   micro.py:baseline  the same steps as stage2 on the general data alone
+  micro.py:course    a short course of spatial questions about pictures, for any
+                     of these models: init.checkpoint says which
   micro.py:vid_b     the reference's adapter on conversations about videos
   micro.py:vid_b_plus adapter + LLM on these and on what stands still in videos
 
@@ -35,7 +37,7 @@ BASE, REFERENCE = (
 )  # fmt: skip
 STAGES = (
   "portraits", "scenes", "captions", "lookups", "base",
-  "stage1", "stage2", "baseline", "vid_b", "vid_b_plus",
+  "stage1", "stage2", "baseline", "course", "vid_b", "vid_b_plus",
 )  # fmt: skip
 
 
@@ -54,6 +56,7 @@ def get_config(argument: str = ""):
     "stage1": stage1,
     "stage2": stage2,
     "baseline": baseline,
+    "course": course,
     "vid_b": vid_b,
     "vid_b_plus": vid_b_plus,
   }[stage](c)
@@ -120,6 +123,7 @@ def data_paths(c):
   c.data.refer = notes + "refs_train.json"
   c.data.conversations = notes + "conversations_train.json"
   c.data.text = notes + "text_train.json"
+  c.data.spatial = notes + "spatial_train.json"
   c.data.videos = root + "/videos"
   c.data.video_conversations = notes + "videos_train.json"
   c.data.tracks = notes + "videos_train.json"
@@ -128,6 +132,7 @@ def data_paths(c):
   c.eval.instances = notes + "instances_val.json"
   c.eval.novel = notes + "instances_novel_val.json"
   c.eval.conversations = notes + "conversations_val.json"
+  c.eval.spatial = notes + "spatial_val.json"
   c.eval.videos = root + "/videos"
   c.eval.video_conversations = notes + "videos_val.json"
   c.eval.tracks = notes + "videos_val.json"
@@ -277,6 +282,20 @@ def baseline(c):
   c.data.mixture.update(instances=0.0, conversations=0.57, text=0.43)
 
 
+def course(c):
+  """Left or right, above or below? A few steps of nothing else.
+
+  No objective and no coordinate is in it: who finds the objects learns to
+  compare their places at once, who does not stays at chance.
+  """
+  stage2(c)
+  c.data.mixture.update(instances=0.0, conversations=0.0, text=0.0, spatial=1.0)
+  c.steps = 200
+  c.checkpoint_every = 100
+  c.validation.update(every=20, rows=0, tasks=("spatial_trained",), samples=300)
+  c.eval.tasks = ("spatial_trained", "spatial_trained_disjoint", "spatial")
+
+
 def vid_b(c):
   """Stage 3 of LocVLM-Vid-B: the adapter alone, all frames of a clip."""
   c.init.llava = REFERENCE
@@ -311,7 +330,7 @@ def from_base(c):
 
 def demo(c):
   """Minutes on two cores: mostly LocPred, which takes longest to learn."""
-  c.steps = {"stage1": 30}.get(c.stage, 800)
+  c.steps = {"stage1": 30, "course": 100}.get(c.stage, 800)
   if c.stage == "stage2":
     c.data.mixture.update(instances=0.9, conversations=0.08, text=0.02)
     c.data.objectives.loc_pred = 4.0

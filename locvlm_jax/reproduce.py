@@ -4,10 +4,11 @@
 
 It runs, for each stage, `locvlm_jax.train` and `locvlm_jax.evaluate` with
 `--config FILE:STAGE,WORDS`; every stage after the first starts from the first
-one's checkpoint. Each command is printed before it runs, and what is finished
-is not repeated when the same line is run again. Further `--config.x=y` go to
-all of them. The workdir receives one folder a stage, the compiled programs,
-results.json and report.html.
+one's checkpoint, or, as course@stage2 does, from that of the stage it names.
+Each command is printed before it runs, and what is finished is not repeated
+when the same line is run again. Further `--config.x=y` go to all of them. The
+workdir receives one folder a stage, the compiled programs, results.json and
+report.html.
 """
 
 import re

@@ -33,6 +33,7 @@ SOURCES = {
   "text": (conversations.Text, "conversation_images"),
   "video_conversations": (conversations.Videos, "videos"),
   "tracks": (tracks.Tracks, "videos"),
+  "spatial": (conversations.Conversations, "conversation_images"),
 }
 VIDEO_SOURCES = ("video_conversations", "tracks")
 

@@ -61,8 +61,9 @@ def _write_texts(directory: str, split: str, items: list[dict]) -> None:
   write(directory, f"refs_{split}", [r for item in items for r in item["refs"]])
   conversations = [item["conversation"] for item in items]
   write(directory, f"conversations_{split}", conversations)
-  lookups = [x for item in items if (x := item["lookups"])["conversations"]]
-  write(directory, f"lookups_{split}", lookups)
+  for name in ("lookups", "spatial"):
+    said = [x for item in items if (x := item[name])["conversations"]]
+    write(directory, f"{name}_{split}", said)
 
 
 def _write_vqa(directory: str, items: list[dict]) -> None:

@@ -12,6 +12,7 @@
       refs_{train,val}.json              referring expressions
       conversations_{train,val}.json     LLaVA format, general questions
       lookups_{train,val}.json           LLaVA format, colors by category
+      spatial_{train,val}.json           LLaVA format, left/right, above/below
       text_train.json                    LLaVA format, no image
       vqa_{questions,annotations}_val.json  VQAv2 format, ten equal answers
       videos_{train,val}.json            YouTube-VIS format + conversations

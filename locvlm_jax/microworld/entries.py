@@ -16,12 +16,13 @@ from locvlm_jax.microworld.texts import (
   conversations,
   keywords,
   references,
+  spatial_questions,
   text_only,
 )
 from locvlm_jax.microworld.texts.wording import NUMBERS
 from locvlm_jax.text.prompts import Turn
 
-VERSION = 8  # of scenes, painting, wording and formats together
+VERSION = 9  # of scenes, painting, wording and formats together
 BACKGROUND_ID = len(CATEGORIES) + 1
 _OFFSETS = {"train": 0, "val": 1_000_000, "portraits": 2_000_000}
 MAX_IMAGES = 600_000  # so that segment ids fit into 24 bits
@@ -108,6 +109,9 @@ def describe(scene: scene_lib.Scene, seed: int, split: str, index: int) -> dict:
     ),
     "lookups": _conversation(
       image, split, conversations.lookups(scene, rng("lookups"))
+    ),
+    "spatial": _conversation(
+      image, split, spatial_questions.conversation(scene, rng("spatial"))
     ),
     "refs": [
       _reference(scene, image, split, k, said)

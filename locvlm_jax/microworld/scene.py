@@ -48,6 +48,7 @@ _SIZES, _PORTRAIT_SIZES = (0.18, 0.32, 1.5), (0.28, 0.30, 1.0)
 _COUNT_WEIGHTS = (0.05, 0.12, 0.20, 0.23, 0.20, 0.20)  # of 1..6 objects
 _STREAMS = (
   "scene", "paint", "text", "refs", "vqa", "sentences", "video", "lookups",
+  "spatial",
 )  # fmt: skip
 
 PixelBox = tuple[int, int, int, int]  # x1, y1, x2, y2; x2, y2 exclusive

@@ -61,18 +61,18 @@ def make_curve(rows: Sequence[dict]) -> Curve | None:
   if len(points) < 2:
     return None
   steps, losses = zip(*points, strict=True)
-  x = _map_to(steps, Curve.left, Curve.right)
-  y = _map_to((0.0, *losses), Curve.height - 26, 10)
+  x = map_to(steps, Curve.left, Curve.right)
+  y = map_to((0.0, *losses), Curve.height - 26, 10)
   return Curve(
-    losses=_polyline(points, x, y),
-    mean=_polyline(running_mean(points), x, y),
-    loss_ticks=_place(round_numbers(0.0, max(losses)), y),
-    step_ticks=_place(round_numbers(steps[0], steps[-1]), x),
+    losses=polyline(points, x, y),
+    mean=polyline(running_mean(points), x, y),
+    loss_ticks=place(round_numbers(0.0, max(losses)), y),
+    step_ticks=place(round_numbers(steps[0], steps[-1]), x),
     num_not_finite=len(logged) - len(points),
   )
 
 
-def _map_to(
+def map_to(
   values: Sequence[float], start: int, end: int
 ) -> Callable[[float], float]:
   """Returns the map from the values' range to places on the drawing."""
@@ -80,12 +80,14 @@ def _map_to(
   return lambda v: start + (v - low) / ((high - low) or 1.0) * (end - start)
 
 
-def _polyline(points: Points, x, y) -> str:
+def polyline(points: Points, x, y) -> str:
+  """Writes the `points` of an SVG polyline, at most about 500."""
   return " ".join(f"{x(s):.1f},{y(v):.1f}" for s, v in thin_out(points))
 
 
-def _place(values: Sequence[float], place) -> tuple[Tick, ...]:
-  return tuple(Tick(f"{place(v):.1f}", f"{v:g}") for v in values)
+def place(values: Sequence[float], at) -> tuple[Tick, ...]:
+  """Places labels where `at` maps their values to."""
+  return tuple(Tick(f"{at(v):.1f}", f"{v:g}") for v in values)
 
 
 def round_numbers(low: float, high: float, count: int = 4) -> list[float]:

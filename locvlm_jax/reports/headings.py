@@ -51,6 +51,15 @@ TASKS = {
     "icl_disjoint: the two examples are about objects that are not asked "
     "about; copying from them scores 50 %.",
   ),
+  "spatial_trained": Heading(
+    "Left or right, above or below? In wordings of the general data",
+    "The same questions about held-out images in wordings that the general "
+    "data has about others, with the objectives or without.",
+  ),
+  "spatial_trained_disjoint": Heading(
+    "The same, after examples of other objects",
+    "icl_disjoint: copying from the two examples scores 50 %.",
+  ),
   "vqa": Heading(
     "General questions",
     "Held-out conversations: is general ability kept? Exact match, and the "
@@ -63,7 +72,7 @@ MAIN_METRICS = {
   "locpred.acc_iou50": "boxes with IoU ≥ 0.5",
   "hallucination.accuracy": "object presence, seen",
   "hallucination_novel.accuracy": "object presence, held-out",
-  "spatial.direct.all": "spatial questions",
+  "spatial_trained.direct.all": "spatial questions",
 }
 
 # The tasks whose answers are shown below the tables; "locpred" has its own
@@ -73,6 +82,7 @@ GALLERIES = (
   "hallucination_novel",
   "spatial",
   "spatial_pair",
+  "spatial_trained",
   "revloc",
   "vqa",
 )

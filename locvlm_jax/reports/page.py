@@ -6,7 +6,14 @@ import os
 import jinja2
 
 from locvlm_jax import files
-from locvlm_jax.reports import answers, curves, galleries, pictures, tables
+from locvlm_jax.reports import (
+  answers,
+  courses,
+  curves,
+  galleries,
+  pictures,
+  tables,
+)
 from locvlm_jax.reports.reading import Run, models_to_show
 
 _TEMPLATE = "page.html.jinja"  # beside this file
@@ -29,6 +36,7 @@ def render(run: Run, compare: dict | None = None) -> str:
     run=run,
     seed=answers.SEED,
     main_metrics=tables.main_metrics(run, models),
+    courses=courses.make_courses(run.curves),
     models=tables.trained_models(models),
     boxes=galleries.boxes(run),
     wrong_boxes=galleries.wrong_boxes(run),

@@ -156,12 +156,14 @@ _SPATIAL_TEMPLATES = (
 )
 
 
-def _spatial(axis: str, keywords: tuple[str, str]) -> tuple[Spatial, ...]:
+def _spatial(
+  axis: str, keywords: tuple[str, str], templates: tuple[str, ...]
+) -> tuple[Spatial, ...]:
   """Makes each template with its choices in either order."""
   orders = (keywords, keywords[::-1])
   return tuple(
     Spatial(axis, t.replace("<>", one).replace("><", two), keywords)
-    for t in _SPATIAL_TEMPLATES
+    for t in templates
     for one, two in orders
   )
 
@@ -170,8 +172,34 @@ def _spatial(axis: str, keywords: tuple[str, str]) -> tuple[Spatial, ...]:
 # (kahnchana/locvlm:dataset/coco_spatial_dataset.py).
 SPATIAL_DIRECT = (
   Spatial("x", "Which side of the {b} is the {a}?", _X),
-  *_spatial("x", _X),
-  *_spatial("y", _Y),
+  *_spatial("x", _X, _SPATIAL_TEMPLATES),
+  *_spatial("y", _Y, _SPATIAL_TEMPLATES),
+)
+
+# Wordings that general data about pictures may hold, and that are asked in
+# evaluation as well: a language model of two million parameters understands no
+# paraphrase of a question, LLaMA does.
+SPATIAL_TRAINED = (
+  *_spatial(
+    "x",
+    _X,
+    (
+      "Is the {a} <> or >< of the {b}?",
+      "Is the {a} to the <> or to the >< of the {b}?",
+      "Does the {a} lie <> or >< of the {b}?",
+      "Where is the {a} from the {b}, <> or ><?",
+    ),
+  ),
+  *_spatial(
+    "y",
+    _Y,
+    (
+      "Is the {a} <> or >< the {b}?",
+      "Is the {a} <> the {b} or >< it?",
+      "Does the {a} lie <> or >< the {b}?",
+      "Where is the {a} from the {b}, <> or ><?",
+    ),
+  ),
 )
 
 # The wordings of the authors' script, by axis.

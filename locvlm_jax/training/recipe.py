@@ -31,8 +31,9 @@ class Recipe:
     config: the config file, with its words after a colon.
     workdir: the folder of the run, as it was given: an absolute path would
       stay in the config of every stage.
-    stages: in order; each is a word of the config. All but the first start
-      from the first one's checkpoint.
+    stages: in order; each is a word of the config, with "@STAGE" behind it
+      where it starts from the checkpoint of that stage. The others start from
+      the first one's, but the first.
     overrides: words such as "--config.seed=3" that every command receives.
     reference: results to show beside these, or None.
     command: the line that runs all of it again.
@@ -52,7 +53,7 @@ class Recipe:
   def arguments(self, stage: str) -> list[str]:
     """Returns what both `train` and `evaluate` of a stage are given."""
     file, _, words = self.config.partition(":")
-    variant = ",".join(filter(None, (stage, words)))
+    variant = ",".join(filter(None, (stage.partition("@")[0], words)))
     return [
       f"--config={file}:{variant}",
       f"--workdir={self.folder(stage)}",
@@ -78,7 +79,8 @@ def _run_stage(recipe: Recipe, stage: str) -> dict:
   os.makedirs(recipe.folder(stage), exist_ok=True)
   arguments, first, start = recipe.arguments(stage), recipe.stages[0], []
   if stage != first:
-    start = [f"--config.init.checkpoint={recipe.folder(first)}"]
+    before = stage.partition("@")[2] or first
+    start = [f"--config.init.checkpoint={recipe.folder(before)}"]
   _run_once(recipe, stage, "train", arguments + start)
   _run_once(recipe, stage, "evaluate", arguments)
   return _stage_results(recipe.folder(stage))
@@ -166,9 +168,10 @@ def _write_results(recipe: Recipe, stages: Mapping[str, dict]) -> None:
   """Writes the results.json that the page is made of.
 
   The page shows the answers of the last stage beside those of the first; a
-  baseline is in its tables alone.
+  baseline, and what goes on from a stage, are in its tables alone.
   """
-  shown = [name for name in stages if name != "baseline"] or list(stages)
+  alone = [name for name in stages if name != "baseline" and "@" not in name]
+  shown = alone or list(stages)
   results = {
     "config": recipe.config,
     "before": shown[0],

@@ -69,6 +69,17 @@ def test_stages_follow_each_other_and_are_not_repeated(calls, tmp_path):
   assert len(calls) == 6 and calls[5][0] == "locvlm_jax.report"
 
 
+def test_a_stage_starts_from_the_one_that_it_names(calls, tmp_path):
+  stages = ("stage1", "stage2", "course@stage2", "course@stage1")
+  recipe.run(make(tmp_path, stages))
+  for call, start in ((4, "stage2"), (6, "stage1")):
+    assert "--config=configs/micro.py:course,demo" in calls[call]
+    assert f"--workdir={tmp_path}/course@{start}" in calls[call]
+    assert f"--config.init.checkpoint={tmp_path}/{start}" in calls[call]
+  results = json.loads((tmp_path / "results.json").read_text())
+  assert (results["before"], results["show"]) == ("stage1", "stage2")
+
+
 def test_results_have_what_each_stage_was_trained_on_and_its_units(
   calls, tmp_path
 ):

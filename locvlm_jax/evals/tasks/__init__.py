@@ -17,7 +17,7 @@ from locvlm_jax.evals.tasks.spatial import Spatial
 from locvlm_jax.evals.tasks.spatial_released import SpatialByReleasedScript
 from locvlm_jax.evals.tasks.task import Task
 from locvlm_jax.evals.tasks.vqa import Vqa
-from locvlm_jax.text.prompts import PRESENCE_VIDEO
+from locvlm_jax.text import prompts
 
 # The splits of referring expressions that the paper's Table 10 describes.
 DESCRIBED = (
@@ -38,13 +38,20 @@ EVALS: dict[str, Task] = {
     Hallucination("hal_coco", "instances", whole_image=True),
     Hallucination("hal_ade", "hal_ade", whole_image=True),
     Hallucination(
-      "hal_act", "hal_act", whole_image=True, wording=PRESENCE_VIDEO[0]
+      "hal_act", "hal_act", whole_image=True, wording=prompts.PRESENCE_VIDEO[0]
     ),
     Spatial(),
     Spatial("spatial_pair", rule="pair"),
     Spatial("spatial_paper", per_image=None, whole_image=True),
     Spatial(
       "spatial_disjoint", rule="disjoint", per_image=None, whole_image=True
+    ),
+    Spatial("spatial_trained", rule="pair", wordings=prompts.SPATIAL_TRAINED),
+    Spatial(
+      "spatial_trained_disjoint",
+      rule="disjoint",
+      per_image=None,
+      wordings=prompts.SPATIAL_TRAINED,
     ),
     SpatialByReleasedScript(),
     Vqa(),

@@ -19,6 +19,8 @@ more questions on a small set, but no in-context setting.
 
 The paper's two examples give the answer away: what a solver gets right that
 never sees the image stands beside every score (`scorers.blind_spatial`).
+`wordings` are those that no training text has, or those that the general data
+has, with or without the three objectives (`prompts.SPATIAL_TRAINED`).
 `rule="disjoint"` asks where the examples can be about two objects that the
 question is not about, in opposite halves as well:
 
@@ -141,6 +143,7 @@ class Spatial(SpatialScores):
   rule: Literal["triplet", "pair", "disjoint"] = "triplet"
   per_image: int | None = 2
   whole_image: bool = False
+  wordings: tuple[prompts.Spatial, ...] = prompts.SPATIAL_DIRECT
 
   def questions(
     self, records: Records, view: View, limit: int | None = None
@@ -174,7 +177,7 @@ class Spatial(SpatialScores):
     if self.rule == "disjoint":
       pairs = [pair for pair in pairs if _others(pair, sides)]
     for i in rng.permutation(len(pairs))[: self.per_image]:
-      wording = _wording(scene.axis, rng)
+      wording = self._wording(scene.axis, rng)
       examples = self._examples(pairs[i], sides, rng)
       histories = {"direct": ()} | {
         setting: tuple(prompts.spatial_icl(wording, turns))
@@ -185,6 +188,11 @@ class Spatial(SpatialScores):
         for setting, history in histories.items()
         for order in (pairs[i], pairs[i][::-1])
       ]
+
+  def _wording(self, axis: str, rng: np.random.Generator) -> prompts.Spatial:
+    letter = "xy"[AXES[axis][2]]
+    wordings = [s for s in self.wordings if s.axis == letter]
+    return wordings[int(rng.integers(len(wordings)))]
 
   def _examples(self, pair, sides, rng) -> dict[str, list[Example]]:
     """Draws the examples that go before a question, by setting."""
@@ -281,9 +289,3 @@ def _both_ways(pair, sides, rng) -> list[Example]:
   """Makes both ways round of a pair, in random order."""
   orders = [pair, pair[::-1]]
   return [(*orders[i], sides[orders[i][0]]) for i in rng.permutation(2)]
-
-
-def _wording(axis: str, rng: np.random.Generator) -> prompts.Spatial:
-  letter = "xy"[AXES[axis][2]]
-  wordings = [s for s in prompts.SPATIAL_DIRECT if s.axis == letter]
-  return wordings[int(rng.integers(len(wordings)))]
