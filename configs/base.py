@@ -51,15 +51,22 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
 
   # What is trained: patterns for the beginning of a parameter's path.
   c.trainable = ("adapter", "llm")
-  # Where the parameters come from; empty: random. `checkpoint` (the workdir
-  # of an earlier run) takes precedence over the others, which are directories
-  # in Hugging Face layout; llava may also be one of LLaVA's own, with the
-  # tower of `vision` and, if it has no LLM or a LoRA, the base of `llm`.
+  # Where the parameters come from. `checkpoint` (the workdir of an earlier
+  # run) takes precedence over the others, which are directories in Hugging
+  # Face layout; llava may also be one of LLaVA's own, with the tower of
+  # `vision` and, if it has no LLM or a LoRA, the base of `llm`.
   c.init = ml_collections.ConfigDict()
   c.init.vision = ""
   c.init.llm = ""
   c.init.llava = ""
   c.init.checkpoint = ""
+  # Fields in which this stage differs from the checkpoint or llava that it
+  # starts from, as ("geometry", "video"). Model, coords, geometry, format,
+  # tokenizer and video are else taken from there; --override adds to it.
+  c.init.override = ()
+  # Whether parameters that none of them gives may start as random numbers. If
+  # not, only an adapter may that is trained alone, as in stage 1, and a LoRA.
+  c.init.random = False
 
   # Low-rank updates of the LLM's kernels instead of the kernels: `lora()`.
   c.lora = ml_collections.ConfigDict()
@@ -307,6 +314,9 @@ def evaluation() -> ml_collections.ConfigDict:
   e.constrained = False
   e.seed = 0  # of the questions and the sampling
   e.seeds = 1  # repetitions with seed, seed + 1, ...: mean and deviation
+  # Fields in which a model is asked otherwise than it was trained; --override
+  # adds to it.
+  e.override = ()
   return e
 
 
@@ -369,7 +379,7 @@ def lora(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 def tiny(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """The same run in miniature: two steps of a toy model from nothing."""
-  c.init.update(vision="", llm="", llava="")
+  c.init.update(vision="", llm="", llava="", random=True)
   c.model.vision.update(
     image_size=32,
     patch_size=8,

@@ -16,6 +16,7 @@ def get_config(argument: str = ""):
   c.model.llm.update(eps=1e-5, max_positions=4096)  # LLaMA-2
   c.coords.num_bins = 336
   c.geometry = "pad"
+  c.init.override = ("geometry",)  # stage 1 crops, as LLaVA-1.5's does
   if "stage1" in variant:
     c = locvlm_b.stage1(c, lr=1e-3, batch_size=256)
     c.geometry = "center_crop"

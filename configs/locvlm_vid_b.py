@@ -31,6 +31,7 @@ def stage3(c):
   c.stage = "stage3"
   c.video.frames = 100
   c.geometry = "square"
+  c.init.override = ("geometry", "video")
   c.batch_size = 32
   c.steps = 3 * 100_000 // c.batch_size  # epochs of VideoInstruct100K
   c.data.mixture.update(instances=0.0, video_conversations=1.0)

@@ -190,6 +190,7 @@ def portraits(c):
   sooner than from many, and by Muon sooner than by AdamW.
   """
   scenes(c)
+  c.init.random = True
   c.data.images = c.get_ref("root") + "/images/portraits"
   c.data.captions = c.get_ref("root") + "/annotations/captions_portraits.json"
   c.data.text_length = 16
@@ -219,6 +220,7 @@ def captions(c):
   Questions about a picture are a poor first lesson: most of their loss can be
   had without a look at any shape, and then no shape is learned.
   """
+  c.init.random = True  # adapter and LLM
   captions_alone(c)
   c.data.text_length = 40
   c.optim.name = "muon"  # no decay: see `lookups`
@@ -299,6 +301,7 @@ def course(c):
 def vid_b(c):
   """Stage 3 of LocVLM-Vid-B: the adapter alone, all frames of a clip."""
   c.init.llava = REFERENCE
+  c.init.override = ("video",)
   c.trainable = ("adapter",)
   c.video.frames = 16
   c.data.mixture.update(instances=0.0, video_conversations=1.0)

@@ -154,17 +154,13 @@ def question_format(config: Config) -> str:
   return config.eval.prompt_format or config.prompt_format
 
 
-def load_tokenizer(config: Config, directory: str = "") -> tokenizer.Tokenizer:
+def load_tokenizer(config: Config) -> tokenizer.Tokenizer:
   """Reads the tokenizer, and checks it against the model's vocabulary.
-
-  Args:
-    config: all of it.
-    directory: default: `config.tokenizer`.
 
   Raises:
     ValueError: there is none, or it has more pieces than the model.
   """
-  if not (directory := directory or config.tokenizer):
+  if not (directory := config.tokenizer):
     raise ValueError("tokenizer: set --config.tokenizer to its directory.")
   text = tokenizer.Tokenizer.load(directory)
   size = config.model.llm.vocab_size

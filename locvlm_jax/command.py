@@ -43,6 +43,22 @@ def define_workdir(what: str) -> flags.FlagHolder:
   return flags.DEFINE_string("workdir", None, what)
 
 
+def define_override() -> flags.FlagHolder:
+  """Defines --override: names of fields, see `locvlm_jax/agreement.py`."""
+  return flags.DEFINE_list(
+    "override", [], "Fields, as geometry,coords.form, in which the config holds"
+    " although the weights were trained otherwise; else a flag that contradicts"
+    " them is refused.",
+  )  # fmt: skip
+
+
+def said() -> frozenset[str]:
+  """Lists the fields that the command line itself sets, as "coords.form"."""
+  from ml_collections import config_flags
+
+  return frozenset(config_flags.get_override_values(flags.FLAGS["config"]))
+
+
 def workdir() -> str:
   """Returns the absolute path of --workdir.
 

@@ -21,18 +21,18 @@ _ADDED = {
     "rank": 0,
     "alpha": 16.0,
     "targets": ("q", "k", "v", "out", "gate", "up", "down"),
-    "dropout": 0.0,
   },
-  "optim": {"adapter_lr": 0.0},
   "data": {"conversation_boxes": ""},
   "eval": {
     "top_k": 0,
     "top_p": 1.0,
     "stop": (),
     "constrained": False,
+    "override": (),
     "max_new_tokens_of": (),
     "prompts": "locvlm",
   },
+  "init": {"override": (), "random": True},
   "video": {"frames": 0, "temporal": 0, "chunk": 4, "cache": ""},
 }
 
@@ -47,6 +47,14 @@ def freeze(fields: Mapping | ml_collections.ConfigDict) -> Config:
 def plain(config: Config) -> dict:
   """Gives the fields as json keeps them: nested dicts, lists, numbers, text."""
   return json.loads(config.to_json_best_effort())
+
+
+def replaced(config: Config, fields: Mapping[str, object]) -> Config:
+  """Copies a config with fields such as {"optim.lr": 0.1} replaced."""
+  own = ml_collections.ConfigDict(plain(config))
+  with own.ignore_type():
+    own.update_from_flattened_dict(dict(fields))
+  return freeze(own)
 
 
 def flat(fields: Mapping) -> dict[str, object]:

@@ -21,7 +21,9 @@ from absl import flags
 
 from locvlm_jax import command
 
-command.define_config("The config that --to ours writes a checkpoint for.")
+_CONFIG = command.define_config(
+  "The config that --to ours writes a checkpoint for."
+)
 _INPUT = flags.DEFINE_string("input", "", "The directory to convert.")
 _OUTPUT = flags.DEFINE_string("output", None, "The directory to write.")
 _TO = flags.DEFINE_enum("to", "hf", ["hf", "ours"], "The layout to write.")
@@ -37,17 +39,26 @@ _TOKENIZER = flags.DEFINE_string(
   "The directory of tokenizer.json or tokenizer.model; if absent, the input's.",
 )  # fmt: skip
 
+_OVERRIDE = command.define_override()
+
 
 def main(argv: list[str]) -> None:
   """Converts, and prints what was written."""
   del argv
-  from locvlm_jax import assemble, checks, provenance
+  from locvlm_jax import agreement, assemble, checks, provenance
   from locvlm_jax.parallel import sharding
   from locvlm_jax.weights import conversion
 
   inputs = conversion.Inputs(_INPUT.value, _VISION.value, _BASE.value)
   if _TO.value == "ours":
     config = command.config(init=conversion.init_fields(inputs))
+    config = agreement.adopt(
+      config,
+      agreement.source(config),
+      command.said(),
+      _OVERRIDE.value,
+      start=True,
+    )
     checks.check(config)
     mesh = sharding.make_mesh(dict(config.mesh))
     params = conversion.write_checkpoint(
@@ -55,12 +66,28 @@ def main(argv: list[str]) -> None:
     )
   else:
     opened = conversion.open_model(inputs, assemble.model, provenance.versions)
+    _check_flags(opened, inputs)
     params = conversion.write_hf(
       opened, _OUTPUT.value, _TOKENIZER.value, _DTYPE.value
     )
   for line in conversion.summary(params):
     print(f"  {line}")
   print(_OUTPUT.value)
+
+
+def _check_flags(opened, inputs) -> None:
+  """Refuses a tokenizer, or a config, that is not that of the weights."""
+  from locvlm_jax import agreement
+
+  if _CONFIG.value and opened.kind in ("run", "llava"):
+    agreement.adopt(
+      command.config(), inputs.directory, command.said(), _OVERRIDE.value
+    )
+  tokenizer = _TOKENIZER.value or opened.tokenizer
+  if opened.kind != "vision" and "tokenizer" not in _OVERRIDE.value:
+    agreement.check_tokenizer(
+      tokenizer, inputs.directory, inputs.vision, inputs.base
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Evaluates a model: `python -m locvlm_jax.evaluate --config F --workdir DIR`.
 
 The parameters are those of the newest checkpoint in the workdir, or of a
-Hugging Face Llava directory given with --llava. Writes into the workdir, or the
-folder of --out
+Hugging Face Llava directory given with --llava; model, coords, geometry,
+prompt_format, tokenizer and video are those that they were trained with. Writes
+into the workdir, or the folder of --out
 
   predictions.jsonl   every question, answer and judgement
   results.json        the metrics, and all that they were measured with
@@ -36,6 +37,7 @@ _SAMPLES = flags.DEFINE_integer(
 _SEEDS = flags.DEFINE_integer(
   "seeds", None, "How often to repeat it; config.eval.seeds if absent.", 1
 )
+_OVERRIDE = command.define_override()
 _TABLE = flags.DEFINE_integer(
   "table", None, "Print this table of the paper, 4 to 10, with the results that"
   " are in --workdir, and ask nothing.",
@@ -45,6 +47,7 @@ _TABLE = flags.DEFINE_integer(
 def main(argv: list[str]) -> None:
   """Asks the model, or prints a table of what it was asked before."""
   del argv
+  from locvlm_jax import agreement
   from locvlm_jax.evals import paper, session
 
   if _TABLE.value is not None:
@@ -52,9 +55,12 @@ def main(argv: list[str]) -> None:
     return
   given = {"samples": _SAMPLES.value, "seeds": _SEEDS.value}
   given = {name: value for name, value in given.items() if value is not None}
-  config = command.config(eval=given)
+  config, workdir = command.config(eval=given), command.workdir()
+  config = agreement.adopt(
+    config, _LLAVA.value or workdir, command.said(), _OVERRIDE.value
+  )
   names = _TASKS.value or config.eval.tasks
-  session.evaluate(config, command.workdir(), names, _LLAVA.value, _OUT.value)
+  session.evaluate(config, workdir, names, _LLAVA.value, _OUT.value)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ _CONFIG = command.define_config(
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint", "", "A run's workdir, or a Llava directory."
 )
+_OVERRIDE = command.define_override()
 _IMAGES = flags.DEFINE_multi_string(
   "image", [], "The picture; more than once for several; none for text alone."
 )
@@ -53,6 +54,7 @@ _JSON = flags.DEFINE_bool("json", False, "Print one line of json.")
 def main(argv: list[str]) -> None:
   """Asks about the pictures; prints the answer, and where it points."""
   del argv
+  from locvlm_jax import agreement
   from locvlm_jax.inference import model as model_lib
 
   pictures = (*_IMAGES.value, *_VIDEO.value)
@@ -60,6 +62,12 @@ def main(argv: list[str]) -> None:
     raise ValueError("--draw needs an --image or --video to draw on.")
   for path in pictures:
     model_lib.open_picture(path)  # what can't be read shows now
+  config = None
+  if _CONFIG.value:
+    directory = _CHECKPOINT.value or model_lib.DEFAULT
+    config = agreement.adopt(
+      command.config(), directory, command.said(), _OVERRIDE.value
+    )
   model = model_lib.Model.load(
     _CHECKPOINT.value,
     model_lib.Decoding(
@@ -70,7 +78,7 @@ def main(argv: list[str]) -> None:
       stop=tuple(_STOP.value),
       seed=_SEED.value,
     ),
-    command.config() if _CONFIG.value else None,
+    config,
   )
   found = _ask(model, pictures)
   if _DRAW.value:

@@ -35,6 +35,7 @@ _OUT = flags.DEFINE_string("out", None, "The file, or folder, to write.")
 _LLAVA = flags.DEFINE_string(
   "llava", "", "A Hugging Face Llava directory to ask instead of the run."
 )
+_OVERRIDE = command.define_override()
 _MODEL = flags.DEFINE_string(
   "model", None, "The directory of a panoptic model in transformers' format."
 )
@@ -94,11 +95,14 @@ def main(argv: list[str]) -> None:
 
 def _write_captions() -> dict:
   """Writes pseudo-captions; returns the summary, in the first process alone."""
+  from locvlm_jax import agreement
   from locvlm_jax.parallel import hosts
   from locvlm_jax.pseudo import self_training
 
-  config = command.config()
   workdir = "" if _LLAVA.value else command.workdir()
+  config = agreement.adopt(
+    command.config(), _LLAVA.value or workdir, command.said(), _OVERRIDE.value
+  )
   summary = self_training.write(config, workdir, _OUT.value, _LLAVA.value)
   return summary if hosts.is_first() else {}
 

@@ -6,9 +6,9 @@ It runs, for each stage, `locvlm_jax.train` and `locvlm_jax.evaluate` with
 `--config FILE:STAGE,WORDS`; every stage after the first starts from the first
 one's checkpoint, or, as course@stage2 does, from that of the stage it names.
 Each command is printed before it runs, and what is finished is not repeated
-when the same line is run again. Further `--config.x=y` go to all of them. The
-workdir receives one folder a stage, the compiled programs, results.json and
-report.html.
+when the same line is run again. Further `--config.x=y` and `--override` go to
+all of them. The workdir receives one folder a stage, the compiled programs,
+results.json and report.html.
 """
 
 import re
@@ -28,6 +28,7 @@ _STAGES = flags.DEFINE_list(
 _REFERENCE = flags.DEFINE_string(
   "reference", None, "results.json of another run, to show beside this one's."
 )
+command.define_override()
 
 
 def main(argv: list[str]) -> None:
@@ -50,10 +51,13 @@ def main(argv: list[str]) -> None:
 
 
 def _overrides(words: list[str]) -> tuple[str, ...]:
-  """Returns the words of the command line that set a field of the config."""
-  found = tuple(w for w in words if re.match(r"--?(no)?config\.", w))
+  """Returns the words that set a field of the config, or let one differ."""
+  pattern = r"--?(no)?config\.|--?override\b"
+  found = tuple(w for w in words if re.match(pattern, w))
   if apart := [w for w in found if "=" not in w]:
-    raise ValueError(f"{apart[0]}: write one word, --config.FIELD=VALUE.")
+    raise ValueError(
+      f"{apart[0]}: write one word, --config.FIELD=VALUE or --override=FIELD."
+    )
   return found
 
 

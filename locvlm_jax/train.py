@@ -1,5 +1,8 @@
 """Trains one stage: `python -m locvlm_jax.train --config F --workdir DIR`.
 
+From `init.checkpoint` or `init.llava` it takes model, coords, geometry,
+prompt_format, tokenizer and video too.
+
 Run again with the same arguments it resumes from the newest checkpoint, and
 goes on exactly where it stopped. The workdir receives
 
@@ -25,13 +28,24 @@ _REPLAY = flags.DEFINE_integer(
   "replay", 0, "Compute this step again and write nothing; 0: train.", 0
 )
 
+_OVERRIDE = command.define_override()
+
 
 def main(argv: list[str]) -> None:
   """Trains, or replays a step."""
   del argv
+  from locvlm_jax import agreement
   from locvlm_jax.training import loop
 
-  loop.train(command.config(), command.workdir(), _REPLAY.value)
+  config, workdir = command.config(), command.workdir()
+  config = agreement.adopt(
+    config,
+    agreement.source(config),
+    command.said(),
+    _OVERRIDE.value,
+    start=True,
+  )
+  loop.train(config, workdir, _REPLAY.value)
 
 
 if __name__ == "__main__":

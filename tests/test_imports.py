@@ -21,7 +21,7 @@ ROWS = (
   {"models"},
   {"perf"},
   {"weights"},
-  {"assemble", "checks", "provenance"},
+  {"agreement", "assemble", "checks", "provenance"},
   {"inference"},
   {"evals"},
   {"training"},

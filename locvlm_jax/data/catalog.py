@@ -164,7 +164,14 @@ def hashes(data: Any) -> dict[str, str]:
   return {name: _hash(data[name]) for name in used(data) if data[name]}
 
 
-def _hash(path: str) -> str:
+def _hash(paths: str) -> str:
+  """Hashes a file, or several that are separated by commas."""
+  several = [paths] if os.path.exists(paths) else paths.split(",")
+  return " ".join(map(file_hash, several))
+
+
+def file_hash(path: str) -> str:
+  """Hashes a file; a folder by the names and sizes of what is in it."""
   if prepared := tfds_coco.parse_split(path):
     path = prepared[0]  # its split counts as the whole folder
   if os.path.isdir(path):

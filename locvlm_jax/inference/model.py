@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 import jax
 from PIL import Image, ImageDraw
 
-from locvlm_jax import ASSETS, errors
+from locvlm_jax import ASSETS, agreement, errors
 from locvlm_jax.config import Config
 from locvlm_jax.data import geometry
 from locvlm_jax.data.media import images, video
@@ -30,6 +30,7 @@ from locvlm_jax.parallel import sharding
 from locvlm_jax.text import prompts
 from locvlm_jax.weights import runs
 
+DEFAULT = str(ASSETS / "micro_reference")
 _BATCH = 8  # questions at a time: each size is a program of its own
 
 
@@ -74,21 +75,19 @@ class Model:
       config: of the run; default: what the directory says.
 
     Raises:
-      ValueError: no weights there, nothing says how they were trained, or they
-        are not of that model.
+      ValueError: no weights there, nothing says how they were trained, or the
+        config says otherwise.
     """
-    directory = os.fspath(directory) or str(ASSETS / "micro_reference")
-    config = config or runs.stored_config(directory)
-    is_run = os.path.isdir(runs.checkpoint_dir(directory))
-    own = os.path.exists(os.path.join(directory, "tokenizer.json"))
+    directory = os.fspath(directory) or DEFAULT
+    if not config:
+      config = agreement.recorded(directory)
     mesh = sharding.make_mesh({"data": 1, "fsdp": 1, "tensor": -1})
     with jax.set_mesh(mesh):
       predictor = Predictor.load(
         config,
         mesh,
         directory,
-        llava="" if is_run else directory,
-        tokenizer=directory if own else "",
+        llava="" if runs.is_run(directory) else directory,
       )
     decoding = decoding or Decoding(max_new_tokens=64)
     return cls(dataclasses.replace(predictor, decoding=decoding), mesh)

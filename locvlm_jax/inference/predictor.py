@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import ImageOps
 
-from locvlm_jax import assemble
+from locvlm_jax import agreement, assemble
 from locvlm_jax.config import Config
 from locvlm_jax.data import geometry
 from locvlm_jax.data import rows as rows_lib
@@ -74,7 +74,8 @@ class Predictor:
     mesh: of all processes; each has to be called alike.
     spec: how questions are put.
     decoding: how answers are decoded.
-    origin: where the parameters are from, and their hash.
+    origin: where the parameters are from, their hash, and the fields in which
+      they are asked otherwise than they were trained.
     skipped: why each such picture could not be used, by its path; of this
       process's rows.
   """
@@ -89,12 +90,7 @@ class Predictor:
 
   @classmethod
   def load(
-    cls,
-    config: Config,
-    mesh,
-    workdir: str,
-    llava: str = "",
-    tokenizer: str = "",
+    cls, config: Config, mesh, workdir: str, llava: str = ""
   ) -> "Predictor":
     """Reads the newest checkpoint of a run, or a Llava directory.
 
@@ -103,20 +99,19 @@ class Predictor:
       mesh: of all processes; it has to be set.
       workdir: of the run.
       llava: a Hugging Face Llava directory to take the parameters from instead.
-      tokenizer: its directory; default: `config.tokenizer`.
 
     Raises:
-      ValueError: no such weights, or they are not of the config's model.
+      ValueError: no such weights, or the config says otherwise what they mean.
     """
+    overridden = agreement.check(config, llava or workdir)
     if llava:
       flat, origin = huggingface.open_llava(llava)[0], {"llava": llava}
     else:
       flat, info = initial.open_params(workdir, config.init)
       origin = {"workdir": workdir, "step": info["next_step"]}
-    model, text = (
-      assemble.model(config),
-      assemble.load_tokenizer(config, tokenizer),
-    )
+    if overridden:
+      origin["overridden"] = overridden
+    model, text = assemble.model(config), assemble.load_tokenizer(config)
     wanted = params_lib.param_shapes(model)
     for path, value in flat.items():
       initial.check_shape(path, value, wanted)

@@ -4,6 +4,7 @@ Text never becomes a special token: "</s>" or "<image>" that a user or a
 caption wrote is spelled out in ordinary characters.
 """
 
+import hashlib
 import json
 import pathlib
 import shutil
@@ -22,6 +23,9 @@ IMAGE = "<image>"
 ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
 _JSON, _MODEL = "tokenizer.json", "tokenizer.model"
 _COMPANIONS = ("special_tokens_map.json", "tokenizer_config.json")
+# What `fingerprint` encodes: the places where tokenizers of one vocabulary
+# differ, which are spaces, line breaks, numbers and letters they have not.
+_PROBE = " The  box\n\t[12,0.30] isn't \u201cß\u201d: 鿆.</s>"
 
 
 class Tokenizer:
@@ -71,6 +75,18 @@ class Tokenizer:
   def save(self, directory: str | pathlib.Path) -> None:
     """Writes tokenizer.json and what transformers needs to load it."""
     write_files(directory, self._backend, self._specials)
+
+  def fingerprint(self) -> str:
+    """Hashes the pieces of the vocabulary and how a text is cut into them.
+
+    Two directories have the same one if a model cannot tell them apart,
+    whichever files they hold and whatever an export has added.
+    """
+    every = self._backend.get_vocab().items()
+    pieces = sorted((i, piece) for piece, i in every if i < self.vocab_size)
+    special = [self.start_ids, self.eos_id, self.pad_id]
+    found = json.dumps([pieces, special, self.encode(_PROBE)])
+    return hashlib.sha256(found.encode()).hexdigest()[:16]
 
   def encode(self, text: str) -> list[int]:
     """Encodes text to ids, none of them special, whatever the text says."""

@@ -6,7 +6,7 @@ import os
 
 import jax
 
-from locvlm_jax import checks, errors, files
+from locvlm_jax import agreement, checks, errors, files
 from locvlm_jax.config import Config, plain
 from locvlm_jax.data.records import Batch
 from locvlm_jax.parallel import folder_lock, hosts
@@ -27,6 +27,7 @@ def train(config: Config, workdir: str, replay: int = 0) -> None:
     Fault: why it ended early.
   """
   checks.check(config)
+  agreement.check(config, agreement.source(config), start=True)
   if not replay:
     files.check_writable(workdir)
   with hosts.Watch(config.faults) as watch:

@@ -34,7 +34,8 @@ class Recipe:
     stages: in order; each is a word of the config, with "@STAGE" behind it
       where it starts from the checkpoint of that stage. The others start from
       the first one's, but the first.
-    overrides: words such as "--config.seed=3" that every command receives.
+    overrides: words such as "--config.seed=3" or "--override=coords" that every
+      command receives.
     reference: results to show beside these, or None.
     command: the line that runs all of it again.
   """

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 
+import locvlm_jax
 from locvlm_jax import assemble, errors
-from locvlm_jax.config import Config, completed, flat, plain
+from locvlm_jax.config import Config, completed, flat, freeze, plain
 from locvlm_jax.data import conversation_boxes
+from locvlm_jax.parallel import hosts
+from locvlm_jax.training import data_hashes
 from locvlm_jax.weights import retention as retention_lib
 
 
@@ -25,6 +28,11 @@ _FREE = ("log_every", "checkpoint_every", "checkpoint_keep", "checkpoint_best",
          "eval", "init", "profile", "validation")  # fmt: skip
 
 
+# What may differ too: paths below which nothing lies but what has a hash, and
+# how many threads read it.
+_OWN = ("root", "data/threads", "data/exclude_eval")
+
+
 def run_info(
   config: Config, step: int, data: Mapping, refers: Mapping | None
 ) -> dict:
@@ -34,6 +42,7 @@ def run_info(
     "next_step": step,
     "data": dict(data),
     "excluded": list(assemble.excluded_files(config)),
+    "version": locvlm_jax.__version__,
     **({"frozen": refers} if refers else {}),
   }
 
@@ -43,34 +52,62 @@ def check_same_run(
 ) -> None:
   """Refuses to resume a run under another config or on other data.
 
+  Paths are not compared where the checkpoint has a hash of what they lead to.
+
   Args:
     config: of the run that is to go on.
     info: of its checkpoint.
     workdir: for the message.
-    data: {source: hash of its annotations}.
+    data: hashes of what it reads, of `data_hashes.of`.
 
   Raises:
     ValueError: names the fields that differ.
-    Mismatch: names the annotations that differ.
+    Mismatch: names the data that differ.
   """
   old, new = _stored_fields(info), _fields(config)
+  _check_versions(old, new, info, workdir)
+  hashed = {f for f, name in data_hashes.FIELDS.items() if name in info["data"]}
+  unread = {f for f, name in data_hashes.FIELDS.items() if name not in data}
   changed = [
-    f"{k}: {old.get(k)!r} -> {new.get(k)!r}"
-    for k in sorted({*old, *new})
-    if old.get(k) != new.get(k)
+    f"{k}: {old[k]!r} -> {new[k]!r}"
+    for k in sorted(old.keys() & new.keys() - hashed - unread)
+    if old[k] != new[k]
   ]
   if changed:
     raise ValueError(
       f"{workdir} holds a run with another config ({'; '.join(changed[:5])}). "
       "Use another --workdir, or the config of that run."
     )
-  for name, found in data.items():
-    if found != info["data"].get(name):
+  for field in sorted(hashed - unread):
+    name = data_hashes.FIELDS[field]
+    if data_hashes.differ(data[name], info["data"][name]):
       raise errors.Mismatch(
-        f"{workdir} was trained on other annotations: data.{name}="
-        f"{config.data[name]} has hash {found}, then it had "
-        f"{info['data'].get(name)}. Use another --workdir, or that file."
+        f"{workdir} was trained on other data: {field.replace('/', '.')}="
+        f"{new[field]} has hash {data[name]}, then it had"
+        f" {info['data'][name]}. Use another --workdir, or what was there."
       )
+
+
+def _check_versions(
+  old: Mapping, new: Mapping, info: Mapping, workdir: str
+) -> None:
+  """Goes on after an upgrade of the package, unless a field has gone.
+
+  A field that a later version adds does by default what was done without it,
+  or its old value stands in `config.completed`.
+
+  Raises:
+    ValueError: names the fields that this version has not.
+  """
+  if gone := [f"{k}={old[k]!r}" for k in sorted(old.keys() - new.keys())]:
+    raise ValueError(
+      f"{workdir} was trained with {', '.join(gone)}, which this version or"
+      " config has not: resume it with locvlm_jax"
+      f" {info.get('version', 'of that time')}, or use another --workdir."
+    )
+  added = [f"{k}={new[k]!r}" for k in sorted(new.keys() - old.keys())]
+  if added and hosts.is_first():
+    print(f"new since {workdir} began: {', '.join(added)}", flush=True)
 
 
 def _fields(config: Config) -> dict[str, object]:
@@ -81,17 +118,18 @@ def _fields(config: Config) -> dict[str, object]:
 
 def _stored_fields(info: Mapping) -> dict[str, object]:
   """The same of a checkpoint; the first ones had all excluded files there."""
-  config = completed(info["config"])
+  config = plain(freeze(completed(info["config"])))
   excluded = info.get("excluded", config["data"].get("exclude"))
   return {**_compared(config), "data/exclude": excluded}
 
 
 def _compared(fields: Mapping) -> dict[str, object]:
-  own = ("data/threads", "data/exclude_eval")
-  # Boxes that earlier runs trained on as they were are now called "model".
+  # Boxes that earlier runs trained on as they were are now called "model"; of
+  # a cache it matters that there is one.
   kept = {("data/conversation_boxes", conversation_boxes.MODEL): ""}
-  return {
+  found = {
     k: kept.get((k, str(v)), v)
     for k, v in flat(fields).items()
-    if k.split("/")[0] not in _FREE and k not in own
+    if k.split("/")[0] not in _FREE and k not in _OWN
   }
+  return {**found, "video/cache": bool(found.get("video/cache"))}

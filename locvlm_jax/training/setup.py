@@ -9,15 +9,15 @@ import jax
 
 from locvlm_jax import assemble, checks, errors, files, provenance
 from locvlm_jax.config import Config, freeze
-from locvlm_jax.data import catalog, rows
+from locvlm_jax.data import rows
 from locvlm_jax.data import stream as stream_lib
 from locvlm_jax.data.records import Batch, Source
 from locvlm_jax.inference import video_features
 from locvlm_jax.models import locvlm
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import hosts, sharding
+from locvlm_jax.training import data_hashes, meter, optimizer, resume, tracing
 from locvlm_jax.training import journal as journal_lib
-from locvlm_jax.training import meter, optimizer, resume, tracing
 from locvlm_jax.training import program as program_lib
 from locvlm_jax.training import step as step_lib
 from locvlm_jax.training import validation as validation_lib
@@ -33,7 +33,7 @@ class Data:
     config: of the run.
     sources: records, by the source's name.
     make_row: turns a record into a row; counts what it skips.
-    hashes: of each source's annotations.
+    hashes: of what it reads, of `data_hashes.of`.
   """
 
   config: Config
@@ -43,7 +43,7 @@ class Data:
 
   @classmethod
   def open(cls, config: Config) -> "Data":
-    """Opens the sources of `config.data`; reads annotations, no image.
+    """Opens the sources of `config.data`: reads annotations, decodes no image.
 
     Raises:
       DataError: a file is missing or malformed.
@@ -51,7 +51,8 @@ class Data:
     sources = assemble.training_sources(config)
     text = assemble.load_tokenizer(config)
     make_row = rows.RowMaker(assemble.row_spec(config, text, sources))
-    return cls(config, sources, make_row, catalog.hashes(config.data))
+    hashes = data_hashes.of(config, sources, text.fingerprint())
+    return cls(config, sources, make_row, hashes)
 
   def batches(self, start: int) -> Iterator[Batch]:
     """Streams batches of this host's rows, from step `start` on."""
@@ -185,6 +186,8 @@ def open_run(
   checkpoints = _open_checkpoints(config, workdir, bool(replay))
   init = _init(config, workdir, checkpoints)
   params = initial.initial_params(config, model, mesh, init)
+  first = not runs.finished(workdir)
+  origins = initial.describe(config, model, params) if first else []
   tx = optimizer.make(config.optim, config.steps)
   state, where = step_lib.init_state(
     *params_lib.split(params, config.trainable), tx, mesh
@@ -195,6 +198,8 @@ def open_run(
     config, workdir, data, checkpoints, state, refers, replay
   )
   print(journal_lib.summary(config, state, data.sources, mesh), flush=True)
+  if origins:
+    print("\n".join(origins), flush=True)
   if config.video.cache:
     data = _with_features(data, model, state, mesh, watch)
   train_step = step_lib.jit_train_step(

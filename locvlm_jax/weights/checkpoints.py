@@ -31,7 +31,7 @@ from locvlm_jax.weights import checksums as checksums_lib
 from locvlm_jax.weights import disk_room, stored
 from locvlm_jax.weights.retention import Retention
 
-_COMMITTED = "commit_success.txt"  # of Orbax
+COMMITTED = "commit_success.txt"  # of Orbax
 _ITEMS = ("params", "optimizer", "info")
 
 
@@ -273,10 +273,9 @@ class Checkpoints:
         self._quarantine(name, "is a link")
       elif name not in finished and os.path.isdir(path):
         if all(
-          os.path.exists(os.path.join(path, item, _COMMITTED))
-          for item in _ITEMS
+          os.path.exists(os.path.join(path, item, COMMITTED)) for item in _ITEMS
         ):
-          self._quarantine(name, f"has no {_COMMITTED}")
+          self._quarantine(name, f"has no {COMMITTED}")
         else:
           self._quarantine(name, "is not finished", to="unfinished")
 

@@ -34,6 +34,7 @@ from locvlm_jax.weights import (
   huggingface,
   initial,
   lora_merge,
+  meaning,
   original,
   processor_json,
   runs,
@@ -171,13 +172,9 @@ def _usage(directory: str, what: str) -> processor_json.Usage:
   if what == "original":
     geometry = original.geometry(directory)
     return processor_json.Usage(geometry, source=directory)
-  if os.path.exists(os.path.join(directory, "origin.json")):
-    try:
-      config = runs.stored_config(directory)
-    except ValueError:  # an export of a model of others
-      return processor_json.Usage(source=directory)
+  if recorded := runs.recorded_config(directory):
     return processor_json.Usage(
-      config.geometry, config.prompt_format, directory
+      recorded["geometry"], recorded["prompt_format"], directory
     )
   return processor_json.Usage(source=directory)
 
@@ -235,13 +232,19 @@ def write_checkpoint(
   Raises:
     ValueError: `config.init` names nothing.
   """
-  if not any(config.init.values()):
+  init = config.init
+  if not (init.checkpoint or init.llava or init.vision or init.llm):
     raise ValueError("--input is missing, and config.init names no weights.")
   params = initial.initial_params(config, model, mesh)
   trainable, rest = params_lib.split(params, config.trainable)
   saved = checkpoints.Checkpoints(runs.checkpoint_dir(workdir))
   items = {"params": {"trainable": trainable, "frozen": rest}}
-  saved.save(0, items, {"next_step": 0, "config": plain(config)}, last=True)
+  info = {
+    "next_step": 0,
+    "config": plain(config),
+    "data": {"tokenizer": meaning.fingerprint(config.tokenizer)},
+  }
+  saved.save(0, items, info, last=True)
   saved.close()
   return params
 

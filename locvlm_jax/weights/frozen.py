@@ -47,13 +47,14 @@ def reference(init: Any, frozen: Mapping, workdir: str) -> dict | None:
   return {"init": paths, "beside": beside, "leaves": leaves}
 
 
-def located(refers: Mapping, workdir: str, given: Any) -> dict[str, str]:
+def located(refers: Mapping, workdir: str, given: Any = None) -> dict[str, str]:
   """Finds the directories that a checkpoint refers to.
 
   Args:
     refers: what `reference` returned.
     workdir: of the run, where it is now.
-    given: `config.init` of the command; read where a directory has moved.
+    given: `config.init` of the command, if it has one; read where a directory
+      has moved.
 
   Returns:
     The fields of `config.init`.
@@ -61,6 +62,7 @@ def located(refers: Mapping, workdir: str, given: Any) -> dict[str, str]:
   Raises:
     DataError: a directory has moved; names it and the field.
   """
+  given = given or dict.fromkeys(FIELDS, "")
   # A run that the checkpoint refers to may refer to others in turn.
   chained = "checkpoint" in refers["init"]
   found = {name: given[name] if chained else "" for name in FIELDS}

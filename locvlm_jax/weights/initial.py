@@ -1,6 +1,14 @@
-"""Initial parameters: what `config.init` names, and the rest random."""
+"""Initial parameters: what `config.init` names, and the rest random.
 
+What may be random is little: an adapter that is trained alone, as LLaVA's first
+stage trains it, and a LoRA, which adds nothing at first. All else has to come
+from a file, unless the config says `init.random`.
+"""
+
+import collections
 import dataclasses
+import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +18,14 @@ from locvlm_jax.config import Config, completed, freeze
 from locvlm_jax.models import clip_vit, llama, locvlm
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
-from locvlm_jax.weights import frozen, huggingface, original, placement, runs
+from locvlm_jax.weights import (
+  checksums,
+  frozen,
+  huggingface,
+  original,
+  placement,
+  runs,
+)
 from locvlm_jax.weights import stored as stored_lib
 
 
@@ -31,8 +46,8 @@ def initial_params(
     init: names their files, in place of `config.init`.
 
   Raises:
-    ValueError: weights of another model, or frozen parameters that none of
-      the named directories has.
+    ValueError: weights of another model, or parameters that none of the named
+      directories has and that may not be random.
   """
   shapes = params_lib.param_shapes(model)
   trainable, _ = params_lib.split(shapes, config.trainable)
@@ -46,6 +61,7 @@ def initial_params(
   key = jax.random.key(config.seed)
   stored = stored_params(init or config.init, model.config)
   _check_frozen(stored, trainable, shardings)
+  _check_given(config, stored, trainable, shardings)
   params = jax.jit(draw, out_shardings=shardings)(key)
   for path, value in stored.items():
     check_shape(path, value, params)
@@ -64,6 +80,78 @@ def _check_frozen(stored: Mapping, trainable: Mapping, paths: Mapping) -> None:
     )
 
 
+def _check_given(
+  config: Config, stored: Mapping, trainable: Mapping, paths: Mapping
+) -> None:
+  """Refuses parameters that no file gives; see `init.random`."""
+  first = not config.video.frames and all(map(_is_adapter, trainable))
+  missing = [
+    path
+    for path in paths
+    if path not in stored
+    and not (first and _is_adapter(path))
+    and not _is_lora(path)
+  ]
+  if missing and not config.init.random:
+    parts = ", ".join(sorted({path.split("/")[0] for path in missing}))
+    raise ValueError(
+      f"init: no file gives the parameters of {parts} ({len(missing)} arrays,"
+      f" as {missing[0]}): say where they are (--config.init.checkpoint, llava,"
+      " vision, llm), or start from random numbers (--config.init.random=True)."
+    )
+
+
+def _is_adapter(path: str) -> bool:
+  return path.startswith("adapter/")
+
+
+def _is_lora(path: str) -> bool:
+  return "_lora_" in path
+
+
+def describe(
+  config: Config, model: locvlm.LocVLM, params: params_lib.Flat
+) -> list[str]:
+  """Says in a line of each part where it came from, with a hash of its values.
+
+  Args:
+    config: all of it.
+    model: that of the config.
+    params: what `initial_params` has made of it; all processes have to call.
+  """
+  stored = stored_params(config.init, model.config)
+  parts = collections.defaultdict(dict)
+  for path, row in checksums.describe(params).items():
+    part = "lora" if _is_lora(path) else path.split("/")[0]
+    parts[part][path] = row
+  return [
+    f"  {part}: {sum(math.prod(row[0]) for row in rows.values()) / 1e6:.2f} M"
+    f" parameters {_places(rows, stored, config.seed)},"
+    f" sha256 {checksums.digest(rows)[:16]}"
+    for part, rows in sorted(parts.items())
+  ]
+
+
+def _places(paths: Mapping, stored: Mapping, seed: int) -> str:
+  """Says where some parameters are from."""
+  found = {folder for p in paths if p in stored for folder in _of(stored[p])}
+  places = [f"from {' and '.join(sorted(found))}"] if found else []
+  if new := sum(path not in stored for path in paths):
+    places.append(f"new, {new} arrays by seed {seed}")
+  return "; ".join(places)
+
+
+def _of(
+  value: placement.Tensor | stored_lib.StoredArray | frozen.Referred,
+) -> set[str]:
+  """Lists the folders that a stored parameter lies in."""
+  if isinstance(value, frozen.Referred):
+    return _of(value.value)
+  if isinstance(value, stored_lib.StoredArray):
+    return {value.directory}
+  return {os.path.dirname(part.file.path) for part in value.parts}
+
+
 def check_shape(path: str, value, params: Mapping) -> None:
   """Refuses a stored parameter that the model has otherwise, or not."""
   if path not in params or params[path].shape != value.shape:
@@ -74,7 +162,7 @@ def check_shape(path: str, value, params: Mapping) -> None:
 
 
 def open_params(
-  workdir: str, given: Any
+  workdir: str, given: Any = None
 ) -> tuple[dict[str, stored_lib.StoredArray | frozen.Referred], dict]:
   """Opens the newest checkpoint of a run, and what it refers to.
 
@@ -119,21 +207,21 @@ def stored_params(
   """
   if init.checkpoint:
     return open_params(init.checkpoint, init)[0]
-  flat = {}
+  flat, own = {}, init.override
   if init.llava:
     flat, found = _open_llava(init)
-    _check_agree(found.vision, wanted.vision, "vision", init.llava)
-    _check_agree(found.llm, wanted.llm, "llm", init.llava)
+    _check_agree(found.vision, wanted.vision, "vision", init.llava, own)
+    _check_agree(found.llm, wanted.llm, "llm", init.llava, own)
     if not huggingface.is_llava(init.llava):
       return flat
   if init.vision:
     layer = wanted.vision.feature_layer
     tensors, found = huggingface.open_clip_vision(init.vision, layer)
-    _check_agree(found, wanted.vision, "vision", init.vision)
+    _check_agree(found, wanted.vision, "vision", init.vision, own)
     flat |= {f"vision/{path}": t for path, t in tensors.items()}
   if init.llm:
     tensors, found = huggingface.open_llama(init.llm)
-    _check_agree(found, wanted.llm, "llm", init.llm)
+    _check_agree(found, wanted.llm, "llm", init.llm, own)
     flat |= {f"llm/{path}": t for path, t in tensors.items()}
   return flat
 
@@ -145,12 +233,17 @@ def _open_llava(init: Any):
   return original.open_llava(init.llava, init.vision, init.llm)
 
 
-def _check_agree(found, wanted, part: str, where: str) -> None:
-  """An epsilon that differs fits in every shape, and spoils every result."""
+def _check_agree(found, wanted, part: str, where: str, own) -> None:
+  """An epsilon that differs fits in every shape, and spoils every result.
+
+  `own` names the fields in which the config may differ (`init.override`).
+  """
   for field in dataclasses.fields(wanted):
     theirs, ours = getattr(found, field.name), getattr(wanted, field.name)
-    if theirs != ours and field.name != "max_positions":
+    name = f"model.{part}.{field.name}"
+    allowed = any(f"{name}.".startswith(f"{other}.") for other in own)
+    if theirs != ours and field.name != "max_positions" and not allowed:
       raise ValueError(
         f"{where} has {field.name} {theirs!r}, the config"
-        f" model.{part}.{field.name}={ours!r}: set it to the former."
+        f" {name}={ours!r}: set it to the former."
       )

@@ -49,7 +49,7 @@ def _curve(workdir) -> list[tuple[int, float, float]]:
 
 
 def _params(workdir) -> dict[str, np.ndarray]:
-  flat = runs.open_params(str(workdir))[0]
+  flat = initial.open_params(str(workdir))[0]
   return {path: v.read() for path, v in flat.items()}
 
 

@@ -1,5 +1,7 @@
 """Where a run's parameters come from: `config.init`."""
 
+import importlib
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,7 +17,8 @@ from locvlm_jax.weights import export, huggingface, initial
 
 def _config(words="stage2", **init):
   config = micro.get_config(words)
-  config.init.update(dict.fromkeys(config.init, "") | init)
+  places = ("vision", "llm", "llava", "checkpoint")
+  config.init.update(dict.fromkeys(places, "") | init)
   return freeze(config)
 
 
@@ -60,6 +63,52 @@ def test_parts_leave_the_adapter_random(parts, base):
 def test_frozen_parameters_have_to_come_from_somewhere(parts):
   with pytest.raises(ValueError, match="as vision/.* are frozen"):
     _params(_config(llm=parts["llm"]))
+
+
+@pytest.mark.parametrize(
+  "words, init, named",
+  [
+    ("stage2", (), "adapter, llm, vision .*as "),
+    ("stage1", (), "llm, vision .*as "),
+    ("stage2", ("vision", "llm"), r"adapter \(4 arrays, as adapter/"),
+    ("vid_b", ("vision", "llm"), "adapter "),
+  ],
+)
+def test_parameters_that_no_file_gives_are_refused_by_name(
+  parts, words, init, named
+):
+  """But the adapter that stage 1 trains alone, on pictures."""
+  config = _config(words, **{name: parts[name] for name in init})
+  with pytest.raises(ValueError, match=f"no file gives the .*of {named}"):
+    _params(config)
+  if init:
+    assert _params(changed(config, **{"init.random": True}))
+
+
+def test_only_configs_that_say_so_start_from_nothing():
+  """The tiny ones, and two of the steps that make the micro base."""
+  found = {s for s in micro.STAGES if micro.get_config(s).init.random}
+  assert found == {"portraits", "captions"}
+  for name in ("base", "coco", "locvlm_b", "locvlm_l", "locvlm_vid_b"):
+    config = importlib.import_module(f"configs.{name}")
+    assert not config.get_config().init.random
+    assert config.get_config("tiny").init.random
+
+
+def test_each_part_says_where_it_is_from_with_the_hash_of_its_values(parts):
+  config = _config("stage1", **parts)
+  model = assemble.model(config)
+  lines = initial.describe(config, model, _params(config))
+  said = dict(line.split(": ", 1) for line in lines)
+  assert f"from {parts['vision']}, sha256 " in said["  vision"]
+  assert f"from {parts['llm']}, sha256 " in said["  llm"]
+  assert "new, 4 arrays by seed 0, sha256 " in said["  adapter"]
+  assert lines == initial.describe(config, model, _params(config))
+  other = changed(config, seed=1)
+  again = initial.describe(other, model, _params(other))
+  assert [a == b for a, b in zip(lines, again, strict=True)] == [
+    not line.startswith("  adapter") for line in lines
+  ]
 
 
 @pytest.mark.parametrize(
