@@ -34,7 +34,7 @@ _OWN = ("root", "data/threads", "data/exclude_eval")
 
 
 def run_info(
-  config: Config, step: int, data: Mapping, refers: Mapping | None
+  config: Config, step: int, data: Mapping, refers: Mapping | None = None
 ) -> dict:
   """Writes down what a checkpoint is of: see `check_same_run`."""
   return {
