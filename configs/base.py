@@ -73,6 +73,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   c.lora.rank = 0  # none
   c.lora.alpha = 16.0  # updates count alpha / rank
   c.lora.targets = ("q", "k", "v", "out", "gate", "up", "down")
+  c.lora.dropout = 0.0  # share of the inputs of updates, while training
 
   c.model = model()
   c.tokenizer = ""  # directory with tokenizer.json
@@ -100,6 +101,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   c.optim = ml_collections.ConfigDict()
   c.optim.name = "adamw"  # adamw | muon
   c.optim.lr = 2e-5
+  c.optim.adapter_lr = 0.0  # of the adapter; 0: as of all else
   # The paper prints a warm-up ratio of 0.3; LLaVA, which it follows, uses
   # 0.03. `paper_literal()` gives the former.
   c.optim.warmup_ratio = 0.03
@@ -249,9 +251,11 @@ def data() -> ml_collections.ConfigDict:
   # CPUs: the fast attention of GPUs has no such mask.
   d.pack = 1
   d.threads = 4
-  # Files of evaluation sets (COCO, VQA, POPE, RefCOCO, LLaVA: json or jsonl):
-  # images that they name by COCO's id are not trained on.
+  # Files of evaluation sets (COCO, VQA, GQA, POPE, RefCOCO, LLaVA), or folders
+  # of their pictures: what they name, or show, is not trained on.
   d.exclude = ()
+  # Visual Genome's image_data.json, which says which of its images are COCO's.
+  d.visual_genome = ""
   d.exclude_eval = True  # the files of `eval` too
   d.max_bad_share = 0.001  # of rows; more stops the run
   return d
@@ -312,6 +316,8 @@ def evaluation() -> ml_collections.ConfigDict:
   e.stop = ()  # texts at which an answer is cut off
   # Questions whose answer is a location get one that can be read.
   e.constrained = False
+  # Beginnings of such a location that are kept: 1 is greedy.
+  e.beams = 1
   e.seed = 0  # of the questions and the sampling
   e.seeds = 1  # repetitions with seed, seed + 1, ...: mean and deviation
   # Fields in which a model is asked otherwise than it was trained; --override
@@ -334,10 +340,11 @@ def pseudo() -> ml_collections.ConfigDict:
     " in one short phrase that begins with the {obj}.",
     "{answer}",
   )
-  # empty: no word; long: above max_words; unnamed: without the category's name;
-  # repeating: the same words three times in a row; ambiguous: said of two
-  # objects of an image.
-  p.filters = ("empty", "long", "unnamed", "repeating", "ambiguous")
+  # empty: no word; long: above max_words; unnamed: without a name of the
+  # category ("a man" names a person), off because the paper keeps captions of
+  # other objects; repeating: the same words three times in a row; ambiguous:
+  # said of two objects of an image.
+  p.filters = ("empty", "long", "repeating", "ambiguous")
   p.max_words = 20
   p.samples = 0  # questions; 0: all
   return p
@@ -349,6 +356,31 @@ def paper_words(
   """Applies those of PAPER_WORDS that a config's argument has."""
   c = paper(c) if "paper" in variant else c
   return paper_literal(c) if "paper_literal" in variant else c
+
+
+def localize_instruct_200k(
+  c: ml_collections.ConfigDict,
+) -> ml_collections.ConfigDict:
+  """Stage 2 on the paper's Localize-Instruct-200K (Section 4.1).
+
+  10 epochs of 200K pairs in batches of 64, each pair a row; `build_data
+  --num_pairs 200000` makes the file for `data.conversations`.
+  """
+  c.data.mixture.update(instances=0.0, conversations=1.0)
+  c.batch_size = 64
+  c.steps = 10 * 200_000 // c.batch_size
+  return c
+
+
+def baseline(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """The steps of stage 2 without the three objectives (Table 11, first row).
+
+  On LLaVA's conversations, which `data.conversations` names.
+  """
+  c.stage = "baseline"
+  c.data.mixture.update(instances=0.0, conversations=1.0)
+  c.data.text_length = 512  # long answers
+  return c
 
 
 def paper_literal(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -370,10 +402,13 @@ def paper(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def lora(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """Stage 2 on a GPU or two: the LLM frozen, but for LoRA (LLaVA's values)."""
-  c.lora.update(rank=128, alpha=256.0)
+  """Stage 2 on a GPU or two: the LLM frozen, but for LoRA (LLaVA's values).
+
+  `LLaVA:scripts/v1_5/finetune_lora.sh`.
+  """
+  c.lora.update(rank=128, alpha=256.0, dropout=0.05)
   c.trainable = ("adapter", "llm/layers/.*_lora_[ab]")
-  c.optim.lr = 2e-4
+  c.optim.update(lr=2e-4, adapter_lr=2e-5)
   return c
 
 

@@ -1,7 +1,10 @@
 """LocVLM-B: CLIP ViT-L/14 at 224 px, a linear adapter, LLaMA-7B.
 
 `configs/locvlm_b.py:stage1` aligns the adapter on captions (CC3M, as LLaVA
-v1); `:stage2`, the default, trains adapter and LLM on the three objectives.
+v1); `:stage2`, the default, trains adapter and LLM on the three objectives,
+about all images of `data.instances`; `:localize_instruct_200k` on the paper's
+200K pairs, from a file of `build_data`; `:baseline` on LLaVA's conversations
+without the objectives, the first row of Table 11. `lora` trains updates alone.
 `paper_literal` takes the warm-up ratio that the paper prints, 0.3; `paper`
 decodes answers as the paper, with a temperature of 0.2 and three seeds.
 
@@ -12,17 +15,28 @@ Set `--config.init.vision`, `--config.init.llm`, `--config.tokenizer`, and the
 
 from configs import base
 
-WORDS = ("stage1", "stage2", "lora", *base.PAPER_WORDS)
+WORDS = (
+  "stage1", "stage2", "localize_instruct_200k", "baseline", "lora",
+  *base.PAPER_WORDS,
+)  # fmt: skip
 
 
 def get_config(argument: str = ""):
-  """LocVLM-B; words: stage1, stage2, lora, paper, paper_literal, tiny."""
+  """LocVLM-B; the words are `WORDS`, and tiny."""
   variant = base.words(argument, WORDS)
   c = base.get_config()
   c = stage1(c, lr=2e-3, batch_size=128) if "stage1" in variant else c
-  c = base.lora(c) if "lora" in variant else c
+  c = stage2_words(c, variant)
   c = base.paper_words(c, variant)
   return base.tiny(c) if "tiny" in variant else c
+
+
+def stage2_words(c, variant: set[str]):
+  """Applies the words that say what stage 2 trains on, and what it trains."""
+  if "localize_instruct_200k" in variant:
+    c = base.localize_instruct_200k(c)
+  c = base.baseline(c) if "baseline" in variant else c
+  return base.lora(c) if "lora" in variant else c
 
 
 def stage1(c, lr: float, batch_size: int):

@@ -8,7 +8,7 @@ from configs import base, locvlm_b
 
 
 def get_config(argument: str = ""):
-  """LocVLM-L; words: stage1, stage2, lora, paper, paper_literal, tiny."""
+  """LocVLM-L; the words are `locvlm_b.WORDS`, and tiny."""
   variant = base.words(argument, locvlm_b.WORDS)
   c = base.get_config()
   c.model.vision.image_size = 336
@@ -20,6 +20,6 @@ def get_config(argument: str = ""):
   if "stage1" in variant:
     c = locvlm_b.stage1(c, lr=1e-3, batch_size=256)
     c.geometry = "center_crop"
-  c = base.lora(c) if "lora" in variant else c
+  c = locvlm_b.stage2_words(c, variant)
   c = base.paper_words(c, variant)
   return base.tiny(c) if "tiny" in variant else c

@@ -4,7 +4,8 @@ The adapter alone is trained, on the conversations of Video-ChatGPT, whose
 schedule, sampling and 356 tokens a video these are
 (mbzuai-oryx/Video-ChatGPT:docs/train_video_chatgpt.md). Ours: the video stands
 before the first question, as an image does, with no token of its own around
-it; frames are resized by PIL's bicubic filter.
+it; frames are resized by PIL's bicubic filter. There are no objectives here:
+the word `baseline` names the run that starts from the baseline of stage 2.
 
   python -m locvlm_jax.train --config configs/locvlm_vid_b.py --workdir DIR \\
     --config.init.checkpoint=STAGE2 --config.tokenizer=LLAMA_DIR \\
@@ -14,11 +15,14 @@ it; frames are resized by PIL's bicubic filter.
 
 from configs import base, locvlm_b, micro
 
+WORDS = ("baseline", *base.PAPER_WORDS)
+
 
 def get_config(argument: str = ""):
-  """LocVLM-Vid-B; words: paper, paper_literal, tiny."""
-  variant = base.words(argument, base.PAPER_WORDS)
+  """LocVLM-Vid-B; words: baseline, paper, paper_literal, tiny."""
+  variant = base.words(argument, WORDS)
   c = stage3(locvlm_b.get_config())
+  c.stage = "baseline" if "baseline" in variant else c.stage
   c.trainable = ("adapter",)
   # The frozen LLM fits on one GPU in bfloat16: no sharding needed.
   c.mesh.update(data=-1, fsdp=1)

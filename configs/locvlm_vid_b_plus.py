@@ -15,10 +15,13 @@ from configs import base, locvlm_b, locvlm_vid_b
 
 
 def get_config(argument: str = ""):
-  """LocVLM-Vid-B+; words: paper, paper_literal, tiny."""
-  variant = base.words(argument, base.PAPER_WORDS)
+  """LocVLM-Vid-B+; words: baseline, paper, paper_literal, tiny."""
+  variant = base.words(argument, locvlm_vid_b.WORDS)
   c = locvlm_vid_b.stage3(locvlm_b.get_config())
   c.video.frames = 8
   c.data.mixture.update(video_conversations=0.5, tracks=0.5)
+  if "baseline" in variant:  # Table 12, first row: without the objectives
+    c.stage = "baseline"
+    c.data.mixture.update(video_conversations=1.0, tracks=0.0)
   c = base.paper_words(c, variant)
   return locvlm_vid_b.tiny(c) if "tiny" in variant else c

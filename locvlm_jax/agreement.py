@@ -125,8 +125,11 @@ def _meaning(
   config: Config, directory: str, start: bool
 ) -> meaning_lib.Meaning:
   """Reads that of the directory; LLaVA's own rest on others that init names."""
+  if not start:
+    meaning_lib.check_complete(directory)
+    return meaning_lib.read(directory)
   init = config.init
-  other = (init.vision, init.llm) if start and not init.checkpoint else ()
+  other = () if init.checkpoint else (init.vision, init.llm)
   return meaning_lib.read(directory, *other)
 
 

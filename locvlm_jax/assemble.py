@@ -9,8 +9,10 @@ import jax
 
 from locvlm_jax.config import Config
 from locvlm_jax.data import (
+  built_for,
   catalog,
   conversation_boxes,
+  exclusion,
   leakage,
   objectives,
   question_view,
@@ -69,13 +71,15 @@ def excluded_files(config: Config) -> tuple[str, ...]:
   They are those of `data.exclude` and, with `data.exclude_eval`, the
   annotations and questions that `eval` names.
   """
-  data, e = config.data, config.eval
-  files = list(data.exclude)
-  if data.exclude_eval:
-    named = ("instances", "novel", "conversations", "video_conversations")
-    files += [e[n] for n in named if e[n]]
-    files += catalog.benchmark_files(e)
-  return tuple(sorted(set(files)))
+  return tuple(sorted({test.path for test in test_sets(config)}))
+
+
+def test_sets(config: Config) -> list[exclusion.TestSet]:
+  """Lists these files, with the folders of their pictures."""
+  found = [exclusion.TestSet(path) for path in config.data.exclude]
+  if config.data.exclude_eval:
+    found += catalog.test_sets(config.eval)
+  return found
 
 
 def training_sources(config: Config) -> dict[str, Source]:
@@ -85,7 +89,22 @@ def training_sources(config: Config) -> dict[str, Source]:
     DataError: a file is missing or malformed, or excludes nothing.
   """
   leakage.check_named(config.data.exclude)
-  return catalog.open_sources(config.data, exclude=excluded_files(config))
+  _check_built(config)
+  return catalog.open_sources(
+    config.data, exclude=test_sets(config), genome=config.data.visual_genome
+  )
+
+
+def _check_built(config: Config) -> None:
+  """Refuses built conversations whose locations are not this run's."""
+  locations = built_for.Locations(
+    coords.Coords(**config.coords),
+    config.geometry,
+    config.model.vision.image_size,
+  )
+  for name in ("conversations", "video_conversations"):
+    if config.data.mixture[name] > 0:
+      built_for.check(config.data[name], locations)
 
 
 def validation_sources(config: Config) -> dict[str, Source]:

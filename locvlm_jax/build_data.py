@@ -54,6 +54,10 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of all that is random.")
 _MAX_PAIRS = flags.DEFINE_integer(
   "max_pairs", 4, "Question-answer pairs of an image, at most.", lower_bound=1
 )
+_NUM_PAIRS = flags.DEFINE_integer(
+  "num_pairs", 0, "So many pairs in all, drawn by seed, each a conversation of"
+  " its own; 0: all of them.", lower_bound=0,
+)  # fmt: skip
 _EXCLUDE = flags.DEFINE_multi_string(
   "exclude",
   [],
@@ -87,6 +91,7 @@ def main(argv: list[str]) -> None:
     geometry=_GEOMETRY.value,
     seed=_SEED.value,
     max_pairs=_MAX_PAIRS.value,
+    num_pairs=_NUM_PAIRS.value,
     exclude=_EXCLUDE.value,
     workers=_WORKERS.value,
   )

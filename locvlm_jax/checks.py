@@ -33,6 +33,7 @@ def check(config: Config) -> None:
     ValueError: names the field, its value and what is allowed.
   """
   _check_numbers(config)
+  _check_adapter_rate(config)
   _check_checkpoints(config)
   _check_profile(config)
   _check_video(config)
@@ -55,6 +56,14 @@ def _check_numbers(config: Config) -> None:
     raise ValueError(
       f"batch_size={config.batch_size}: accumulate="
       f"{config.accumulate} does not divide it."
+    )
+
+
+def _check_adapter_rate(config: Config) -> None:
+  rate = config.optim.adapter_lr
+  if not 0 <= rate < float("inf"):
+    raise ValueError(
+      f"optim.adapter_lr={rate}: give a rate, or 0 for that of optim.lr."
     )
 
 
@@ -83,6 +92,7 @@ def _check_words(config: Config) -> None:
       f"coords.form={config.coords.form!r}: not one of {coords.FORMS}."
     )
   _check_prompts(config)
+  _check_beams(config)
   for field, value in (
     ("prompt_format", config.prompt_format),
     ("eval.prompt_format", assemble.question_format(config)),
@@ -91,6 +101,16 @@ def _check_words(config: Config) -> None:
       raise ValueError(
         f"{field}={value!r}: not one of {', '.join(formats.FORMATS)}."
       )
+
+
+def _check_beams(config: Config) -> None:
+  e = config.eval
+  if e.beams < 1 or (e.beams > 1 and not (e.constrained and not e.temperature)):
+    raise ValueError(
+      f"eval.beams={e.beams} with eval.constrained={e.constrained} and"
+      f" eval.temperature={e.temperature}: above 1 it needs"
+      " eval.constrained=True and a temperature of 0."
+    )
 
 
 def _check_prompts(config: Config) -> None:

@@ -14,22 +14,26 @@ import ml_collections
 
 Config = ml_collections.FrozenConfigDict
 
-# Fields that later versions have added and that an answer or an export depends
-# on, with the values that do what was done without them.
+# Fields that later versions have added and that an answer, an export or a
+# resumed run depends on, with the values that do what was done without them.
 _ADDED = {
   "lora": {
     "rank": 0,
     "alpha": 16.0,
     "targets": ("q", "k", "v", "out", "gate", "up", "down"),
+    "dropout": 0.0,
   },
-  "data": {"conversation_boxes": ""},
+  "optim": {"adapter_lr": 0.0},
+  "data": {"conversation_boxes": "", "visual_genome": ""},
   "eval": {
     "top_k": 0,
     "top_p": 1.0,
     "stop": (),
     "constrained": False,
+    "beams": 1,
     "override": (),
     "max_new_tokens_of": (),
+    "max_bad_share": 0.01,
     "prompts": "locvlm",
   },
   "init": {"override": (), "random": True},

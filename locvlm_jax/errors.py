@@ -79,6 +79,14 @@ class Preempted(Fault):
   code = 75
 
 
+class CommandFailed(Fault):
+  """A command that this one has run failed; `code` is that command's."""
+
+  def __init__(self, message: str, code: int):
+    super().__init__(message)
+    self.code = code
+
+
 def code(error: BaseException) -> int:
   """Returns the exit code of an error.
 

@@ -8,9 +8,11 @@ default the micro model that comes with the package, which knows the micro-world
 alone (`python -m locvlm_jax.microworld` draws some). On a terminal the
 answer appears as it is written. Boxes and points in it are read, given in
 pixels of the picture (of a video, the frame in its middle) and drawn with
---draw. With --constrained the answer is the likeliest location, which can
-always be read, and its probability; with --expected 16 the mean and deviation
-of so many locations drawn from the model.
+--draw. With --constrained the answer is a location that can always be read, the
+one that the likeliest tokens write, or with --beams 4 the likeliest of several;
+with it come the probability of its text and, where held-out questions say so,
+the IoU to expect of it. With --expected 16 also the mean and deviation of so
+many locations drawn from the model.
 """
 
 import json
@@ -44,6 +46,9 @@ _STOP = flags.DEFINE_multi_string("stop", [], "Cut the answer at this text.")
 _CONSTRAINED = flags.DEFINE_bool(
   "constrained", False, "Answer with a location that can be read."
 )
+_BEAMS = flags.DEFINE_integer(
+  "beams", 1, "With --constrained: beginnings that are kept; 1 is greedy.", 1
+)
 _EXPECTED = flags.DEFINE_integer(
   "expected", 0, "Also the mean and deviation of so many drawn locations.", 0
 )
@@ -76,6 +81,7 @@ def main(argv: list[str]) -> None:
       top_k=_TOP_K.value,
       top_p=_TOP_P.value,
       stop=tuple(_STOP.value),
+      beams=_BEAMS.value,
       seed=_SEED.value,
     ),
     config,
@@ -101,7 +107,9 @@ def _ask(model, pictures) -> dict:
     found |= {"expected": _rounded(mean), "deviation": _rounded(deviation)}
   if _CONSTRAINED.value:
     answer, probability = model.answer_location(pictures, _PROMPT.value)
-    found = {"probability": float(f"{probability:.3g}"), **found}
+    iou = model.expected_iou(probability)
+    known = {} if iou is None else {"expected_iou": round(iou, 2)}
+    found = {**known, "probability": float(f"{probability:.3g}"), **found}
   else:
     answer = _written(model, pictures)
   location, reason = model.find(first, answer)
@@ -137,7 +145,7 @@ def _print(found: dict) -> None:
     print(found["answer"])
   where = found["location"]
   print(f"in pixels: {where}" if where else f"nowhere: {found['reason']}")
-  for name in ("probability", "expected", "deviation"):
+  for name in ("expected_iou", "probability", "expected", "deviation"):
     if name in found:
       print(f"{name}: {found[name]}")
 

@@ -1,14 +1,22 @@
 """The paper's recipe in one command: train, evaluate, train, evaluate, report.
 
   python -m locvlm_jax.reproduce --config configs/micro.py:demo --workdir DIR
+  python -m locvlm_jax.reproduce --config configs/micro.py --tables 4,11 \\
+    --workdir DIR
 
-It runs, for each stage, `locvlm_jax.train` and `locvlm_jax.evaluate` with
-`--config FILE:STAGE,WORDS`; every stage after the first starts from the first
-one's checkpoint, or, as course@stage2 does, from that of the stage it names.
-Each command is printed before it runs, and what is finished is not repeated
-when the same line is run again. Further `--config.x=y` and `--override` go to
-all of them. The workdir receives one folder a stage, the compiled programs,
+The first runs, for each stage, `locvlm_jax.train` and `locvlm_jax.evaluate`
+with `--config FILE:STAGE,WORDS`; every stage after the first starts from the
+first one's checkpoint, or, as course@stage2 does, from that of the stage it
+names. The workdir receives one folder a stage, the compiled programs,
 results.json and report.html.
+
+The second makes tables of the paper on the micro-world: each arm of a table is
+trained and evaluated with each seed, and the workdir receives a folder for
+each, tables.md and tables.json. Arms that tables share are run once.
+
+Each command is printed or logged; what is finished is not repeated when the
+same line is run again. Further `--config.x=y` and `--override` go to all of
+them.
 """
 
 import re
@@ -28,19 +36,50 @@ _STAGES = flags.DEFINE_list(
 _REFERENCE = flags.DEFINE_string(
   "reference", None, "results.json of another run, to show beside this one's."
 )
+_TABLES = flags.DEFINE_list(
+  "tables", [], "Numbers of the paper's tables, to make in place of stages."
+)
+_SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each arm of a table.", 1)
+_JOBS = flags.DEFINE_integer(
+  "jobs", 1, "Arms of tables that run at a time, each on its share of cores.", 1
+)
 command.define_override()
 
 
 def main(argv: list[str]) -> None:
-  """Runs the recipe of the flags."""
+  """Runs the recipe of the flags, or makes the tables."""
   del argv
+  if _TABLES.value:
+    _make_tables()
+  else:
+    _run_recipe()
+
+
+def _make_tables() -> None:
+  from locvlm_jax.experiments import experiment
+
+  print(
+    experiment.run(
+      experiment.Experiment(
+        tables=experiment.parse_tables(_TABLES.value),
+        config=_config_file(),
+        workdir=_WORKDIR.value,
+        seeds=_SEEDS.value,
+        jobs=_JOBS.value,
+        overrides=_overrides(sys.argv[1:]),
+      )
+    )
+  )
+
+
+def _run_recipe() -> None:
   from locvlm_jax.reports import reading
   from locvlm_jax.training import recipe
 
   path, words = _REFERENCE.value, sys.argv[1:]
   recipe.run(
     recipe.Recipe(
-      config=config_flags.get_config_filename(flags.FLAGS["config"]),
+      config=_config_file(),
       workdir=_WORKDIR.value,
       stages=tuple(_STAGES.value),
       overrides=_overrides(words),
@@ -48,6 +87,11 @@ def main(argv: list[str]) -> None:
       command=shlex.join(["python", "-m", "locvlm_jax.reproduce", *words]),
     )
   )
+
+
+def _config_file() -> str:
+  """Returns --config as it was given, with its words after a colon."""
+  return config_flags.get_config_filename(flags.FLAGS["config"])
 
 
 def _overrides(words: list[str]) -> tuple[str, ...]:

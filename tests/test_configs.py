@@ -16,6 +16,8 @@ NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
 VARIANTS = [(n, "") for n in NAMES] + [
   ("locvlm_b", "stage1"), ("locvlm_l", "stage1"),
   ("locvlm_b", "paper_literal"), ("locvlm_b", "stage2,paper"),
+  ("locvlm_b", "localize_instruct_200k"), ("locvlm_l", "baseline,lora"),
+  ("locvlm_vid_b", "baseline"), ("locvlm_vid_b_plus", "baseline"),
   ("micro", "captions"), ("micro", "base"),
   ("micro", "stage1"),
   ("micro", "baseline"), ("micro", "stage2,demo"),

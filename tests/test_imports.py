@@ -27,6 +27,7 @@ ROWS = (
   {"training"},
   {"pseudo"},
   {"reports"},
+  {"experiments"},
   {"bench"},
 )
 # What these may not import from outside: loader workers run the first three,

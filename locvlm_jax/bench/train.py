@@ -196,6 +196,7 @@ def _optimizer(mu_dtype: str) -> types.SimpleNamespace:
   return types.SimpleNamespace(
     name="adamw",
     lr=2e-5,
+    adapter_lr=0.0,
     warmup_ratio=0.03,
     b1=0.9,
     b2=0.999,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from locvlm_jax import errors
-from locvlm_jax.data import leakage
+from locvlm_jax.data import exclusion
 from locvlm_jax.data.records import Source
 from locvlm_jax.data.sources import (
   ade20k,
@@ -35,6 +35,10 @@ SOURCES = {
   "tracks": (tracks.Tracks, "videos"),
   "spatial": (conversations.Conversations, "conversation_images"),
 }
+# Those that `config.eval` has files of, too.
+_HELD_OUT = (
+  "instances", "novel", "conversations", "video_conversations", "tracks",
+)  # fmt: skip
 VIDEO_SOURCES = ("video_conversations", "tracks")
 
 # Name in `config.eval` -> (what reads it, the fields with its paths).
@@ -64,14 +68,17 @@ def open_source(name: str, files: Any) -> Source:
     files: what names its files: `config.data` or `config.eval`.
 
   Raises:
-    DataError: no path is set, or a file is missing or malformed.
+    DataError: no path is set, or a file is missing, malformed or empty.
   """
   if name in BENCHMARKS:
     return _open_benchmark(name, files[name])
   source, folder = SOURCES[name]
   if not files[name]:
     raise errors.DataError(f"data.{name}: no path. Set --config.data.{name}.")
-  return source(files[name], files[folder])
+  found = source(files[name], files[folder])
+  if not len(found):
+    raise errors.DataError(f"{files[name]}: no records.")
+  return found
 
 
 def _open_benchmark(name: str, files: Any) -> Source:
@@ -83,13 +90,22 @@ def _open_benchmark(name: str, files: Any) -> Source:
   return source(*(files[field] for field in fields))
 
 
-def benchmark_files(evaluation: Any) -> list[str]:
-  """Lists the files of questions that `config.eval` names.
+def test_sets(evaluation: Any) -> list[exclusion.TestSet]:
+  """Lists the files of annotations and questions that `config.eval` names.
 
   Folders, of which only ADE20K's is one, hold no image of COCO.
   """
-  paths = [evaluation[name].questions for name in BENCHMARKS]
-  return [p for p in paths if p and not os.path.isdir(p)]
+  found = [
+    (evaluation[name], evaluation[SOURCES[name][1]])
+    for name in _HELD_OUT
+    if evaluation[name]
+  ]
+  found += [(evaluation[n].questions, evaluation[n].media) for n in BENCHMARKS]
+  return [
+    exclusion.TestSet(path, media)
+    for path, media in found
+    if path and not os.path.isdir(path)
+  ]
 
 
 def used(data: Any) -> list[str]:
@@ -111,7 +127,8 @@ def open_sources(
   *,
   files: Any = None,
   names: Sequence[str] = (),
-  exclude: Sequence[str] = (),
+  exclude: Sequence[str | exclusion.TestSet] = (),
+  genome: str = "",
 ) -> dict[str, Source]:
   """Opens the sources that a run trains on.
 
@@ -120,6 +137,7 @@ def open_sources(
     files: what names their annotations and folders; default: `data`.
     names: of the sources; default: those that have a positive weight.
     exclude: files whose images and videos are left out.
+    genome: Visual Genome's image_data.json; "": not at hand.
 
   Raises:
     DataError: a file is missing or malformed, or nothing is left.
@@ -131,7 +149,8 @@ def open_sources(
   _check_boxes(sources, data)
   if "instances" in sources:
     sources["instances"] = _prepared(sources["instances"], data)
-  return leakage.exclude(sources, exclude)
+  tests = [exclusion.TestSet(x) if isinstance(x, str) else x for x in exclude]
+  return exclusion.exclude(sources, tests, genome)
 
 
 def _check_boxes(sources: Mapping[str, Source], data: Any) -> None:

@@ -23,13 +23,15 @@ def main(argv: list[str]) -> None:
   """Prints a paragraph and writes a picture for each row."""
   del argv
   from locvlm_jax import assemble, checks
-  from locvlm_jax.data import rendering, stream
+  from locvlm_jax.data import exclusion, rendering, stream
   from locvlm_jax.data import rows as rows_lib
   from locvlm_jax.text import coords
 
   config = command.config()
   checks.check(config)
   sources = assemble.training_sources(config)
+  left_out = exclusion.describe(sources, assemble.test_sets(config))
+  print(*left_out, sep="\n", end="\n\n")
   text = assemble.load_tokenizer(config)
   spec = assemble.row_spec(config, text, sources)
   make_row = rows_lib.RowMaker(spec)

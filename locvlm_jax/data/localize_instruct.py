@@ -24,7 +24,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from locvlm_jax import files
-from locvlm_jax.data import geometry, leakage, objectives
+from locvlm_jax.data import (
+  drawn_pairs,
+  exclusion,
+  geometry,
+  leakage,
+  objectives,
+)
 from locvlm_jax.data.records import Record, Source
 from locvlm_jax.data.sources import coco, object_captions
 from locvlm_jax.data.sources import tracks as tracks_lib
@@ -57,6 +63,8 @@ class Settings:
       as the presets of images and of videos have it.
     seed: of all that is random.
     max_pairs: question-answer pairs of an image, at most.
+    num_pairs: so many pairs in all, drawn by seed, each a conversation of its
+      own; 0: all that there are, those of an image in one conversation.
     exclude: files of evaluation sets, whose images and videos are left out.
     workers: processes; the result is the same.
   """
@@ -73,6 +81,7 @@ class Settings:
   geometry: str | None = None
   seed: int = 0
   max_pairs: int = 4
+  num_pairs: int = 0
   exclude: Sequence[str] = ()
   workers: int = 1
 
@@ -98,6 +107,7 @@ class Settings:
       "geometry": self.kind,
       "seed": self.seed,
       "max_pairs": self.max_pairs,
+      "num_pairs": self.num_pairs,
       "exclude": list(self.exclude),
       "captions": self.captions,
     }
@@ -126,21 +136,35 @@ def build(settings: Settings, out: str) -> dict:
   gc.freeze()  # and none of them moves in the processes that share them
   gc.enable()
   leakage.check_named(settings.exclude)
-  tested = frozenset().union(*map(leakage.image_ids, settings.exclude))
-  builder = Builder(settings, source, tested)
+  tests = [exclusion.TestSet(path) for path in settings.exclude]
+  found = exclusion.find(source, exclusion.Tests(tests))
+  for line in exclusion.describe(
+    {settings.dataset: exclusion.WithoutExcluded(source, found)}, tests
+  ):
+    _log(line)
+  builder = Builder(settings, source, found)
   chunks, total = builder.chunks(), Counts()
   progress = Progress("images", len(source), _log, every=5.0)
+  pairs = []
   with files.replacing(out) as f, _mapping(settings.workers) as mapped:
     for chunk, (lines, counts) in zip(
       chunks, mapped(builder, chunks), strict=True
     ):
-      f.write(lines)
+      if settings.num_pairs:
+        pairs += lines
+      else:
+        f.writelines(lines)
       total.merge(counts)
       progress.add(len(chunk))
+    if settings.num_pairs:
+      drawn = drawn_pairs.draw(pairs, settings.num_pairs, settings.seed)
+      f.writelines(drawn)
+      total.keep_pairs(drawn_pairs.count(drawn))
   return {
     "settings": settings.summary(),
     "captions": dict(sorted(source.caption_counts.items())),
     "boxes": dict(sorted(source.box_counts.items())),
+    "never denied beside kinds of it": list(source.broader),
     **total.sorted(),
   }
 
@@ -181,57 +205,66 @@ class Builder:
   Args:
     settings: how pairs are made.
     source: the annotations.
-    tested: ids of images and names of videos that are left out.
+    found: what is left out.
   """
 
   def __init__(
-    self, settings: Settings, source: Source, tested: frozenset[int | str]
+    self, settings: Settings, source: Source, found: exclusion.Found
   ):
-    self._settings, self._source, self._tested = settings, source, tested
+    self._settings, self._source, self._found = settings, source, found
+    kept = exclusion.WithoutExcluded(source, found)
     self._pairs = objectives.PairSpec(
       settings.coords,
       source.categories,
       settings.max_pairs,
-      captions=source.object_captions(tested),
+      captions=kept.object_captions(),
     )
-    self._ids = source.image_ids()
-    self._folder = os.path.realpath(source.folder)
+    self._folder = os.path.abspath(source.folder)
 
   def chunks(self) -> list[range]:
     """Divides all records into parts for `__call__`."""
     num = len(self._source)
     return [range(i, min(i + _CHUNK, num)) for i in range(0, num, _CHUNK)]
 
-  def __call__(self, part: range) -> tuple[str, "Counts"]:
+  def __call__(self, part: range) -> tuple[list[str], "Counts"]:
     """Makes (the lines of these records, counts of what became of them)."""
     counts, lines = Counts(), []
     for i in part:
       record = self._source[i]
-      if self._ids[i] in self._tested:
+      if i in self._found.by_file:
         counts.leave_out(record, "of an evaluation set")
       else:
-        lines.append(self._line(i, record, counts))
-    return "".join(lines), counts
+        lines += self._lines(i, record, counts)
+    return lines, counts
 
-  def _line(self, index: int, record: Record, counts: "Counts") -> str:
-    """Makes the line of a record; empty where nothing can be asked."""
+  def _lines(self, index: int, record: Record, counts: "Counts") -> list[str]:
+    """Makes the lines of a record; none where nothing can be asked."""
     s = self._settings
     transform = geometry.make(s.kind, record.width, record.height, s.image_size)
     rng = np.random.default_rng((s.seed, index))
     pairs = objectives.pairs(record, transform, self._pairs, rng)
     counts.add(record, transform, pairs)
+    if s.num_pairs:
+      return [
+        self._line(index, record, f"{record.id}_{k}", [pair])
+        for k, pair in enumerate(pairs)
+      ]
+    return [self._line(index, record, record.id, pairs)] if pairs else []
+
+  def _line(self, index: int, record: Record, name: str, pairs) -> str:
+    """Makes the line of a conversation, called `name`."""
     medium = "video" if record.is_video else "image"
     row = {
-      "id": record.id,
+      "id": name,
       medium: os.path.relpath(record.image, self._folder),
       "conversations": _messages(pairs, medium),
       "provenance": {
         "objectives": [p.objective for p in pairs],
-        "seed": s.seed,
+        "seed": self._settings.seed,
         "index": index,
       },
     }
-    return json.dumps(row, ensure_ascii=False) + "\n" if pairs else ""
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def _messages(pairs: Sequence[objectives.Pair], medium: str) -> list[dict]:
@@ -282,6 +315,11 @@ class Counts:
       }
     )
 
+  def keep_pairs(self, kept: collections.Counter) -> None:
+    """Counts the pairs that were not drawn apart from those that were."""
+    left_out = self.pairs.total() - kept.total()
+    self.pairs = kept + collections.Counter({"left out": left_out})
+
   def merge(self, other: "Counts") -> None:
     """Adds the counts of another part."""
     for name, counts in vars(self).items():
@@ -321,5 +359,5 @@ def _keep(builder: Builder) -> None:
   _builder = builder
 
 
-def _built(part: range) -> tuple[str, Counts]:
+def _built(part: range) -> tuple[list[str], Counts]:
   return _builder(part)

@@ -9,10 +9,11 @@ The paper's filters: a category is asked for (LocPred, RevLoc) only where it
 is annotated exactly once in the image, since "the dog" has to mean one dog; a
 category is denied (NegPred) only where it isn't annotated at all. A crowd
 counts as present and as more than one, and is never a target itself; in a
-video, neither is what moves (`sources/tracks.py`). Both rules look at the whole
-image: a dog that a crop removed can be neither. Where an object has texts of
-its own (a referring expression or a caption), one of them stands in place of
-the category; where not everything is annotated, nothing is denied.
+video, neither is what moves (`sources/tracks.py`). What is annotated as a car
+counts as a vehicle, where the file says that cars are vehicles. All rules look
+at the whole image: a dog that a crop removed can be neither. Where an object
+has texts of its own (a referring expression or a caption), one of them stands
+in place of the category; where not everything is annotated, nothing is denied.
 """
 
 import dataclasses
@@ -59,7 +60,7 @@ def scene(objects: Sequence[Object], transform: Transform) -> Scene:
 
 
 def _present(objects: Sequence[Object]) -> frozenset[str]:
-  return frozenset(o.category for o in objects)
+  return frozenset(name for o in objects for name in (o.category, *o.also))
 
 
 def visible(
@@ -78,8 +79,11 @@ def visible(
 
 
 def unique_objects(objects: Sequence[Object]) -> list[Object]:
-  """Finds the objects that are the only one of their category, and no crowd."""
-  count = Counter(o.category for o in objects)
+  """Finds the objects that are the only one of their category, and no crowd.
+
+  Of "the vehicle" a car is another one.
+  """
+  count = Counter(name for o in objects for name in (o.category, *o.also))
   return [o for o in objects if count[o.category] == 1 and not o.crowd]
 
 

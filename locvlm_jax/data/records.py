@@ -33,7 +33,7 @@ Packed, a row holds `data.pack` conversations, and K is their number:
 import abc
 import dataclasses
 import types
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -43,7 +43,7 @@ from locvlm_jax.text.prompts import Turn
 
 Batch = dict[str, np.ndarray]
 # What an image or a video is known by, whatever its file is called: COCO's id,
-# or the video's name (see `leakage`); None where it has neither.
+# Visual Genome's, or the video's name (see `leakage`); None: by nothing.
 ImageId = int | str | None
 
 
@@ -59,6 +59,8 @@ class Object:
     id: of the annotation; 0 where the file has none.
     texts: expressions or captions of it alone, any of which stands for it in
       place of the category.
+    also: the other categories that it is, or may be: a car is a vehicle, and
+      what is called a vehicle may be a car.
   """
 
   category: str
@@ -66,6 +68,7 @@ class Object:
   crowd: bool = False
   id: int = 0
   texts: tuple[str, ...] = ()
+  also: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +120,8 @@ class Source(abc.ABC):
     box_counts: how many boxes were "clipped" to the image, or are "empty".
     caption_counts: how many captions of objects were "used", and by reason how
       many were not.
+    broader: categories that others are kinds of, as vehicle is of car. Beside
+      one of these such a category is neither denied nor asked for.
     missing: questions that were left out because `folder` lacks the image or
       video that they are about.
     boxed: file and number of the first record whose text holds boxes; "": none.
@@ -126,6 +131,7 @@ class Source(abc.ABC):
   categories: tuple[str, ...] = ()
   box_counts: Mapping[str, int] = types.MappingProxyType({})
   caption_counts: Mapping[str, int] = types.MappingProxyType({})
+  broader: tuple[str, ...] = ()
   missing: int = 0
   boxed: str = ""
 
@@ -145,15 +151,19 @@ class Source(abc.ABC):
     """
     return [None] * len(self)
 
+  def image_paths(self, indices: Sequence[int]) -> list[str | None]:
+    """Lists the files of these records' images or videos; None: no image."""
+    return [self[i].image for i in indices]
+
   def object_captions(
-    self, without: Collection[ImageId] = ()
+    self, without: Collection[str] = ()
   ) -> dict[str, tuple[str, ...]]:
     """Collects the captions of objects that name their category.
 
     `neg_pred` denies them where there is no such object.
 
     Args:
-      without: images and videos whose captions are left out.
+      without: ids of the records whose captions are left out.
 
     Returns:
       {category: captions}; only categories that have some.

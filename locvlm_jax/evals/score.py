@@ -11,7 +11,9 @@ no id, are taken in the order of the questions. `evaluate` writes its questions
 beside its answers, so that its own file needs no references.
 
 --upload OUT writes what the benchmark's server takes. --judge_url and
---judge_model let a language model judge open answers, over OpenAI's interface.
+--judge_model let a language model judge open answers, over OpenAI's interface,
+--judge_protocol video_chatgpt as the paper's predecessor does. Its verdicts are
+written as they come, and the same command goes on after an interruption.
 """
 
 import json
@@ -41,6 +43,15 @@ _JUDGE_URL = flags.DEFINE_string(
 _JUDGE_MODEL = flags.DEFINE_string(
   "judge_model", "", "The model of that service."
 )
+_JUDGE_PROTOCOL = flags.DEFINE_enum(
+  "judge_protocol", "locvlm", ["locvlm", "video_chatgpt"], "How it is asked."
+)
+_JUDGE_REQUESTS = flags.DEFINE_integer(
+  "judge_requests", 8, "How many answers it is asked about at once.", 1
+)
+_VERDICTS = flags.DEFINE_string(
+  "verdicts", "", "The file of its verdicts; by default beside the predictions."
+)
 
 
 def main(argv: list[str]) -> None:
@@ -56,6 +67,9 @@ def main(argv: list[str]) -> None:
     upload=_UPLOAD.value,
     judge_url=_JUDGE_URL.value,
     judge_model=_JUDGE_MODEL.value,
+    judge_protocol=_JUDGE_PROTOCOL.value,
+    judge_requests=_JUDGE_REQUESTS.value,
+    verdicts=_VERDICTS.value,
   )
   print(json.dumps(scoring.score(request), indent=2))
 

@@ -19,11 +19,12 @@ from locvlm_jax.data import reading
 from locvlm_jax.data.question_view import View
 from locvlm_jax.data.sources import refer
 from locvlm_jax.data.sources.questions import read as read_questions
-from locvlm_jax.evals import predictions
+from locvlm_jax.evals import judging, predictions
 from locvlm_jax.evals.scorers import gqa_scores, judge, vqa_accuracy
 from locvlm_jax.evals.tasks import EVALS
 from locvlm_jax.evals.tasks.benchmark import Benchmark, to_question
 from locvlm_jax.evals.tasks.region import Region
+from locvlm_jax.inference import answer as answers_lib
 from locvlm_jax.inference.question import Question
 from locvlm_jax.text.coords import Coords
 
@@ -46,6 +47,10 @@ class Request:
     judge_url: of a service with /chat/completions that judges open answers; ""
       for none.
     judge_model: the model of that service.
+    judge_protocol: how it is asked, a name of `judge.PROTOCOLS`.
+    judge_requests: how many answers it is asked about at once.
+    verdicts: the file that its verdicts are written to as they come; "": one
+      beside the predictions.
   """
 
   task: str
@@ -55,6 +60,9 @@ class Request:
   upload: str = ""
   judge_url: str = ""
   judge_model: str = ""
+  judge_protocol: str = "locvlm"
+  judge_requests: int = 8
+  verdicts: str = ""
 
 
 def score(request: Request) -> dict:
@@ -120,7 +128,9 @@ def _in_order(questions, rows, path: str) -> list[str]:
       )
     return said
   ids = [_first(row, _IDS, i, path) for i, row in enumerate(rows, 1)]
-  answers = dict(zip(ids, said, strict=True))
+  answers = _once(ids, said, path)
+  if others := len(answers.keys() - {q.id for q in questions}):
+    print(f"{path}: {others} answers to other questions", file=sys.stderr)
   if missing := [q.id for q in questions if q.id not in answers]:
     raise ValueError(
       f"{path}: {len(missing)} of {len(questions)} questions have no answer;"
@@ -129,8 +139,22 @@ def _in_order(questions, rows, path: str) -> list[str]:
   return [answers[q.id] for q in questions]
 
 
+def _once(ids, answers, path: str) -> dict[str, str]:
+  """Joins ids and answers; one that is there twice has to be the same."""
+  found = {}
+  for number, answer in zip(ids, answers, strict=True):
+    if found.setdefault(number, answer) != answer:
+      raise ValueError(
+        f"{path}: question {number} has two answers: {found[number]!r:.50} and"
+        f" {answer!r:.50}."
+      )
+  return found
+
+
 def _first(row: dict, keys: Sequence[str], line: int, path: str) -> str:
   for key in keys:
+    if key in row and row[key] is None:
+      raise ValueError(f'{path}: row {line}: {key} is null. Give "" for none.')
     if key in row:
       return str(row[key])
   raise ValueError(f"{path}: row {line} has none of {', '.join(keys)}.")
@@ -144,7 +168,16 @@ def _of_evaluate(task, rows, path: str) -> tuple[list[Question], list[str]]:
       f"{path}: no answers of evaluate to {task.name}; give --references."
     )
   mine = [r for r in mine if r["seed"] == mine[0]["seed"]]
-  return [predictions.question(r) for r in mine], [r["answer"] for r in mine]
+  _once([r["id"] for r in mine], [r["answer"] for r in mine], path)
+  mine = list({r["id"]: r for r in mine}.values())
+  if unread := sum("unreadable" in r for r in mine):
+    print(
+      f"{path}: {unread} questions have no answer: their pictures could not be"
+      " used.",
+      file=sys.stderr,
+    )
+  answers = [answers_lib.of(r["answer"], r) for r in mine]
+  return [predictions.question(r) for r in mine], answers
 
 
 def _write_upload(task, questions, answers, path: str) -> None:
@@ -172,14 +205,24 @@ def _judged(request: Request, questions, answers) -> dict:
     raise ValueError("--judge_url needs --judge_model.")
   if "answers" not in questions[0].truth:
     raise ValueError(f"{request.task} has exact scores: no judge is asked.")
-  ask = judge.Judge(request.judge_url, request.judge_model)
-  verdicts = []
-  for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
-    truth = question.truth["answers"][0]
-    verdicts.append(ask(question.question, truth, answer))
-    if i % 100 == 99:
-      print(f"judged {i + 1} of {len(answers)}", file=sys.stderr, flush=True)
-  return judge.scores(verdicts) | {
+  protocol = judge.PROTOCOLS[request.judge_protocol]
+  asked = [
+    judging.Asked(q.id, q.question, q.truth["answers"][0], a)
+    for q, a in zip(questions, answers, strict=True)
+  ]
+  path = request.verdicts or (
+    f"{request.predictions}.{request.task}.verdicts.jsonl"
+  )
+  rows = judging.judge_all(
+    judge.Judge(request.judge_url, request.judge_model, protocol),
+    asked,
+    path,
+    request.judge_requests,
+    lambda line: print(line, file=sys.stderr, flush=True),
+  )
+  return judging.scores(rows) | {
     "judge": request.judge_model,
+    "judge_protocol": protocol.name,
     "judged_on": datetime.date.today().isoformat(),
+    "verdicts": path,
   }

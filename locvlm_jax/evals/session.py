@@ -24,7 +24,7 @@ import jax
 
 from locvlm_jax import assemble, checks, errors, files, progress, provenance
 from locvlm_jax.config import Config, plain
-from locvlm_jax.evals import predictions, units
+from locvlm_jax.evals import calibration, predictions, units
 from locvlm_jax.evals.budgets import Budgets
 from locvlm_jax.evals.predictions import part_name
 from locvlm_jax.evals.tasks import EVALS
@@ -73,7 +73,17 @@ def evaluate(
       **manifest,
     }
     files.write_json(os.path.join(out, "results.json"), results)
+    _calibrate(out, manifest)
   return metrics
+
+
+def _calibrate(out: str, manifest: Mapping) -> None:
+  """Writes what the probabilities of boxes are worth, where there are any."""
+  how = manifest["config"]["eval"]
+  if how["constrained"] and not how["temperature"]:
+    path = os.path.join(out, predictions.FILE)
+    if said := calibration.write(path, out, manifest):
+      _log(said)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,11 +1,15 @@
 """Decoding of legal locations only, by the tables of a `grammar.Grammar`.
 
+Greedy decoding takes the likeliest legal token at each step. That need not end
+in the likeliest location: a beam keeps several beginnings, the likeliest ones
+so far, and takes the likeliest location among those that it ends with.
+
 Where only one token is legal, the model is not asked for it: it enters the
 cache in the same step as the token before it (after "22" of 223 bins only a
 comma can follow).
 
 Letters: B rows, D width, C numbers of a location, A tokens of the grammar, J
-tokens of a step.
+tokens of a step, K beams, N = B * K.
 """
 
 import functools
@@ -18,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 
-from locvlm_jax.inference import decode
+from locvlm_jax.inference import decode, places
 from locvlm_jax.models import kv_cache, llama
 from locvlm_jax.text import grammar as grammar_lib
 
@@ -35,7 +39,9 @@ class Located(NamedTuple):
 
   Attributes:
     numbers: of each location, as `Grammar.text` takes them.
-    log_probability: of each whole location among the legal ones.
+    log_probability: of the text of each location: the sum over its tokens of
+      their log-probability among the tokens that were legal there. Sampling at
+      temperature 1 writes just this text so often.
   """
 
   numbers: Int[np.ndarray, "B C"]
@@ -47,7 +53,8 @@ class _Static(NamedTuple):
 
   model: nn.Module
   longest: int  # tokens of a location
-  is_sampled: bool  # else greedy
+  is_sampled: bool  # else the likeliest
+  num_beams: int
 
 
 class _Request(NamedTuple):
@@ -60,18 +67,10 @@ class _Request(NamedTuple):
   rng: Key[Array, ""] | None
 
 
-class _Place(NamedTuple):
-  """Where each row stands in the grammar."""
-
-  node: Int[Array, " B"]  # what is written of the current number
-  number: Int[Array, " B"]  # its index; C: the location is complete
-  numbers: Int[Array, "B C"]  # those that are written
-
-
 class _State(NamedTuple):
   """What a decoding step reads and writes."""
 
-  place: _Place
+  place: places.Place
   tokens: Int[Array, "B J"]  # not in the cache yet
   count: Int[Array, " B"]  # how many of them there are
   position: Int[Array, " B"]  # of the first of them
@@ -87,6 +86,7 @@ def locate(
   grammar: grammar_lib.Grammar,
   *,
   temperature: float = 0.0,
+  num_beams: int = 1,
   rng: Key[Array, ""] | None = None,
 ) -> Located:
   """Continues prompts that end in an open bracket by a legal location.
@@ -97,14 +97,22 @@ def locate(
     batch: as for `decode.generate`; tokens end after the bracket.
     grammar: which locations are legal.
     temperature: 0 takes the likeliest token at each step, above 0 samples.
+    num_beams: K, beginnings that are kept; 1 is greedy. Each costs as much as
+      a row does after its prompt.
     rng: a typed key; needed where temperature > 0.
 
   Raises:
-    ValueError: a temperature below 0, or no rng for one above.
+    ValueError: a temperature below 0, no rng for one above, or beams that are
+      none, or of samples.
   """
   if temperature < 0:
     raise ValueError(
       f"temperature {temperature} is negative: give 0 (greedy) or more"
+    )
+  if num_beams < 1 or (num_beams > 1 and temperature > 0):
+    raise ValueError(
+      f"beams {num_beams} at temperature {temperature}: give 1 beam or more,"
+      " and above 1 a temperature of 0"
     )
   decode.check_rng(temperature, rng)
   rows = batch["tokens"].shape[0]
@@ -116,7 +124,7 @@ def locate(
     temperature=np.float32(temperature),
     rng=rng,
   )
-  static = _Static(model, grammar.longest, temperature > 0)
+  static = _Static(model, grammar.longest, temperature > 0, num_beams)
   found = _locate(static, params, _tables(grammar), request)
   return Located(*map(np.asarray, found))
 
@@ -135,6 +143,9 @@ def _locate(
   run = decode.bound_apply(static.model, params)
   choose = functools.partial(_choose, static, run, tables, request)
   state, hidden = _prefill(static, run, len(tables["low"]), request)
+  if static.num_beams > 1:
+    state, hidden = _spread(state, hidden, static.num_beams)
+    choose = functools.partial(_choose_beams, static, run, tables)
 
   def advance(state: _State) -> _State:
     hidden, cache = run(
@@ -144,12 +155,14 @@ def _locate(
     hidden = jnp.take_along_axis(hidden, last, axis=1)[:, 0]
     return choose(state._replace(cache=cache), hidden)
 
+  first = slice(None, None, static.num_beams)  # the likeliest of each row
+  # Once it is complete, no other beginning of its row can become likelier.
   state = jax.lax.while_loop(
-    lambda s: (s.place.number < len(tables["low"])).any(),
+    lambda s: (s.place.number[first] < len(tables["low"])).any(),
     advance,
     choose(state, hidden),
   )
-  return state.place.numbers, state.log_probability
+  return state.place.numbers[first], state.log_probability[first]
 
 
 def _prefill(
@@ -161,7 +174,7 @@ def _prefill(
   cache = llama.empty_cache(cfg.llm, rows, slots, cfg.dtype)
   hidden, cache = run(*request.prompt, cache, method="prefill")
   zeros = jnp.zeros(rows, jnp.int32)
-  place = _Place(
+  place = places.Place(
     node=zeros,
     number=jnp.where(request.valid, 0, num_numbers),
     numbers=jnp.zeros((rows, num_numbers), jnp.int32),
@@ -187,99 +200,89 @@ def _choose(
   hidden: Float[Array, "B D"],
 ) -> _State:
   """Chooses a legal token in each row, and its follower if it has only one."""
-  num_numbers = len(tables["low"])
-  scores = run(hidden, method="logits")[:, tables["ids"]]
-  scores = jnp.where(_legal(tables, state.place), scores, -jnp.inf)
+  scores = _legal_scores(run, tables, state, hidden)
   index = jnp.argmax(scores, axis=-1)
   if static.is_sampled:
     draw = functools.partial(decode.draw_token, request.rng, state.step)
     index = jax.vmap(draw)(request.example, scores / request.temperature)
-  unfinished = state.place.number < num_numbers
-  log_probability = jnp.take_along_axis(
+  gained = jnp.take_along_axis(
     jax.nn.log_softmax(scores), index[:, None], axis=1
   )[:, 0]
-  place = _advance(tables, state.place, index, unfinished)
-  legal = _legal(tables, place)
+  unfinished = state.place.number < len(tables["low"])
+  sums = state.log_probability + jnp.where(unfinished, gained, 0)
+  return _append(tables, state, index, sums)
+
+
+def _legal_scores(
+  run: Callable, tables: Mapping, state: _State, hidden: Float[Array, "B D"]
+) -> Float[Array, "B A"]:
+  """Computes the scores of the grammar's tokens; illegal ones have -inf."""
+  scores = run(hidden, method="logits")[:, tables["ids"]]
+  return jnp.where(places.legal(tables, state.place), scores, -jnp.inf)
+
+
+def _append(
+  tables: Mapping,
+  state: _State,
+  index: Int[Array, " B"],
+  log_probability: Float[Array, " B"],
+) -> _State:
+  """Appends a legal token to each row, and its follower if it has only one."""
+  num_numbers = len(tables["low"])
+  unfinished = state.place.number < num_numbers
+  place = places.advance(tables, state.place, index, unfinished)
+  legal = places.legal(tables, place)
   forced = (legal.sum(-1) == 1) & (place.number < num_numbers)
   follower = jnp.argmax(legal, axis=-1)
   chosen = jnp.stack([index, follower], axis=1)
   return _State(
-    place=_advance(tables, place, follower, forced),
+    place=places.advance(tables, place, follower, forced),
     tokens=tables["ids"][chosen],
     count=jnp.where(unfinished, 1 + forced, state.count),
     position=state.position + jnp.where(unfinished, state.count, 0),
-    log_probability=state.log_probability
-    + jnp.where(unfinished, log_probability, 0),
+    log_probability=log_probability,
     step=state.step + 1,
     cache=state.cache,
   )
 
 
-def _bounds(
-  tables: Mapping, number: Int[Array, " B"], numbers: Int[Array, "B C"]
-) -> tuple[Int[Array, " B"], Int[Array, " B"]]:
-  """Returns the least and greatest value that the next number may take."""
-  number = jnp.minimum(number, len(tables["low"]) - 1)
-  anchor = jnp.minimum(numbers[:, 0], len(tables["shift"]) - 1)
-  shift = tables["shift"][anchor, number]
-  low = tables["low"][number] + shift
-  above = tables["above"][number]
-  before = jnp.take_along_axis(numbers, jnp.maximum(above, 0)[:, None], axis=1)
-  low = jnp.where(above >= 0, jnp.maximum(low, before[:, 0]), low)
-  return low, tables["high"][number] + shift
+def _spread(
+  state: _State, hidden: Float[Array, "B D"], num_beams: int
+) -> tuple[_State, Float[Array, "N D"]]:
+  """Repeats each row K times; at first only one of them counts."""
+  rows = jnp.repeat(jnp.arange(len(hidden)), num_beams)
+  first = jnp.arange(len(rows)) % num_beams == 0
+  state = _rows(state, rows)
+  state = state._replace(log_probability=jnp.where(first, 0.0, -jnp.inf))
+  return state, hidden[rows]
 
 
-def _may_become(
-  tables: Mapping, node: Int[Array, "B A"], low: Array, high: Array
-) -> Bool[Array, "B A"]:
-  """Tells whether some number that begins as `node` is within the bounds."""
-  intervals = tables["intervals"][jnp.maximum(node, 0)]
-  first = jnp.maximum(intervals[..., 0], low[:, None, None])
-  last = jnp.minimum(intervals[..., 1], high[:, None, None])
-  return (node >= 0) & (first <= last).any(-1)
+def _rows(state: _State, rows: Int[Array, " N"]) -> _State:
+  """Takes rows of a state, some of them several times."""
+  taken = jax.tree.map(lambda x: x[rows], state._replace(step=rows))
+  return taken._replace(step=state.step)
 
 
-def _legal(tables: Mapping, place: _Place) -> Bool[Array, "B A"]:
-  """Tells which tokens may follow."""
-  last = len(tables["low"]) - 1
-  low, high = _bounds(tables, place.number, place.numbers)
-  longer = _may_become(tables, tables["next"][place.node], low, high)
-  value = tables["whole"][place.node]
-  ends = tables["is_whole"][place.node] & (low <= value) & (value <= high)
-  number = jnp.minimum(place.number, last)
-  numbers = _write_number(place.numbers, number, value)
-  enter = tables["enter"][number]
-  following = _bounds(tables, number + 1, numbers)
-  enters = _may_become(tables, enter, *following)
-  enters = jnp.where((number == last)[:, None], enter >= 0, enters)
-  return longer | (ends[:, None] & enters)
-
-
-def _write_number(
-  numbers: Int[Array, "B C"], number: Int[Array, " B"], value: Int[Array, " B"]
-) -> Int[Array, "B C"]:
-  """Writes a value at the index `number` of each row."""
-  here = jnp.arange(numbers.shape[1]) == number[:, None]
-  return jnp.where(here, value[:, None], numbers)
-
-
-def _advance(
+def _choose_beams(
+  static: _Static,
+  run: Callable,
   tables: Mapping,
-  place: _Place,
-  index: Int[Array, " B"],
-  advances: Bool[Array, " B"],
-) -> _Place:
-  """Moves the rows where `advances` past a legal token, given by its index."""
-  last = len(tables["low"]) - 1
-  number = jnp.minimum(place.number, last)
-  enter = tables["enter"][number, index]
-  longer = tables["next"][place.node, index]
-  ends = advances & (longer < 0)
-  value = tables["whole"][place.node]
-  return _Place(
-    node=jnp.where(advances, jnp.where(ends, enter, longer), place.node),
-    number=place.number + ends,
-    numbers=jnp.where(
-      ends[:, None], _write_number(place.numbers, number, value), place.numbers
-    ),
-  )
+  state: _State,
+  hidden: Float[Array, "N D"],
+) -> _State:
+  """Keeps the K likeliest beginnings of each row, the likeliest first.
+
+  A location that is complete competes as it is.
+  """
+  beams, num_tokens = static.num_beams, len(tables["ids"])
+  scores = _legal_scores(run, tables, state, hidden)
+  gained = jnp.where(jnp.isfinite(scores), jax.nn.log_softmax(scores), -jnp.inf)
+  complete = state.place.number >= len(tables["low"])
+  stays = jnp.where(jnp.arange(num_tokens) == 0, 0.0, -jnp.inf)
+  gained = jnp.where(complete[:, None], stays, gained)
+  sums = state.log_probability[:, None] + gained
+  sums, chosen = jax.lax.top_k(sums.reshape(-1, beams * num_tokens), beams)
+  first = jnp.arange(len(chosen))[:, None] * beams  # beam of each row
+  parents = (first + chosen // num_tokens).reshape(-1)
+  index = (chosen % num_tokens).reshape(-1)
+  return _append(tables, _rows(state, parents), index, sums.reshape(-1))

@@ -23,7 +23,9 @@ from locvlm_jax import ASSETS, agreement, errors
 from locvlm_jax.config import Config
 from locvlm_jax.data import geometry
 from locvlm_jax.data.media import images, video
+from locvlm_jax.inference import confidence
 from locvlm_jax.inference.answer import Answer
+from locvlm_jax.inference.confidence import Calibration
 from locvlm_jax.inference.predictor import Decoding, Predictor
 from locvlm_jax.inference.question import Picture, Question, batches
 from locvlm_jax.parallel import sharding
@@ -40,12 +42,16 @@ class Location:
 
   Attributes:
     box: (x1, y1, x2, y2) in pixels of the picture, or a point (x, y).
-    confidence: the probability of this location among all that can be
-      written; None where it was read from a free answer.
+    confidence: the IoU that the box is expected to have with the true one, by
+      held-out questions (`inference.confidence`); None where the model has
+      no such calibration, or the location was read from a free answer.
+    probability: that of the location's text among all that can be written, the
+      product over its tokens; None for a free answer.
   """
 
   box: tuple[float, ...]
   confidence: float | None = None
+  probability: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,10 +61,12 @@ class Model:
   Attributes:
     predictor: parameters, prompts, decoding.
     mesh: of the devices here.
+    calibration: what the probability of a box is worth; None: not known.
   """
 
   predictor: Predictor
   mesh: jax.sharding.Mesh
+  calibration: Calibration | None = None
 
   @classmethod
   def load(
@@ -90,7 +98,10 @@ class Model:
         llava="" if runs.is_run(directory) else directory,
       )
     decoding = decoding or Decoding(max_new_tokens=64)
-    return cls(dataclasses.replace(predictor, decoding=decoding), mesh)
+    sha256, known = predictor.origin["sha256"], None
+    if not decoding.temperature:  # of samples it says nothing
+      known = confidence.load(directory, sha256, decoding.beams)
+    return cls(dataclasses.replace(predictor, decoding=decoding), mesh, known)
 
   def answer(
     self, picture: Picture | Sequence[Picture] | None, question: str
@@ -134,19 +145,29 @@ class Model:
   def locate(self, picture: Picture, name: str) -> Location:
     """Says where "the cup" is, in pixels of the picture.
 
-    The answer is the likeliest location; there is always one, whether the
+    The location that the model's likeliest tokens write, one after the other,
+    or the likeliest of `decoding.beams`; there is always one, whether the
     picture shows a cup or not.
     """
     wording = prompts.LOC_PRED[self.predictor.spec.coords.location][0]
     question = prompts.fill(wording, obj=name)
     answer, probability = self.answer_location(picture, question)
     location, _ = self.find(picture, answer)
-    return dataclasses.replace(location, confidence=probability)
+    return dataclasses.replace(
+      location,
+      confidence=self.expected_iou(probability),
+      probability=probability,
+    )
+
+  def expected_iou(self, probability: float) -> float | None:
+    """Returns the IoU to expect of a box of this probability, if known."""
+    known = self.calibration
+    return known.expected(probability) if known else None
 
   def answer_location(
     self, picture: Picture | Sequence[Picture] | None, question: str
   ) -> tuple[str, float]:
-    """Answers with the likeliest location that can be read.
+    """Answers with a location that can be read, as `locate` does.
 
     Returns:
       (the answer, the probability of its location among all of them).

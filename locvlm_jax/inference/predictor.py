@@ -43,6 +43,7 @@ class Decoding:
     top_p: samples among the likeliest that together reach it.
     stop: texts at which an answer is cut off.
     constrained: questions whose answer is a location get one that can be read.
+    beams: of constrained decoding; 1 is greedy.
     seed: of the sampling.
   """
 
@@ -52,6 +53,7 @@ class Decoding:
   top_p: float = 1.0
   stop: tuple[str, ...] = ()
   constrained: bool = False
+  beams: int = 1
   seed: int = 0
 
   @classmethod
@@ -113,8 +115,7 @@ class Predictor:
       origin["overridden"] = overridden
     model, text = assemble.model(config), assemble.load_tokenizer(config)
     wanted = params_lib.param_shapes(model)
-    for path, value in flat.items():
-      initial.check_shape(path, value, wanted)
+    initial.check_complete(flat, wanted)
     where = sharding.param_shardings(wanted, mesh)
     dtype = jnp.dtype(config.model.dtype)
     params = {p: v.place(dtype, where[p]) for p, v in flat.items()}
@@ -193,6 +194,7 @@ class Predictor:
       batch,
       self._grammar,
       temperature=self.decoding.temperature,
+      num_beams=self.decoding.beams,
       rng=self._rng,
     )
     texts = [
@@ -237,7 +239,7 @@ class Predictor:
     draws = [
       dataclasses.replace(example, id=f"{example.id}#{i}") for i in range(num)
     ]
-    answers = self.decoded(temperature=1.0).locate(draws)
+    answers = self.decoded(temperature=1.0, beams=1).locate(draws)
     if answers[0].unreadable:
       raise images.BadImage(answers[0].unreadable)
     values = np.array([self.spec.coords.parse(a)[0] for a in answers])

@@ -127,7 +127,7 @@ def stack(
   return nn.scan(
     _rematerialize(block, remat, prevent_cse=unroll > 1),
     variable_axes={"params": 0},
-    split_rngs={"params": True},
+    split_rngs={"params": True, "dropout": True},
     in_axes=in_axes,
     length=length,
     unroll=unroll,

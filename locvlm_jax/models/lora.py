@@ -2,12 +2,15 @@
 
   y = x W + (alpha / rank) (x A) B     A is random and B zero at first
 
+In training a share of the x that goes into A may be dropped.
+
 Letters: D contracted dims, F result dims, R rank.
 """
 
 import dataclasses
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -24,11 +27,14 @@ class LoraConfig:
     rank: R; 0: no kernel has an update.
     alpha: the updates are multiplied by alpha / rank.
     targets: names of the kernels that have one.
+    dropout: share of the inputs of every update that is dropped, where the
+      model is applied with a key for "dropout", as in training.
   """
 
   rank: int = 0
   alpha: float = 16.0
   targets: tuple[str, ...] = TARGETS
+  dropout: float = 0.0
 
   def __post_init__(self) -> None:
     unknown = [t for t in self.targets if t not in TARGETS]
@@ -39,6 +45,8 @@ class LoraConfig:
         f"lora.rank {self.rank}, lora.alpha {self.alpha}: give a rank of 0 or"
         " more and a positive alpha"
       )
+    if not 0 <= self.dropout < 1:
+      raise ValueError(f"lora.dropout {self.dropout} is not within [0, 1)")
 
   @property
   def scale(self) -> float:
@@ -78,5 +86,15 @@ def lora_linear(
   a = module.param(f"{name}_lora_a", init, (*dims, lora.rank))
   zeros = nn.initializers.zeros
   b = module.param(f"{name}_lora_b", zeros, (lora.rank, *features))
-  low = linear(x, a, num_contracted)
+  low = linear(_dropped(module, x, lora.dropout), a, num_contracted)
   return y + jnp.asarray(lora.scale, x.dtype) * linear(low, b)
+
+
+def _dropped(
+  module: nn.Module, x: Float[Array, "..."], share: float
+) -> Float[Array, "..."]:
+  """Sets a share of x to zero and scales the rest, where there is a key."""
+  if not share or not module.has_rng("dropout"):
+    return x
+  kept = jax.random.bernoulli(module.make_rng("dropout"), 1 - share, x.shape)
+  return jnp.where(kept, x / jnp.asarray(1 - share, x.dtype), 0)

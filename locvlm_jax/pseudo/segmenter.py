@@ -249,7 +249,7 @@ def _videos(folder: str) -> list[str]:
 def _listed(folder: str) -> list[str]:
   if not os.path.isdir(folder):
     raise errors.DataError(f"{folder}: no such folder.")
-  return os.listdir(folder)
+  return video.listed(folder)
 
 
 def _segmented(

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from locvlm_jax import files
 from locvlm_jax.config import Config, plain
-from locvlm_jax.data import objectives
+from locvlm_jax.data import coco_names, objectives
 from locvlm_jax.data.question_view import View
 from locvlm_jax.data.records import Object, Record, Records
 from locvlm_jax.evals import session
@@ -114,7 +114,7 @@ def faults(said: str, caption: str, name: str, max_words: int) -> Iterator[str]:
     yield "empty"
   if len(caption.split()) > max_words:
     yield "long"
-  if not objectives.names_object(caption, name):
+  if not coco_names.names(caption, name):
     yield "unnamed"
   if _REPEATING.search(caption):
     yield "repeating"

@@ -12,6 +12,7 @@ from locvlm_jax.reports import (
   curves,
   galleries,
   pictures,
+  reliability,
   tables,
 )
 from locvlm_jax.reports.reading import Run, models_to_show
@@ -41,6 +42,7 @@ def render(run: Run, compare: dict | None = None) -> str:
     boxes=galleries.boxes(run),
     wrong_boxes=galleries.wrong_boxes(run),
     results=tables.results(models),
+    reliability=reliability.make_reliability(run.answers(run.shown_stage)),
     curves={s: curves.make_curve(rows) for s, rows in run.curves.items()},
     galleries=galleries.other_tasks(run),
     commands=run.results.get("commands") or ["make demo"],

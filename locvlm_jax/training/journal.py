@@ -115,9 +115,15 @@ class Journal:
     last = step == self._config.steps
     if (step % self._config.log_every == 0 or last) and not scalars["skipped"]:
       numbers = scalars | self._rates.rates(step)
-      numbers |= {"lr": float(self._lr(step - 1))}
+      numbers |= self._learning_rates(step)
       self.write(step, numbers, self._rates.line(step, numbers))
     return scalars
+
+  def _learning_rates(self, step: int) -> dict[str, float]:
+    """Returns the rate of a step, and the adapter's where it has its own."""
+    rate, optim = float(self._lr(step - 1)), self._config.optim
+    own = rate * optim.adapter_lr / optim.lr
+    return {"lr": rate} | ({"adapter_lr": own} if own else {})
 
   def _report_incident(
     self, result: StepResult, reason: str, scalars: Mapping[str, float]

@@ -49,6 +49,9 @@ def make(optim: Any, steps: int) -> optax.GradientTransformation:
   llava_trainer.py`), nor do the ViT's positions; stacked layers have one more
   dimension, so the rule goes by name.
 
+  With `optim.adapter_lr` the adapter's updates are those of another learning
+  rate, on the same schedule; decay, in proportion to the rate, included.
+
   Args:
     optim: `config.optim`.
     steps: length of the run.
@@ -60,7 +63,21 @@ def make(optim: Any, steps: int) -> optax.GradientTransformation:
     raise ValueError(f"optim.name={optim.name!r}: not one of {OPTIMIZERS}.")
   build = {"adamw": _adamw, "muon": _muon}[optim.name]
   clip = optax.clip_by_global_norm(optim.clip_norm)
-  return optax.chain(clip, build(optim, schedule(optim, steps)))
+  moves = [clip, build(optim, schedule(optim, steps))]
+  if optim.adapter_lr:
+    moves.append(_scale_adapter(optim.adapter_lr / optim.lr))
+  return optax.chain(*moves)
+
+
+def _scale_adapter(factor: float) -> optax.GradientTransformation:
+  """Multiplies the updates of the adapter."""
+
+  def scale(updates: Mapping, params: Mapping) -> dict:
+    del params
+    own = (p for p in updates if p.startswith("adapter/"))
+    return {**updates, **{p: factor * updates[p] for p in own}}
+
+  return optax.stateless(scale)
 
 
 def _adamw(optim: Any, lr: optax.Schedule) -> optax.GradientTransformation:

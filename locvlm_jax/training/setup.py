@@ -9,7 +9,7 @@ import jax
 
 from locvlm_jax import assemble, checks, errors, files, provenance
 from locvlm_jax.config import Config, freeze
-from locvlm_jax.data import rows
+from locvlm_jax.data import exclusion, rows
 from locvlm_jax.data import stream as stream_lib
 from locvlm_jax.data.records import Batch, Source
 from locvlm_jax.inference import video_features
@@ -73,6 +73,10 @@ class Data:
   def _spec(self) -> stream_lib.StreamSpec:
     config = self.config
     return stream_lib.StreamSpec.of(config.data, config.batch_size, config.seed)
+
+  def left_out(self) -> list[str]:
+    """Says in lines which records show images of evaluation sets."""
+    return exclusion.describe(self.sources, assemble.test_sets(self.config))
 
   def check_bad_share(self) -> None:
     """Stops the run where too many records can't be used.
@@ -197,13 +201,17 @@ def open_run(
   start, state, refers = _restore(
     config, workdir, data, checkpoints, state, refers, replay
   )
-  print(journal_lib.summary(config, state, data.sources, mesh), flush=True)
-  if origins:
-    print("\n".join(origins), flush=True)
+  print(journal_lib.summary(config, state, data.sources, mesh))
+  print(*data.left_out(), *origins, sep="\n", flush=True)
   if config.video.cache:
     data = _with_features(data, model, state, mesh, watch)
   train_step = step_lib.jit_train_step(
-    model, tx, where, sharding.batch_sharding(mesh), config.accumulate
+    model,
+    tx,
+    where,
+    sharding.batch_sharding(mesh),
+    config.accumulate,
+    config.seed,
   )
   traced, journal = train_step, None
   if not replay:

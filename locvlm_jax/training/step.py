@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from einops import rearrange
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.models import video
@@ -127,8 +127,17 @@ def text_targets(
   return jnp.maximum(order - 1, 0), jnp.where(weight, labels, 0), weight
 
 
-def loss_sums(model, params, batch) -> tuple[Float[Array, ""], dict]:
-  """Sums the cross-entropy, and counts what turns the sum into means."""
+def loss_sums(
+  model, params, batch, rng: Key[Array, ""] | None = None
+) -> tuple[Float[Array, ""], dict]:
+  """Sums the cross-entropy, and counts what turns the sum into means.
+
+  Args:
+    model: `LocVLM`.
+    params: nested.
+    batch: see `train_step`.
+    rng: of dropout; None: nothing is dropped.
+  """
   visual = model.config.num_visual * batch["images"].shape[1]
   hidden = model.apply(
     {"params": params},
@@ -136,6 +145,7 @@ def loss_sums(model, params, batch) -> tuple[Float[Array, ""], dict]:
     video.visual_input(batch),
     batch["lengths"],
     batch.get("segments"),
+    rngs=None if rng is None else {"dropout": rng},
   )
   at, labels, weight = text_targets(
     batch["tokens"], batch["loss_mask"], batch["tokens"].shape[1] - visual
@@ -156,31 +166,46 @@ def _microbatches(batch: dict, num: int) -> dict:
   }
 
 
-def _gradients(model, state: TrainState, batch: dict, accumulate: int):
+def _gradients(model, state: TrainState, batch: dict, accumulate: int, rng):
   """Sums of loss, counts and gradients over the global batch."""
 
-  def loss(trainable, part):
+  def loss(trainable, part, number):
     params = params_lib.unflatten({**state.frozen, **trainable})
-    return loss_sums(model, params, part)
+    if rng is None:
+      return loss_sums(model, params, part)
+    return loss_sums(model, params, part, jax.random.fold_in(rng, number))
 
   value_and_grad = jax.value_and_grad(loss, has_aux=True)
   if accumulate == 1:
-    return value_and_grad(state.trainable, batch)
+    return value_and_grad(state.trainable, batch, 0)
 
-  def add(total, part):
-    new = value_and_grad(state.trainable, part)
+  def add(total, numbered):
+    new = value_and_grad(state.trainable, *numbered)
     return jax.tree.map(jnp.add, total, new), None
 
   parts = _microbatches(batch, accumulate)
   shapes = jax.eval_shape(
-    value_and_grad, state.trainable, {k: v[0] for k, v in parts.items()}
+    value_and_grad, state.trainable, {k: v[0] for k, v in parts.items()}, 0
   )
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-  return jax.lax.scan(add, zeros, parts)[0]
+  return jax.lax.scan(add, zeros, (parts, jnp.arange(accumulate)))[0]
+
+
+def _dropout_key(model, step: Int[Array, ""], seed: int) -> Array | None:
+  """Returns a key of this step alone; None where nothing is dropped."""
+  if not model.config.lora.dropout:
+    return None
+  return jax.random.fold_in(jax.random.key(seed), step)
 
 
 def train_step(
-  state: TrainState, batch: dict, *, model, tx, accumulate: int = 1
+  state: TrainState,
+  batch: dict,
+  *,
+  model,
+  tx,
+  accumulate: int = 1,
+  seed: int = 0,
 ) -> tuple[TrainState, dict[str, Array]]:
   """Updates by the mean loss of the supervised tokens in the global batch.
 
@@ -197,12 +222,14 @@ def train_step(
     model: `LocVLM`.
     tx: the optimizer.
     accumulate: microbatches a step.
+    seed: of dropout; the same step drops the same, also when it is repeated.
 
   Returns:
     The state after the step and scalars: loss, accuracy, targets, grad_norm,
     skipped (whether nothing was updated).
   """
-  (loss, sums), grads = _gradients(model, state, batch, accumulate)
+  rng = _dropout_key(model, state.step, seed)
+  (loss, sums), grads = _gradients(model, state, batch, accumulate, rng)
   targets = jnp.maximum(sums["targets"], 1)
   with jax.named_scope("optimizer"):
     grads = jax.tree.map(lambda g: g / targets, grads)
@@ -227,7 +254,12 @@ def train_step(
 
 
 def jit_train_step(
-  model, tx, state_sharding: TrainState, batch_sharding, accumulate: int = 1
+  model,
+  tx,
+  state_sharding: TrainState,
+  batch_sharding,
+  accumulate: int = 1,
+  seed: int = 0,
 ) -> Callable:
   """Compiles the step: shardings in and out, the old state donated.
 
@@ -237,9 +269,10 @@ def jit_train_step(
     state_sharding: of `init_state`.
     batch_sharding: one for all arrays of the batch.
     accumulate: microbatches a step.
+    seed: of dropout.
   """
   step = functools.partial(
-    train_step, model=model, tx=tx, accumulate=accumulate
+    train_step, model=model, tx=tx, accumulate=accumulate, seed=seed
   )
   return jax.jit(
     step,

@@ -152,6 +152,24 @@ def _of(
   return {os.path.dirname(part.file.path) for part in value.parts}
 
 
+def check_complete(found: Mapping, wanted: Mapping) -> None:
+  """Refuses weights that are not exactly those of a model.
+
+  Args:
+    found: what is stored, by path.
+    wanted: the parameters of the model, or their shapes.
+
+  Raises:
+    ValueError: names a parameter that is missing, too many or of another shape.
+  """
+  for path, value in found.items():
+    check_shape(path, value, wanted)
+  if missing := sorted(wanted.keys() - found.keys()):
+    raise ValueError(
+      f"no file gives {len(missing)} parameters of the model, as {missing[0]}"
+    )
+
+
 def check_shape(path: str, value, params: Mapping) -> None:
   """Refuses a stored parameter that the model has otherwise, or not."""
   if path not in params or params[path].shape != value.shape:

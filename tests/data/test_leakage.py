@@ -166,7 +166,7 @@ def test_files_of_the_evaluation_are_excluded_by_default(tmp_path):
   config = changed(config, **{"data.exclude_eval": False})
   assert assemble.excluded_files(config) == (str(tested),)
   tested.write_text('[{"image": "flickr_42.jpg"}]')
-  leakage.image_ids.cache_clear()
+  leakage.named.cache_clear()
   with pytest.raises(errors.DataError, match="a.json: it names no image by"):
     assemble.training_sources(config)
 

@@ -13,7 +13,7 @@ from PIL import Image
 from zygote import run
 
 from locvlm_jax import errors
-from locvlm_jax.data import geometry, objectives
+from locvlm_jax.data import built_for, drawn_pairs, geometry, objectives
 from locvlm_jax.data.sources import coco, conversations
 from locvlm_jax.text import coords
 
@@ -269,3 +269,51 @@ def test_flags_of_the_other_data_set_are_refused(tmp_path):
   ):
     done = run("build_data", f"--out={tmp_path}/o.jsonl", *flags)
     assert done.returncode == 78 and message in done.stderr
+
+
+def test_a_data_set_of_so_many_pairs_is_drawn_from_all(world):
+  options = ("--num_pairs=4", "--max_pairs=3")
+  rows, summary = build(
+    world / "instances.json", world, world / "out.jsonl", *options
+  )
+  assert len(rows) == 4 and len({row["id"] for row in rows}) == 4
+  assert all(len(row["conversations"]) == 2 for row in rows)
+  assert all(
+    row["conversations"][0]["value"].startswith("<image>\n") for row in rows
+  )
+  kept = collections.Counter(
+    o for r in rows for o in r["provenance"]["objectives"]
+  )
+  assert summary["settings"]["num_pairs"] == 4
+  left_out = summary["pairs"].pop("left out")
+  assert summary["pairs"] == kept
+  every, whole = build(
+    world / "instances.json", world, world / "all.jsonl", "--max_pairs=3"
+  )
+  assert left_out + 4 == sum(whole["pairs"].values())
+  asked = {m["value"] for row in every for m in row["conversations"]}
+  bare = {m.removeprefix("<image>\n") for m in asked}
+  said = (m["value"] for row in rows for m in row["conversations"])
+  assert {m.removeprefix("<image>\n") for m in said} <= bare
+
+
+def test_more_pairs_than_there_are_is_refused():
+  with pytest.raises(ValueError, match="--num_pairs=3: there are 2 pairs"):
+    drawn_pairs.draw(["a", "b"], 3, seed=0)
+
+
+def test_a_data_set_built_for_other_locations_is_refused(tmp_path):
+  path = str(tmp_path / "pairs.jsonl")
+  spec = coords.Coords("ivb", 224)
+  wanted = built_for.Locations(spec, "center_crop", 224)
+  built_for.check(path, wanted)  # LLaVA's conversations have no summary
+  settings = wanted.settings()
+  for name, other in (("num_bins", 336), ("geometry", "pad")):
+    text = json.dumps({"settings": settings | {name: other}})
+    pathlib.Path(path + ".summary.json").write_text(text)
+    said = f"was built with --{name}={other}, and this run has {name}="
+    with pytest.raises(errors.DataError, match=said):
+      built_for.check(path, wanted)
+  text = json.dumps({"settings": settings})
+  pathlib.Path(path + ".summary.json").write_text(text)
+  built_for.check(path, wanted)

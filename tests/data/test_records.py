@@ -5,7 +5,7 @@ import os
 import pytest
 
 from configs import micro
-from locvlm_jax.data import catalog, leakage
+from locvlm_jax.data import catalog, exclusion
 from locvlm_jax.data.records import Object, Record, Records, Source
 from locvlm_jax.data.sources import coco
 
@@ -42,9 +42,12 @@ def check(source: Source) -> None:
   assert all(type(count) is int for count in source.caption_counts.values())
   assert type(source.missing) is int and source.missing >= 0
   assert len(source) > 0 and len(source.image_ids()) == len(source)
+  paths = [record.image for record in source]
+  assert source.image_paths(range(len(source))) == paths
   captions = source.object_captions()
   assert captions.keys() <= set(source.categories)
-  assert source.object_captions(frozenset(source.image_ids())) == {}
+  everything = frozenset(record.id for record in source)
+  assert source.object_captions(everything) == {}
   for index in {0, len(source) - 1}:
     check_record(source[index], source)
   things = (thing for record in source for thing in record.objects)
@@ -76,16 +79,16 @@ def test_what_is_derived_from_a_source_keeps_to_the_interface_too(config):
   source = opened("instances", config)
   number = next(iter(source.annotations()))
   captioned = source.with_texts({number: ("a red cup",)}, {"used": 1})
-  ids = frozenset(source.image_ids()[:2])
+  found = exclusion.Found({0: "tested.json", 1: "tested.json"})
   for derived in (
     source.per_object(),
     captioned,
-    leakage.WithoutExcluded(source, ids),
-    leakage.WithoutExcluded(captioned.per_object(), ids),
-    leakage.WithoutExcluded(opened("video_conversations", config), ids),
+    exclusion.WithoutExcluded(source, found),
+    exclusion.WithoutExcluded(captioned.per_object(), found),
+    exclusion.WithoutExcluded(opened("video_conversations", config), found),
   ):
     check(derived)
-  kept = leakage.WithoutExcluded(captioned, ids)
+  kept = exclusion.WithoutExcluded(captioned, found)
   assert kept.caption_counts == {"used": 1}
   assert kept.categories == source.categories
   assert isinstance(source, coco.Instances)

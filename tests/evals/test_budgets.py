@@ -62,7 +62,7 @@ def test_answers_that_were_cut_off_are_counted_after_a_restart_too(tmp_path):
     with path.open("a") as out:
       task = EVALS["locpred"]
       return session.ask_task(
-        task, questions, model, batch_size=3, out=out, **done
+        task, questions, model, batch_size=3, max_bad_share=0.0, out=out, **done
       )
 
   first = run()

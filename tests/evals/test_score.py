@@ -202,3 +202,40 @@ def test_real_files_are_read_and_scored(name, asked, answers, num, tmp_path):
   metric = "accuracy" if "accuracy" in best else "exact"
   assert best["num"] == num and best[metric] > {"vqav2": 90}.get(name, 0.99)
   assert worst[metric] <= {"pope_random": 0.52}.get(name, 0.0)
+
+
+def test_an_answer_that_is_null_or_there_twice_is_refused(
+  files, tmp_path, capsys
+):
+  asked = files[0]["msvd_qa"][0]
+  flags = ("--task=msvd_qa", f"--references={asked}")
+
+  def score(*rows):
+    path = _lines(tmp_path / "p.jsonl", rows)
+    return _score(*flags, f"--predictions={path}")
+
+  with pytest.raises(ValueError, match="p.jsonl: row 1: text is null"):
+    score({"id": 5, "text": None})
+  with pytest.raises(ValueError, match="question 5 has two answers: 'man' and"):
+    score({"id": 5, "text": "man"}, {"id": 5, "text": "woman"})
+  once = score({"id": 5, "text": "man"})
+  assert score({"id": 5, "text": "man"}, {"id": 5, "text": "man"}) == once
+  assert score({"id": 5, "text": "man"}, {"id": 6, "text": "x"}) == once
+  assert "1 answers to other questions" in capsys.readouterr().err
+
+
+def test_answers_of_evaluate_count_once_and_missing_ones_are_told(
+  tmp_path, capsys
+):
+  row = {
+    "task": "msvd_qa", "seed": 0, "id": "5", "question": "who?", "history": [],
+    "answer": "", "truth": {"answers": ["man"], "kind": "who"},
+    "unreadable": "cut off",
+  }  # fmt: skip
+  path = _lines(tmp_path / "predictions.jsonl", [row, row])
+  assert _score("--task=msvd_qa", f"--predictions={path}")["num"] == 1
+  assert "1 questions have no answer" in capsys.readouterr().err
+  rows = [row, {**row, "answer": "man"}]
+  path = _lines(tmp_path / "predictions.jsonl", rows)
+  with pytest.raises(ValueError, match="question 5 has two answers"):
+    _score("--task=msvd_qa", f"--predictions={path}")

@@ -103,6 +103,72 @@ def _logits(params, tokens, images, length):
   return MODEL.apply({"params": params}, hidden[0, length - 1], method="logits")
 
 
+def _all_locations(params, batch, row, coords, tables):
+  """{numbers: log-probability} of every legal location, by full passes."""
+  found = {}
+  numbers = [n for n in legal_numbers(coords)]
+  texts = [tables.text(n) for n in numbers]
+  head = TEXT.encode_after(" [")
+  legal = {
+    n: TEXT.encode_after(f" {t}")[len(head) :]
+    for n, t in zip(numbers, texts, strict=True)
+    if coords.parse(t).value is not None
+  }
+  following, logs = {}, {}
+  for ids in legal.values():
+    for i, token in enumerate(ids):
+      following.setdefault(tuple(ids[:i]), set()).add(token)
+  for written, options in following.items():
+    tokens = np.pad(batch["tokens"][row : row + 1], ((0, 0), (0, 32)))
+    length = int(batch["lengths"][row])
+    tokens[0, length : length + len(written)] = written
+    scores = _logits(
+      params, tokens, batch["images"][row : row + 1], length + len(written)
+    )
+    options = sorted(options)
+    shares = jax.nn.log_softmax(np.asarray(scores)[options])
+    logs |= {
+      (written, o): float(v) for o, v in zip(options, shares, strict=True)
+    }
+  for n, ids in legal.items():
+    found[n] = sum(logs[tuple(ids[:i]), t] for i, t in enumerate(ids))
+  return found
+
+
+def test_a_wide_beam_finds_the_likeliest_location_and_greedy_need_not(params):
+  coords = coords_lib.Coords("ivb", 13, "point", grid=2)
+  tables = grammar.build(coords, TEXT)
+  batch = batch_of([9, 14, 11, 20, 17, 12])
+  greedy, beam = (
+    constrained.locate(MODEL, params, batch, tables, num_beams=n)
+    for n in (1, 8)
+  )
+  better = beam.log_probability - greedy.log_probability
+  assert (better > -1e-4).all() and (better > 5e-3).any()
+  for row in range(2):
+    likely = _all_locations(params, batch, row, coords, tables)
+    assert np.exp([*likely.values()]).sum() == pytest.approx(1, abs=1e-3)
+    best = max(likely, key=likely.get)
+    assert tuple(beam.numbers[row]) == best
+    np.testing.assert_allclose(
+      beam.log_probability[row], likely[best], atol=1e-3
+    )
+    np.testing.assert_allclose(
+      greedy.log_probability[row],
+      likely[tuple(int(v) for v in greedy.numbers[row])],
+      atol=1e-3,
+    )
+
+
+def test_more_beams_than_legal_tokens_and_rows_without_a_picture(params):
+  tables = grammar.build(coords_lib.Coords("diga", 8, "box", grid=2), TEXT)
+  batch = batch_of([9, 20]) | {"valid": np.array([True, False])}
+  found = constrained.locate(MODEL, params, batch, tables, num_beams=30)
+  assert np.isfinite(found.log_probability[0])
+  text = tables.text(found.numbers[0])
+  assert tables.coords.parse(text).value is not None
+
+
 def test_batched_equals_single(params):
   tables = grammar.build(coords_lib.Coords("ivb", 96, "box"), TEXT)
   batch = batch_of([9, 20, 14, 32])
@@ -139,3 +205,6 @@ def test_bad_options_are_named(params):
     constrained.locate(MODEL, params, {}, tables, temperature=-1.0)
   with pytest.raises(ValueError, match="rng"):
     constrained.locate(MODEL, params, {}, tables, temperature=1.0)
+  for options in ({"num_beams": 0}, {"num_beams": 2, "temperature": 1.0}):
+    with pytest.raises(ValueError, match="beams . at temperature"):
+      constrained.locate(MODEL, params, {}, tables, **options)

@@ -48,6 +48,7 @@ def test_a_location_that_can_always_be_read(image):
   x1, y1, x2, y2 = said["location"]
   assert 0 <= x1 <= x2 <= 120 and 0 <= y1 <= y2 <= 100
   assert 0 < said["probability"] <= 1 and said["reason"] == ""
+  assert said["probability"] < said["expected_iou"] <= 1
   mean, deviation = said["expected"], said["deviation"]
   assert 0 <= mean[0] <= mean[2] <= 1 and 0 <= mean[1] <= mean[3] <= 1
   assert any(deviation) and max(deviation) <= 0.5

@@ -5,7 +5,7 @@ import json
 import pytest
 from paths import ASSETS
 
-from configs import micro
+from configs import base, micro
 from locvlm_jax.config import Config, freeze
 from locvlm_jax.data import objectives
 from locvlm_jax.data.sources import coco, object_captions
@@ -80,6 +80,24 @@ def test_an_answer_becomes_a_phrase(answer, said):
 )
 def test_filters(said, caption, found):
   assert list(self_training.faults(said, caption, "cup", 8)) == found
+
+
+@pytest.mark.parametrize(
+  "caption, name, named",
+  [
+    ("a man in a red shirt", "person", True),
+    ("Two women", "person", True),
+    ("a manhole", "person", False),
+    ("a plane in the sky", "airplane", True),
+    ("the wooden table", "dining table", True),
+    ("a wine glass", "cup", False),
+    ("red cups", "cup", True),
+  ],
+)
+def test_a_caption_may_name_a_category_in_other_words(caption, name, named):
+  found = list(self_training.faults("x", caption, name, 8))
+  assert ("unnamed" in found) == (not named)
+  assert "unnamed" not in base.get_config().pseudo.filters
 
 
 def test_captions_of_each_object_that_a_question_can_mean(

@@ -15,7 +15,7 @@ from locvlm_jax.training import meter as meter_lib
 
 _OPTIM = {"name": "adamw", "lr": 1.0, "warmup_ratio": 0.03, "b1": 0.9,
           "b2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "mu_dtype": "float32",
-          "clip_norm": 1.0}  # fmt: skip
+          "clip_norm": 1.0, "adapter_lr": 0.0}  # fmt: skip
 
 
 def _settings(**change):
@@ -108,6 +108,25 @@ def test_every_matrix_of_the_model_is_muons():
     assert used == set(range(len(shapes[path].shape))) - (
       {0} if "/layers/" in path else set()
     ), path
+
+
+@pytest.mark.parametrize("name", optimizer.OPTIMIZERS)
+def test_the_adapter_has_its_own_learning_rate(name):
+  change = {"name": name, "weight_decay": 0.1, "warmup_ratio": 0.0}
+  params = {
+    path: jnp.linspace(0.1, 1, 64).reshape(8, 8)
+    for path in ("adapter/linear_1", "llm/head")
+  }
+  grads = {path: jnp.cos(9 * x) for path, x in params.items()}
+
+  def updates(**more):
+    tx = optimizer.make(_settings(**change, **more), 10)
+    return tx.update(grads, tx.init(params), params)[0]
+
+  usual, own = updates(lr=2e-4), updates(lr=2e-4, adapter_lr=2e-5)
+  np.testing.assert_array_equal(own["llm/head"], usual["llm/head"])
+  wanted = usual["adapter/linear_1"] / 10
+  np.testing.assert_allclose(own["adapter/linear_1"], wanted, rtol=1e-5)
 
 
 def test_unknown_optimizer_is_named():

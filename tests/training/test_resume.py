@@ -95,8 +95,24 @@ def test_a_run_goes_on_after_an_upgrade(world, capsys):
   _resumed(config, info)
   said = capsys.readouterr().out
   assert "new since WORKDIR began: optim/mu_dtype='float32'" in said
-  with pytest.raises(ValueError, match="another config .lora/rank: 0 -> 2"):
-    _resumed(changed(config, **{"lora.rank": 2}), info)
+  for field, before, now in (
+    ("lora.rank", "0", 2),
+    ("lora.dropout", "0.0", 0.05),
+  ):
+    where = field.replace(".", "/")
+    with pytest.raises(ValueError, match=f"config .{where}: {before} -> {now}"):
+      _resumed(changed(config, **{field: now}), info)
+
+
+def test_a_lora_of_before_had_no_dropout_and_one_learning_rate(world):
+  config = _config(world, **{"lora.rank": 2})
+  info = _begun(config)
+  del info["config"]["lora"]["dropout"], info["config"]["optim"]["adapter_lr"]
+  _resumed(config, info)
+  for field, value in (("lora.dropout", 0.05), ("optim.adapter_lr", 2e-5)):
+    said = f"{field.replace('.', '/')}: 0.0 -> {value}"
+    with pytest.raises(ValueError, match=said):
+      _resumed(changed(config, **{field: value}), info)
 
 
 def test_a_field_that_this_version_has_not_is_named_with_the_version(world):

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from changed import changed
@@ -15,6 +16,7 @@ from locvlm_jax import assemble
 from locvlm_jax.bench import workload
 from locvlm_jax.config import freeze
 from locvlm_jax.config import plain as plain_config
+from locvlm_jax.models import locvlm
 from locvlm_jax.models import lora as lora_lib
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
@@ -137,12 +139,63 @@ def test_merged_on_export_it_computes_the_same(words, tmp_path):
   assert np.abs(base_ - want).max() > 1e-2
 
 
+def dropped(key, share):
+  """Hidden states of a model whose updates drop a share of their inputs."""
+  lora = dataclasses.replace(LORA.lora, dropout=share)
+  model = locvlm.LocVLM(dataclasses.replace(LORA, lora=lora))
+  rngs = None if key is None else {"dropout": jax.random.key(key)}
+  variables = {"params": jax.tree.map(jnp.asarray, params_of(LORA))}
+  batch = jax.tree.map(jnp.asarray, rows([9, 20]))
+  return np.asarray(model.apply(variables, *batch, rngs=rngs))
+
+
+def test_updates_drop_inputs_where_there_is_a_key_and_nowhere_else():
+  usual = dropped(None, 0.0)
+  np.testing.assert_array_equal(dropped(None, 0.5), usual)
+  np.testing.assert_array_equal(dropped(1, 0.0), usual)
+  one, two = dropped(1, 0.5), dropped(2, 0.5)
+  assert np.abs(one - usual).max() > 1e-3 and np.abs(one - two).max() > 1e-3
+  np.testing.assert_array_equal(dropped(1, 0.5), one)
+
+
+def test_a_step_drops_the_same_when_it_is_repeated_and_others_do_not():
+  config = changed(
+    locvlm_l.get_config("lora,tiny"), **{"lora.rank": 2, "lora.dropout": 0.5}
+  )
+  model = assemble.model(config)
+  flat = params_lib.flatten(params_of(model.config))
+  flat = {path: jnp.asarray(x) for path, x in flat.items()}
+  trainable, frozen = params_lib.split(flat, config.trainable)
+  tx = optimizer.make(config.optim, 4)
+  batch = workload.random_batch(model.config, 4, 16)
+  batch = jax.tree.map(jnp.asarray, batch)
+
+  @functools.partial(jax.jit, static_argnames=("seed", "accumulate"))
+  def loss(step, seed=0, accumulate=1):
+    state = step_lib.TrainState(step, trainable, frozen, tx.init(trainable))
+    options = {"model": model, "tx": tx, "seed": seed}
+    new = step_lib.train_step(state, batch, accumulate=accumulate, **options)
+    return new[1]["loss"]
+
+  found = [loss(0), loss(1), loss(0, seed=1), loss(0, accumulate=2)]
+  assert len({float(x) for x in found}) == 4
+  assert loss(0) == found[0]
+
+
+def test_the_words_lora_are_llavas_values():
+  config = freeze(locvlm_l.get_config("lora"))
+  assert (config.lora.rank, config.lora.alpha) == (128, 256)
+  assert (config.optim.lr, config.optim.adapter_lr) == (2e-4, 2e-5)
+  assert config.lora.dropout == 0.05
+
+
 @pytest.mark.parametrize(
   "change, says",
   [
     ({"targets": ("head",)}, "lora.targets 'head'"),
     ({"rank": -1}, "rank -1"),
     ({"alpha": 0.0}, "alpha 0.0"),
+    ({"dropout": 1.0}, "lora.dropout 1.0"),
   ],
 )
 def test_bad_fields_are_named(change, says):

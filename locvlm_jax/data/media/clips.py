@@ -139,7 +139,8 @@ class Features:
       np.savez(f, features=features, size=np.array(size, np.int32))
 
   def _entry(self, path: str) -> str:
-    sampled = hashlib.sha256(f"{self.encoder} {self.clips}".encode())
+    # The last word changes whenever frames are read in another way.
+    sampled = hashlib.sha256(f"{self.encoder} {self.clips} upright".encode())
     name = hashlib.sha256(_identity(path).encode()).hexdigest()
     folder = os.path.join(self.folder, sampled.hexdigest()[:16], name[:2])
     return os.path.join(folder, f"{name}.npz")

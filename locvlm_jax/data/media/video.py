@@ -3,12 +3,14 @@
 Frames are counted by decoding them: what a container says of itself can be
 wrong, and some say 0. A video is decoded twice, to count and to pick, so that
 no more than one frame of it lies in memory at a time. Frames are taken as they
-come, whatever their time stamps, and as they are stored, without the rotation
-that a phone notes beside them.
+come, whatever their time stamps, and turned as the container says: phones store
+films on their side. What is no frame is passed over: the cover picture of a
+container, and in a folder hidden files and pictures without a number.
 """
 
 import collections
 import functools
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -97,10 +99,36 @@ def _frames(path: str) -> _Frames:
 
 def _folder(path: str) -> _Frames:
   """Yields pictures in the order of their names, 2.jpg before 10.jpg."""
-  names = [n for n in os.listdir(path) if n.lower().endswith(PICTURES)]
-  for name in sorted(names, key=_natural):
+  for name in sorted(_frame_names(path), key=_natural):
     frame = images.load_image(os.path.join(path, name))
     yield lambda frame=frame: frame
+
+
+def _frame_names(folder: str) -> list[str]:
+  """Lists the pictures of a folder that are frames, in no order.
+
+  Raises:
+    BadVideo: their numbers begin after different words, as of two films.
+  """
+  pictures = [n for n in listed(folder) if n.lower().endswith(PICTURES)]
+  numbered = [n for n in pictures if re.search(r"\d", n)]
+  words = {re.split(r"\d", n)[0].lower(): n for n in numbered}
+  if len(words) > 1:
+    some = " and ".join(list(words.values())[:2])
+    raise BadVideo(f"its frames are of more than one kind: {some}")
+  if numbered and len(numbered) < len(pictures):
+    _tell_once(folder, ", ".join(sorted(set(pictures) - set(numbered))))
+  return numbered or pictures
+
+
+@functools.cache
+def _tell_once(folder: str, names: str) -> None:
+  logging.warning("%s: no frame, since it has no number: %s", folder, names)
+
+
+def listed(folder: str) -> list[str]:
+  """Lists a folder without hidden files, such as macOS leaves beside others."""
+  return [name for name in os.listdir(folder) if not name.startswith(".")]
 
 
 def _natural(name: str) -> list:
@@ -161,10 +189,9 @@ def _film(path: str) -> _Frames:
     # A playlist under a video's name could ask for other hosts.
     options = {"protocol_whitelist": "file"}
     with av.open(os.path.abspath(path), options=options) as container:
-      if not container.streams.video:
-        raise BadVideo("it holds no video stream")
-      _check_whole(path, container.streams.video[0])
-      for i, frame in enumerate(container.decode(video=0)):
+      stream = _film_stream(container)
+      _check_whole(path, stream)
+      for i, frame in enumerate(container.decode(stream)):
         if frame.is_corrupt:
           raise BadVideo(f"frame {i} is damaged")
         yield functools.partial(_picture, frame)
@@ -172,11 +199,49 @@ def _film(path: str) -> _Frames:
     raise BadVideo(str(e)) from None
 
 
+def _film_stream(container):
+  """Finds the first stream that is a film and no cover picture."""
+  covers = _pyav().stream.Disposition
+  covers = covers.attached_pic | covers.timed_thumbnails
+  films = [s for s in container.streams.video if not s.disposition & covers]
+  if not films:
+    raise BadVideo("it holds no video stream")
+  return films[0]
+
+
 def _picture(frame) -> Image.Image:
   try:
-    return frame.to_image()
+    turn, picture = _turn(frame), frame.to_image()
   except (OSError, ValueError) as e:  # both of them PyAV's too
     raise BadVideo(str(e)) from None
+  return picture if turn is None else picture.transpose(turn)
+
+
+# The pixel at (x, y) is shown at (a x + c y, b x + d y) of the middle, where
+# (a, b, c, d) are from the display matrix of FFmpeg (libavutil/display.h).
+_TURNS = {
+  (1, 0, 0, 1): None,
+  (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
+  (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
+  (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM,
+  (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
+  (0, 1, -1, 0): Image.Transpose.ROTATE_270,
+  (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
+  (0, -1, 1, 0): Image.Transpose.ROTATE_90,
+}
+
+
+def _turn(frame) -> Image.Transpose | None:
+  """Says how a frame has to be turned to be shown as it was filmed."""
+  kind = _pyav().sidedata.sidedata.Type.DISPLAYMATRIX
+  if (found := frame.side_data.get(kind)) is None:
+    return None
+  matrix = np.frombuffer(bytes(found), np.int32)[[0, 1, 3, 4]]
+  scaled = matrix / max(1, np.abs(matrix).max())
+  turn = tuple(np.round(scaled).astype(int).tolist())
+  if turn not in _TURNS or np.abs(scaled - turn).max() > 0.02:
+    raise BadVideo("it is to be shown turned by an angle that is no quarter")
+  return _TURNS[turn]
 
 
 def _pyav():

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Collection, Mapping
 
 from locvlm_jax import errors
-from locvlm_jax.data import objectives, reading
+from locvlm_jax.data import category_tree, leakage, objectives, reading
 from locvlm_jax.data.records import Box, ImageId, Object, Record, Source
 from locvlm_jax.data.sources import tfds_coco
 
@@ -38,6 +38,14 @@ def corner_box(row: dict, size: tuple[int, int], origin: str) -> Box:
     raise errors.DataError(f"{origin}: bbox {bbox!r} has a negative size.")
   x1, y1 = min(max(0.0, x), width), min(max(0.0, y), height)
   return x1, y1, min(max(x1, x + w), width), min(max(y1, y + h), height)
+
+
+def _known(row: dict, folder: str) -> ImageId:
+  """Finds what an image is known by: its name, for numbers can be anyone's."""
+  name = row.get("file_name")
+  if isinstance(name, str) and tfds_coco.is_image(name):
+    return row["id"]
+  return leakage.image_id(name, folder)
 
 
 def _is_number(value: object) -> bool:
@@ -87,6 +95,8 @@ class Instances(Source):
 
   What a file has that is odd and yet not wrong:
 
+    a category and its kinds   beside a car, a vehicle is neither denied nor
+                               asked for, and the reverse; see `broader`
     a box past the edge        is clipped, and counted
     a box without area,        stays as present, is never asked for, and
     or outside of the image    counted as empty
@@ -119,6 +129,7 @@ class Instances(Source):
     self.categories = tuple(names[i] for i in sorted(names))
     if len(set(self.categories)) < len(names):
       raise errors.DataError(f"{path}: two categories have the same name.")
+    self._related, self.broader = category_tree.related(content, names, path)
     self._rows = reading.section(content, "images", path)
     sizes = {
       i: reading.size(row, f"{path}: image {i}")
@@ -183,14 +194,14 @@ class Instances(Source):
     return view
 
   def object_captions(
-    self, without: Collection[ImageId] = ()
+    self, without: Collection[str] = ()
   ) -> dict[str, tuple[str, ...]]:
     """Collects the captions of objects that name their category."""
     if not self.caption_counts:
       return {}
     found = collections.defaultdict(dict)  # a dict, for its order
     for image, objects in self._objects.items():
-      for thing in objects if image not in without else ():
+      for thing in objects if str(image) not in without else ():
         named = [
           t for t in thing.texts if objectives.names_object(t, thing.category)
         ]
@@ -198,8 +209,9 @@ class Instances(Source):
     return {name: tuple(texts) for name, texts in found.items() if texts}
 
   def image_ids(self) -> list[ImageId]:
-    """Lists COCO's id of the image that each record is about."""
-    return [self._rows[i]["id"] for i in self._order]
+    """Lists what the image of each record is known by."""
+    known = [_known(row, self.folder) for row in self._rows]
+    return [known[i] for i in self._order]
 
   def _listed_absent(self, names) -> dict[int, tuple[str, ...]]:
     """Reads the "absent" of images that have it; nothing of it is annotated."""
@@ -242,7 +254,9 @@ class Instances(Source):
     if row.get("iscrowd", 0) not in (0, 1):
       raise errors.DataError(f"{origin}: iscrowd is neither 0 nor 1.")
     crowd = bool(row.get("iscrowd"))
-    return Object(names[category], box, crowd, row.get("id", 0))
+    name = names[category]
+    also = self._related[name]
+    return Object(name, box, crowd, row.get("id", 0), also=also)
 
   def __len__(self) -> int:
     return len(self._order)
@@ -263,7 +277,11 @@ class Instances(Source):
   def __repr__(self) -> str:
     counts = self.caption_counts
     captions = f", {counts['used']} captions" if counts else ""
-    return f"Instances({self.path!r}, {len(self._rows)} images{captions})"
+    names = ", ".join(self.broader)
+    kinds = f", {names} never denied beside kinds of it" if names else ""
+    return (
+      f"Instances({self.path!r}, {len(self._rows)} images{captions}{kinds})"
+    )
 
 
 class Captions(Source):
@@ -321,8 +339,9 @@ class Captions(Source):
     )
 
   def image_ids(self) -> list[ImageId]:
-    """Lists COCO's id of the image that each record is about."""
-    return [row["image_id"] for row in self._rows]
+    """Lists what the image of each record is known by."""
+    known = {i: _known(row, self.folder) for i, row in self._images.items()}
+    return [known[row["image_id"]] for row in self._rows]
 
   def __repr__(self) -> str:
     return f"Captions({self.path!r}, {len(self)} captions)"

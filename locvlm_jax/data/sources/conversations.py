@@ -10,6 +10,7 @@ authors publish it, [{"video_id", "q", "a"}].
 
 import collections
 import os
+from collections.abc import Sequence
 
 from locvlm_jax import errors
 from locvlm_jax.data import conversation_boxes, leakage, reading
@@ -81,6 +82,7 @@ class Conversations(Source):
       reading.image_path(self.folder, name, origin)
 
   def _pair(self, row: dict, origin: str, left_out: collections.Counter):
+    turns.check_shown(row, self._key, origin)
     return turns.pair(row, origin, left_out)
 
   def _turns(self, row: dict, index: int):
@@ -92,8 +94,14 @@ class Conversations(Source):
     return len(self._rows)
 
   def image_ids(self) -> list[ImageId]:
-    """Lists COCO's id of the image that each record is about; None: none."""
-    return [leakage.coco_id(row.get("image") or "") for row in self._rows]
+    """Lists what the image of each record is known by; None: by nothing."""
+    names = [row.get("image") for row in self._rows]
+    return [leakage.image_id(name, self.folder) for name in names]
+
+  def image_paths(self, indices: Sequence[int]) -> list[str | None]:
+    """Lists the files of these records' images; None: text alone."""
+    names = [self._rows[i].get("image") for i in indices]
+    return [name and os.path.join(self.folder, name) for name in names]
 
   def __getitem__(self, index: int) -> Record:
     row = self._rows[index]
@@ -130,6 +138,7 @@ class Text(Conversations):
 
   def _pair(self, row: dict, origin: str, left_out: collections.Counter):
     try:
+      turns.check_shown(row, self._key, origin)
       return turns.pair(row, origin, left_out, turns.SHAREGPT)
     except errors.DataError as e:
       left_out["malformed conversations"] += 1
@@ -159,8 +168,10 @@ class Videos(Conversations):
 
   def __init__(self, path: str, videos: str):
     reading.check_directory(videos, "videos")
-    names = [n for n in os.listdir(videos) if n.lower().endswith(video.FILMS)]
-    self._files = {os.path.splitext(n)[0]: n for n in sorted(names)}
+    self._files = collections.defaultdict(list)
+    for name in sorted(video.listed(videos)):
+      if name.lower().endswith(video.FILMS):
+        self._files[os.path.splitext(name)[0]].append(name)
     super().__init__(path, videos)
 
   def _conversations(self, content):
@@ -179,6 +190,11 @@ class Videos(Conversations):
     """Lists the name of the video that each record is about."""
     return [leakage.video_name(row["video"]) for row in self._rows]
 
+  def image_paths(self, indices: Sequence[int]) -> list[str | None]:
+    """Lists the files of these records' videos."""
+    names = [self._file(self._rows[i]["video"]) for i in indices]
+    return [os.path.join(self.folder, name) for name in names]
+
   def __getitem__(self, index: int) -> Record:
     row = self._rows[index]
     origin = f"{self.path}: record {row.get('id', index)}"
@@ -191,7 +207,14 @@ class Videos(Conversations):
 
   def _file(self, name: str) -> str:
     stem, suffix = os.path.splitext(name)
-    return self._files.get(stem, name) if suffix in ("", ".pkl") else name
+    if suffix not in ("", ".pkl") or stem not in self._files:
+      return name
+    if len(found := self._files[stem]) > 1:
+      raise errors.DataError(
+        f"{self.path}: video {name!r} can be {' or '.join(found)}. Leave one of"
+        f" them in {self.folder}."
+      )
+    return found[0]
 
 
 def _as_conversation(row):

@@ -38,8 +38,10 @@ class ObjectLists(Source):
     origin = f"{self.path}: line {line}"
     try:
       name, objects = row["video"], row["objects"]
-      things = tuple(Object(str(o).strip().lower(), _NO_BOX) for o in objects)
-    except (KeyError, TypeError):
+      things = tuple(Object(o.strip().lower(), _NO_BOX) for o in objects)
+      if not all(thing.category for thing in things):
+        raise KeyError("a name is blank")
+    except (KeyError, TypeError, AttributeError):
       raise errors.DataError(
         f'{origin}: wants {{"video": name, "objects": [names]}}.'
       ) from None

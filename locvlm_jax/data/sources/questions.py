@@ -14,6 +14,7 @@
 json files may be compressed by gzip.
 """
 
+import collections
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +22,14 @@ from typing import Any
 
 from locvlm_jax import errors
 from locvlm_jax.data import leakage, reading
+from locvlm_jax.data.media import video
 from locvlm_jax.data.records import Record, Source
+
+# The benchmarks about images; the others are about videos.
+_OF_IMAGES = (
+  "pope_random", "pope_popular", "pope_adversarial", "vqav2", "gqa",
+)  # fmt: skip
+_PICTURES = (*video.PICTURES, ".gif", ".tif", ".tiff")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,8 +74,18 @@ def pope(questions: str, answers: str = "") -> Iterator[BenchmarkQuestion]:
       id=reading.word(row, "question_id", origin),
       stems=stems,
       text=reading.text(row, "text", origin),
-      answers=(reading.text(row, "label", origin),),
+      answers=(_yes_or_no(row, origin),),
     )
+
+
+def _yes_or_no(row: dict, origin: str) -> str:
+  """Reads the label of a question; POPE's script compares it as it is."""
+  label = reading.text(row, "label", origin).strip().lower()
+  if label not in ("yes", "no"):
+    raise errors.DataError(
+      f"{origin}: label {row['label']!r:.50} is neither yes nor no."
+    )
+  return label
 
 
 def vqav2(questions: str, answers: str = "") -> Iterator[BenchmarkQuestion]:
@@ -99,11 +117,20 @@ def _vqa_answers(path: str) -> dict[str, tuple[tuple[str, ...], str]]:
     said = reading.field(row, "answers", origin)
     if not isinstance(said, list):
       raise errors.DataError(f"{origin}: answers {said!r:.50} is no list.")
-    found[reading.word(row, "question_id", origin)] = (
+    note = (
       tuple(_said(a, f"{origin}: answers {k}") for k, a in enumerate(said)),
       reading.word({"answer_type": "", **row}, "answer_type", origin),
     )
+    _add(found, reading.word(row, "question_id", origin), note, origin)
   return found
+
+
+def _add(found: dict, number: str, note: tuple, origin: str) -> None:
+  """Adds what a file says of a question; twice has to be the same."""
+  if found.setdefault(number, note) != note:
+    raise errors.DataError(
+      f"{origin}: question {number} has another answer before."
+    )
 
 
 def _said(answer: object, origin: str) -> str:
@@ -133,7 +160,9 @@ def gqa(questions: str, answers: str = "") -> Iterator[BenchmarkQuestion]:
     if choices and row.get("isBalanced", True):
       row = row | {"choices": _choices(choices, number, answers)}
       reading.text(reading.field(row, "types", origin), "detailed", origin)
-    answer = (reading.word(row, "answer", origin),) if "answer" in row else ()
+    if "answer" in row:  # predictions are in lower case (`gqa_scores`)
+      row = row | {"answer": reading.word(row, "answer", origin).lower()}
+    answer = (row["answer"],) if "answer" in row else ()
     yield BenchmarkQuestion(
       id=number,
       stems=(reading.word(row, "imageId", origin),),
@@ -190,10 +219,11 @@ def activitynet_qa(
   notes = {}
   for i, row in enumerate(_list(answers) if answers else ()):
     origin = f"{answers}: answer {i}"
-    notes[reading.word(row, "question_id", origin)] = (
+    note = (
       (reading.word(row, "answer", origin),),
       reading.word({"type": "", **row}, "type", origin),
     )
+    _add(notes, reading.word(row, "question_id", origin), note, origin)
   for i, row in enumerate(_list(questions)):
     origin = f"{questions}: question {i}"
     number = reading.word(row, "question_id", origin)
@@ -295,7 +325,7 @@ class Questions(Source):
     reading.check_directory(media)
     self.name, self.path, self.folder = name, questions, media
     found = read(name, questions, answers)
-    files = {_stem(f): f for f in sorted(os.listdir(media))}
+    files = _media_files(media, name in _OF_IMAGES)
     paths = [_path(media, files, q) for q in found]
     self._questions = [
       dataclasses.replace(q, image=p)
@@ -341,8 +371,29 @@ def read(
   return list(found.values())
 
 
+def _media_files(media: str, of_images: bool) -> dict[str, list[str]]:
+  """Lists the pictures or videos of a folder by their names' stems.
+
+  What else has the same stem, as a caption or a preview, is not among them.
+  """
+  found = collections.defaultdict(list)
+  for name in sorted(video.listed(media)):
+    if of_images:
+      fits = name.lower().endswith(_PICTURES)
+    else:
+      fits = video.is_video(os.path.join(media, name))
+    if fits:
+      found[_stem(name)].append(name)
+  return found
+
+
 def _path(
-  media: str, files: Mapping[str, str], question: BenchmarkQuestion
+  media: str, files: Mapping[str, list[str]], question: BenchmarkQuestion
 ) -> str | None:
-  name = next((files[s] for s in question.stems if s in files), None)
-  return os.path.join(media, name) if name else None
+  names = next((files[s] for s in question.stems if s in files), [])
+  if len(names) > 1:
+    raise errors.DataError(
+      f"{media}: question {question.id} can be about {' or '.join(names)}."
+      " Leave one of them there."
+    )
+  return os.path.join(media, names[0]) if names else None

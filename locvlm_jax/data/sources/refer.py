@@ -224,8 +224,12 @@ class Refer(Source):
     )
 
   def image_ids(self) -> list[ImageId]:
-    """Lists COCO's id of the image that each record is about."""
-    return [int(r.id) for r in self._records]
+    """Lists COCO's id of each record's image, by its name if that has one."""
+    named = [leakage.coco_id(r.image) for r in self._records]
+    return [
+      int(r.id) if i is None else i
+      for i, r in zip(named, self._records, strict=True)
+    ]
 
   def __len__(self) -> int:
     return len(self._records)

@@ -24,7 +24,7 @@ import numpy as np
 
 from locvlm_jax import errors
 from locvlm_jax.data import boxes as boxes_lib
-from locvlm_jax.data import leakage, reading
+from locvlm_jax.data import category_tree, leakage, reading
 from locvlm_jax.data.records import Box, ImageId, Object, Record, Source
 from locvlm_jax.data.sources import coco
 
@@ -70,6 +70,9 @@ class Tracks(Source):
     self.path, self.folder, self._least = path, videos, least
     self._names = reading.category_names(content, path)
     self.categories = tuple(self._names[i] for i in sorted(self._names))
+    self._related, self.broader = category_tree.related(
+      content, self._names, path
+    )
     self._rows = reading.section(content, "videos", path)
     self._videos = reading.by_id(self._rows, "videos", path)
     for i, row in self._videos.items():
@@ -140,7 +143,8 @@ class Tracks(Source):
   def _object(self, name: str, frames) -> Object:
     box = static_box(frames, self._least)
     first = next(boxes[0] for boxes in frames if boxes)
-    return Object(name, box or first, crowd=box is None)
+    also = self._related[name]
+    return Object(name, box or first, crowd=box is None, also=also)
 
   def __repr__(self) -> str:
     return f"Tracks({self.path!r}, {len(self)} videos)"

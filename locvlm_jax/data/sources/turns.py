@@ -20,6 +20,7 @@ from locvlm_jax.data import reading
 from locvlm_jax.data.records import Turn
 
 _PLACEHOLDER = re.compile("<(image|video)>")
+_PLACE = re.compile(r"^<(image|video)>|<(image|video)>$")
 _SPEAKERS = {"human": "human", "gpt": "gpt"}
 # Further names of both in ShareGPT's files; "system" is left out.
 SHAREGPT = _SPEAKERS | {
@@ -71,6 +72,35 @@ def pair(
   left_out["messages without a partner"] += len(said) - (last - first)
   left_out["turns with an empty answer"] += len(found) - len(kept)
   return kept
+
+
+def check_shown(row: Mapping, key: str, origin: str) -> None:
+  """Refuses a picture that the text has a place for and the record lacks.
+
+  The place is a placeholder that begins or ends a message of the human;
+  elsewhere "<image>" may be a word of the text.
+
+  Args:
+    row: a record with "conversations".
+    key: "image" or "video", where the name of its file has to be.
+    origin: file and record, for messages.
+
+  Raises:
+    DataError: there is such a place, and no file.
+  """
+  messages = row["conversations"]
+  if row.get(key) is not None or not isinstance(messages, list):
+    return
+  for message in messages:
+    if not isinstance(message, dict) or message.get("from") == "gpt":
+      continue
+    text = message.get("value")
+    if isinstance(text, str) and (found := _PLACE.search(text.strip())):
+      others = ", ".join(repr(k) for k in row if k != "conversations")
+      raise errors.DataError(
+        f"{origin}: its text has {found[0].strip()}, and the record names no"
+        f" file under {key!r}: it has {others}. It would be trained on unseen."
+      )
 
 
 def _message(

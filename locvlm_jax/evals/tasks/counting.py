@@ -77,7 +77,9 @@ class Counting:
 
 def _groups(records: Records, view: View) -> Iterator[list[Question]]:
   for record, _ in shuffled(records, view.seed):
+    # Of what is, or may be, something else too, no number is known.
     crowds = {o.category for o in record.objects if o.crowd}
+    crowds |= {name for o in record.objects for name in o.also}
     counts = Counter(o.category for o in record.objects)
     for category in sorted(counts.keys() & set(view.vocabulary) - crowds):
       yield [_question(record, category, counts[category], view)]

@@ -12,8 +12,10 @@ from typing import Any, ClassVar
 from locvlm_jax.data.boxes import center, iou
 from locvlm_jax.data.question_view import View
 from locvlm_jax.data.records import Box, Records
+from locvlm_jax.evals import calibration
 from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
 from locvlm_jax.evals.selection import take, unique_objects
+from locvlm_jax.inference.answer import Answer
 from locvlm_jax.inference.question import Question
 from locvlm_jax.text import prompts
 from locvlm_jax.text.coords import Coords
@@ -28,7 +30,9 @@ class LocPred:
   at least that), `mean_iou`; for points: `acc_in_box`. For both:
   `center_error` (mean distance of the centers, in sides of the input square,
   over the answers that parse), `parse_rate`, `parse_failures`, `num`. An answer
-  that does not parse has an IoU of 0.
+  that does not parse has an IoU of 0. Where answers have a probability, also
+  `confidence_error`: how far expected and true IoU are apart, on boxes that the
+  expectation was not fitted to (`evals.calibration`).
   """
 
   name: str = "locpred"
@@ -38,6 +42,7 @@ class LocPred:
     "acc_iou75": Unit.SHARE,
     "acc_in_box": Unit.SHARE,
     "mean_iou": Unit.NUMBER,
+    "confidence_error": Unit.NUMBER,
     "center_error": Unit.SIDE,
     "parse_rate": Unit.SHARE,
     "parse_failures": Unit.COUNT,
@@ -80,6 +85,8 @@ class LocPred:
         "acc_iou75": mean([v >= 0.75 for v in ious]),
         "mean_iou": mean(ious),
       }
+      points = calibration.reliability(_with_probability(answers, ious))
+      metrics["confidence_error"] = calibration.error(points)
     else:
       metrics = {"acc_in_box": mean([r["correct"] for r in rows])}
     return known(
@@ -91,6 +98,15 @@ class LocPred:
         "num": len(rows),
       }
     )
+
+
+def _with_probability(answers, ious) -> list[calibration.Located]:
+  """Returns the boxes whose answers have a probability."""
+  return [
+    calibration.Located(answer.probability, overlap)
+    for answer, overlap in zip(answers, ious, strict=True)
+    if isinstance(answer, Answer) and answer.probability is not None
+  ]
 
 
 def where_is(

@@ -57,7 +57,7 @@ def _groups(records: Records, view: View) -> Iterator[list[Question]]:
 
 def _single(record: Record) -> list[Object]:
   """Finds the only annotations of their categories, a crowd being one."""
-  count = Counter(o.category for o in record.objects)
+  count = Counter(n for o in record.objects for n in (o.category, *o.also))
   return [o for o in record.objects if count[o.category] == 1]
 
 

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -53,13 +54,20 @@ def shades(frames) -> list[int]:
   return [int(np.asarray(f).mean().round()) for f in frames]
 
 
-def film(path, frames, codec="ffv1", times=None):
-  """Writes frames without loss; `times` in milliseconds."""
+def film(path, frames, codec="ffv1", times=None, degrees=0):
+  """Writes frames without loss; `times` in milliseconds.
+
+  A player is to turn them by `degrees` against the clock.
+  """
   import fractions
 
   with pyav().open(str(path), "w") as out:
     stream = out.add_stream(codec, rate=25)
     stream.width, stream.height = frames[0].size
+    if degrees:
+      if not hasattr(stream, "set_display_rotation"):
+        pytest.skip("this PyAV writes no rotation")
+      stream.set_display_rotation(degrees)
     stream.pix_fmt = "bgr0" if codec == "ffv1" else "yuv420p"
     stream.codec_context.time_base = fractions.Fraction(1, 1000)
     for i, image in enumerate(frames):
@@ -230,3 +238,57 @@ def test_the_corrupted_clip_is_not_half_read():
   pyav()
   with pytest.raises(images.BadImage, match="Invalid data"):
     next(video.sample(f"{DATA}/videos/decord_corrupted.mp4", 8))
+
+
+@pytest.mark.parametrize("degrees", [0, 90, -90, 180])
+def test_a_film_is_turned_as_its_phone_says(degrees, tmp_path):
+  """As FFmpeg and decord do; PyAV names the angle, against the clock."""
+  stored = Image.new("RGB", (48, 32))
+  stored.paste((255, 255, 255), (0, 0, 24, 16))
+  path = film(tmp_path / "x.mp4", [stored] * 3, "mpeg4", degrees=degrees)
+  (shown,) = video.sample(path, 1)
+  with sys.modules["av"].open(path) as container:
+    frame = next(container.decode(video=0))
+  assert abs(frame.rotation) == abs(degrees)
+  wanted = frame.to_image().rotate(frame.rotation, expand=True)
+  assert np.array_equal(shown, wanted)
+  _, _, size = clips_lib.Clips(2, "square", 16).read(path)
+  assert size == wanted.size
+
+
+def test_a_film_to_be_turned_by_no_quarter_is_refused(tmp_path):
+  path = film(tmp_path / "x.mp4", gray([9]), "mpeg4", degrees=45)
+  with pytest.raises(video.BadVideo, match="no quarter"):
+    next(video.sample(path, 1))
+
+
+def test_a_cover_picture_is_no_film():
+  disposition = pyav().stream.Disposition
+  cover = types.SimpleNamespace(disposition=disposition.attached_pic)
+  own = types.SimpleNamespace(disposition=disposition.default)
+
+  def container(*streams):
+    return types.SimpleNamespace(streams=types.SimpleNamespace(video=streams))
+
+  assert video._film_stream(container(cover, own)) is own
+  with pytest.raises(video.BadVideo, match="no video stream"):
+    video._film_stream(container(cover))
+
+
+def test_what_is_no_frame_is_passed_over(tmp_path, caplog):
+  path = folder(tmp_path / "x", gray([10, 20, 30]))
+  gray([99])[0].save(tmp_path / "x/._frame1.png")
+  gray([99])[0].save(tmp_path / "x/cover.jpg")
+  assert shades(video.sample(path, 100)) == [
+    [10, 20, 30][i] for i in _by_hand(3, 100)
+  ]
+  assert caplog.text.count("no number: cover.jpg") == 1
+  gray([99])[0].save(tmp_path / "x/thumb1.jpg")
+  with pytest.raises(video.BadVideo, match="more than one kind: .*thumb1.jpg"):
+    next(video.sample(path, 100))
+
+
+def test_frames_without_any_number_are_frames(tmp_path):
+  (tmp_path / "x").mkdir()
+  gray([50])[0].save(tmp_path / "x/only.png")
+  assert shades(video.sample(str(tmp_path / "x"), 4)) == [50]

@@ -3,13 +3,15 @@
 import json
 import pathlib
 
+import cups
 import numpy as np
 import pytest
 from cups import annotation
 from row_specs import row_spec
 
 from locvlm_jax import errors
-from locvlm_jax.data import rows
+from locvlm_jax.data import objectives, rows
+from locvlm_jax.data.media.images import load_image
 from locvlm_jax.data.sources import coco
 
 
@@ -142,10 +144,9 @@ def test_missing_folder_and_broken_json(world):
 
 
 @pytest.mark.parametrize(
-  "name", ["../../etc/passwd", "/etc/passwd", "a\0b", "", 7, "out/passwd"]
+  "name", ["../../etc/passwd", "/etc/passwd", "a\0b", "", 7, "out/../../x"]
 )
 def test_file_names_stay_inside_the_folder(world, name, monkeypatch):
-  (world.folder / "images" / "out").symlink_to("/etc")
   opened, real = [], open
 
   def watched(file, *args, **kwargs):
@@ -255,3 +256,58 @@ def test_crowd_is_present_and_never_a_target(world, text):
     said = text.decode(row["tokens"][row["tokens"] >= 0])
     assert "cup" not in said and "ball" not in said, said
     assert "star" in said
+
+
+def test_pictures_are_read_through_links_of_the_users_own(world):
+  """Linked files and folders, as clusters and caches stage data sets."""
+  images = world.folder / "images"
+  images.rename(world.folder / "elsewhere")
+  images.mkdir()
+  (images / "part").symlink_to(world.folder / "elsewhere")
+  for i in range(6):
+    name = f"{i:012d}.jpg"
+    (images / name).symlink_to(world.folder / "elsewhere" / name)
+
+  def into_folder(content):
+    name = content["images"][0]["file_name"]
+    content["images"][0]["file_name"] = f"part/{name}"
+
+  for record in world.changed(into_folder):
+    assert pathlib.Path(record.image).is_relative_to(images)
+    assert load_image(record.image, (40, 30)).size == (40, 30)
+
+
+def kinds(content: dict) -> None:
+  """Makes a cup and a ball kinds of a toy, and that of a thing."""
+  content["categories"] = [
+    {"id": 1, "name": "cup", "supercategory": "toy"},
+    {"id": 2, "name": "ball", "supercategory": "toy"},
+    {"id": 3, "name": "star", "supercategory": "star"},
+    {"id": 4, "name": "toy", "supercategory": "thing"},
+    {"id": 5, "name": "thing", "supercategory": "none"},
+  ]
+
+
+def test_what_a_category_is_a_kind_of_is_not_denied_beside_it(world):
+  """As in exports of Roboflow; and told."""
+  source = world.changed(kinds)
+  denied = objectives.absent(source[1], source.categories)  # shows a cup
+  assert denied == ["ball", "star"]
+  assert source.broader == ("thing", "toy")
+  assert "thing, toy never denied beside kinds of it" in repr(source)
+  assert "denied" not in repr(world.changed(lambda content: None))
+
+
+def test_a_kind_is_neither_denied_nor_unique_beside_the_broader_word(world):
+  """What is called a toy may be a ball; and "the toy" may be the cup."""
+
+  def with_toy(content):
+    kinds(content)
+    content["annotations"].append(
+      cups.annotation(1, 4, [20, 5, 8, 8]) | {"id": 99}
+    )
+
+  source = world.changed(with_toy)
+  assert objectives.absent(source[1], source.categories) == ["star"]
+  assert objectives.unique_objects(source[1].objects) == []
+  assert len(objectives.unique_objects(source[3].objects)) == 1

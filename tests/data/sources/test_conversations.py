@@ -15,11 +15,12 @@ def test_conversations_are_read_with_and_without_an_image(tmp_path):
     {"from": "human", "value": "<image>\nWhat?"},
     {"from": "gpt", "value": "A cup."},
   ]
+  text = [turn[0] | {"value": "What?"}, turn[1]]
   path.write_text(
     json.dumps(
       [
         {"id": "a", "image": "x/1.jpg", "conversations": turn},
-        {"id": "a", "conversations": turn},  # LLaVA's files repeat ids
+        {"id": "a", "conversations": text},  # LLaVA's files repeat ids
       ]
     )
   )
@@ -170,3 +171,55 @@ def test_the_first_box_in_the_text_about_an_image_is_found(tmp_path):
   source = opened(tmp_path, rows, conversations.Conversations)
   assert source.boxed.endswith("clips.json: record 1")
   assert not opened(tmp_path, rows[:1], conversations.Conversations).boxed
+
+
+@pytest.mark.parametrize(
+  "keys, text",
+  [
+    ({"images": ["a.jpg"]}, "<image>\nWhat is it?"),
+    ({"image_path": "a.jpg"}, "What is it?\n<image>"),
+    ({}, "<image> What is it?"),
+    ({"image": None}, "<image>\nWhat is it?"),
+    ({"video": "a.mp4"}, "<video>\nWhat is it?"),
+  ],
+)
+def test_a_picture_under_another_key_is_not_trained_on_as_text(
+  keys, text, tmp_path
+):
+  rows = [
+    {"id": "a", **keys, "conversations": [
+      {"from": "human", "value": text}, {"from": "gpt", "value": "A bowl."}]}
+  ]  # fmt: skip
+  path = tmp_path / "c.json"
+  path.write_text(json.dumps(rows))
+  with pytest.raises(errors.DataError, match="record 0: its text has <.*'id'"):
+    conversations.Conversations(str(path), str(tmp_path))
+  with pytest.raises(errors.DataError, match="1 malformed conversations"):
+    conversations.Text(str(path), "")
+
+
+def test_a_word_in_angle_brackets_is_no_place_for_a_picture(tmp_path):
+  """As in texts about HTML or RSS."""
+  text = "Why does my feed have <image> in each item?"
+  rows = [
+    {"id": "a", "conversations": [
+      {"from": "human", "value": text}, {"from": "gpt", "value": "RSS."}]}
+  ]  # fmt: skip
+  path = tmp_path / "c.json"
+  path.write_text(json.dumps(rows))
+  assert len(conversations.Text(str(path), "")) == 1
+
+
+def test_of_two_videos_of_one_name_none_is_taken(tmp_path):
+  for name in ("v_1.mp4", "v_1.mkv", "._v_2.mp4", "v_2.mp4"):
+    (tmp_path / name).touch()
+  turns = [
+    {"from": "human", "value": "<video>\nWhat?"},
+    {"from": "gpt", "value": "A dog."},
+  ]
+  rows = [{"video": f"v_{i}.pkl", "conversations": turns} for i in (1, 2)]
+  (tmp_path / "c.json").write_text(json.dumps(rows))
+  source = conversations.Videos(str(tmp_path / "c.json"), str(tmp_path))
+  assert source[1].image.endswith("/v_2.mp4")
+  with pytest.raises(errors.DataError, match="v_1.mkv or v_1.mp4"):
+    source[0]

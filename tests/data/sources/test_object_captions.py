@@ -10,7 +10,7 @@ from built import build
 from PIL import Image
 
 from locvlm_jax import errors
-from locvlm_jax.data import catalog, geometry, leakage, objectives
+from locvlm_jax.data import catalog, exclusion, geometry, objectives
 from locvlm_jax.data.sources import coco, conversations, object_captions
 from locvlm_jax.text import coords
 
@@ -54,7 +54,7 @@ def world(tmp_path):
   ]
   content = {
     "images": [
-      {"id": i, "file_name": f"{i}.png", "width": 40, "height": 30}
+      {"id": i, "file_name": f"{i:012d}.png", "width": 40, "height": 30}
       for i in range(4)
     ],
     "categories": [{"id": i + 1, "name": n} for i, n in enumerate(NAMES)],
@@ -65,7 +65,7 @@ def world(tmp_path):
   }
   (tmp_path / "instances.json").write_text(json.dumps(content))
   for i in range(4):
-    Image.new("RGB", (40, 30)).save(tmp_path / f"{i}.png")
+    Image.new("RGB", (40, 30)).save(tmp_path / f"{i:012d}.png")
   return tmp_path
 
 
@@ -154,7 +154,7 @@ def test_captions_of_tested_images_are_not_even_denied(world):
   )
   source = catalog.open_sources(data, exclude=[str(tested)])["instances"]
   assert isinstance(
-    source, leakage.WithoutExcluded
+    source, exclusion.WithoutExcluded
   ) and "5 captions" not in repr(source)
   assert source.object_captions() == {
     "dog": ("a spotted dog",),

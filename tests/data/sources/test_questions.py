@@ -106,3 +106,105 @@ def test_all_questions_of_the_real_clips_find_them():
     "msrvtt_qa", str(folder / "test.csv"), "", str(folder / "videos")
   )
   assert len(source) == 130 and source.missing == 0
+
+
+@pytest.mark.parametrize("label", ["No", "NO", " no", "no"])
+def test_a_label_counts_in_any_case(label, tmp_path):
+  row = FILES["pope_random"][0][0] | {"label": label}
+  path = tmp_path / "pope.json"
+  path.write_text(json.dumps(row))
+  (question,) = questions.read("pope_random", str(path))
+  assert question.answers == ("no",)
+
+
+def test_answers_of_gqa_count_in_any_case(tmp_path):
+  row = FILES["gqa"][0]["007"] | {"answer": "Left"}
+  path = tmp_path / "gqa.json"
+  path.write_text(json.dumps({"007": row}))
+  (question,) = questions.read("gqa", str(path))
+  assert question.answers == ("left",) and question.notes["answer"] == "left"
+
+
+def _changed(name, key, value) -> tuple[object, object]:
+  """The files of a benchmark, with a field of their only answer changed."""
+  asked, answers = json.loads(json.dumps(FILES[name]))
+  if name == "vqav2":
+    answers["annotations"][0][key] = value
+  elif name == "gqa":
+    asked["007"][key] = value
+  else:
+    (answers or asked)[0][key] = value
+  return asked, answers
+
+
+@pytest.mark.parametrize(
+  "name, key, value",
+  [
+    ("pope_random", "label", None),
+    ("pope_random", "label", "maybe"),
+    ("pope_random", "label", True),
+    ("vqav2", "answers", [{"answer": None}]),
+    ("gqa", "answer", None),
+    ("activitynet_qa", "answer", None),
+    ("msvd_qa", "answer", None),
+  ],
+)
+def test_an_answer_that_is_none_is_refused(name, key, value, tmp_path):
+  paths = []
+  for i, content in enumerate(_changed(name, key, value)):
+    path = tmp_path / f"{i}.json"
+    path.write_text(json.dumps(content) if name[:4] != "pope" or i else "")
+    if name.startswith("pope") and not i:
+      path.write_text(json.dumps(content[0]))
+    paths.append(str(path) if content else "")
+  with pytest.raises(errors.DataError, match=r"\d.json: "):
+    questions.read(name, *paths)
+
+
+@pytest.mark.parametrize("name", ["vqav2", "activitynet_qa"])
+def test_two_different_answers_to_one_question_are_refused(name, tmp_path):
+  asked, answers = json.loads(json.dumps(FILES[name]))
+  rows = answers["annotations"] if name == "vqav2" else answers
+  rows.append(dict(rows[0]))
+  paths = [tmp_path / "q.json", tmp_path / "a.json"]
+  for path, content in zip(paths, (asked, answers), strict=True):
+    path.write_text(json.dumps(content))
+  assert len(questions.read(name, *map(str, paths))) == 1
+  key, value = ("answers", []) if name == "vqav2" else ("answer", "yes")
+  rows[1][key] = value
+  paths[1].write_text(json.dumps(answers))
+  with pytest.raises(errors.DataError, match="has another answer before"):
+    questions.read(name, *map(str, paths))
+
+
+def test_a_blank_line_among_questions_is_named(tmp_path):
+  row = json.dumps(FILES["pope_random"][0][0])
+  path = tmp_path / "pope.json"
+  path.write_text(f"{row}\n\n{row}\n")
+  with pytest.raises(errors.DataError, match="line 2: not json"):
+    questions.read("pope_random", str(path))
+
+
+@pytest.mark.parametrize(
+  "name, beside",
+  [
+    ("pope_random", "COCO_val2014_000000000042.txt"),
+    ("pope_random", "COCO_val2014_000000000042.json"),
+    ("pope_random", "._COCO_val2014_000000000042.jpg"),
+    ("msvd_qa", "vid7.jpg"),
+    ("msvd_qa", "vid7.srt"),
+  ],
+)
+def test_what_has_the_stem_of_a_picture_or_video_is_not_taken_for_it(
+  name, beside, files, tmp_path
+):
+  wanted = questions.Questions(name, *files[0][name], files[1])[0].image
+  (tmp_path / beside).touch()
+  found = questions.Questions(name, *files[0][name], files[1])[0].image
+  assert found == wanted
+
+
+def test_of_two_pictures_of_one_stem_none_is_taken(files, tmp_path):
+  (tmp_path / "COCO_val2014_000000000042.png").touch()
+  with pytest.raises(errors.DataError, match="042.jpg or COCO_.*042.png"):
+    questions.Questions("pope_random", *files[0]["pope_random"], files[1])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from locvlm_jax import errors
-from locvlm_jax.data import catalog, geometry, leakage, objectives
+from locvlm_jax.data import catalog, exclusion, geometry, leakage, objectives
 from locvlm_jax.data.sources.refer import Refer
 from locvlm_jax.text import coords
 
@@ -280,7 +280,7 @@ def test_it_is_mixed_in(official):
     }
   )
   source = catalog.open_sources(data, exclude=[str(tested)])["refer"]
-  assert isinstance(source, leakage.WithoutExcluded)
+  assert isinstance(source, exclusion.WithoutExcluded)
   assert source.image_ids() == [1] and source.categories == ()
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
 from locvlm_jax import errors
-from locvlm_jax.data import catalog, leakage
+from locvlm_jax.data import catalog, exclusion, leakage
 from locvlm_jax.data.media import images
 from locvlm_jax.data.sources import coco
 
@@ -211,7 +211,8 @@ def test_records_of_evaluation_images_are_left_out(folder):
   tested = folder / "tested.json"
   tested.write_text('[{"image": "COCO_val2014_000000000009.jpg"}]')
   sources = {"instances": coco.Instances(f"{folder}:train", "")}
-  kept = leakage.exclude(sources, [str(tested)])["instances"]
+  tests = [exclusion.TestSet(str(tested))]
+  kept = exclusion.exclude(sources, tests)["instances"]
   assert kept.image_ids() == [7, 8]
 
 

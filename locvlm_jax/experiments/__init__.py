@@ -1,0 +1,1 @@
+"""The paper's tables as lists of runs: trained, evaluated, compared."""

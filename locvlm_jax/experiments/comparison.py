@@ -1,0 +1,130 @@
+"""Compares two arms: mean and deviation over seeds, and the paired difference.
+
+Both arms of a seed answer the same questions, so that the difference is taken
+question by question. Its interval comes from drawing seeds and questions
+again, with replacement (a bootstrap of both); where a metric is none of single
+answers, as METEOR is, from the seeds alone (Student's t).
+"""
+
+import dataclasses
+import enum
+import statistics
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import scipy.stats
+
+_DRAWS = 2000
+_LEVEL = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """One metric of one arm.
+
+  Attributes:
+    values: by seed, in percent.
+    answers: by seed, {question: 100.0 where it is right, or 0.0}; empty where
+      the metric is no mean over answers.
+  """
+
+  values: Mapping[int, float]
+  answers: Mapping[int, Mapping[str, float]]
+
+  @property
+  def mean(self) -> float:
+    """Averages over the seeds."""
+    return statistics.fmean(self.values.values())
+
+  @property
+  def deviation(self) -> float | None:
+    """Returns the standard deviation over seeds; None of a single one."""
+    many = len(self.values) > 1
+    return statistics.stdev(self.values.values()) if many else None
+
+
+class Verdict(enum.Enum):
+  """What the measured difference says of an ordering in the paper."""
+
+  CONFIRMED = "confirmed"
+  NOT_CONFIRMED = "not confirmed"  # the other way round, beyond the spread
+  UNDECIDED = "undecided"
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+  """`better` minus `worse` in points, and its interval of 95 %."""
+
+  mean: float
+  low: float
+  high: float
+
+  @property
+  def verdict(self) -> Verdict:
+    """Says whether `better` is better, beyond the spread."""
+    if self.low > 0:
+      return Verdict.CONFIRMED
+    return Verdict.NOT_CONFIRMED if self.high < 0 else Verdict.UNDECIDED
+
+
+def difference(better: Result, worse: Result, seed: int = 0) -> Difference:
+  """Compares two arms that have the same seeds.
+
+  Args:
+    better: the arm that is better in the paper.
+    worse: the other one.
+    seed: of the bootstrap.
+
+  Raises:
+    ValueError: they have other seeds, or were asked other questions.
+  """
+  if better.values.keys() != worse.values.keys():
+    raise ValueError(
+      f"seeds {sorted(better.values)} and {sorted(worse.values)}: not the same."
+    )
+  seeds = sorted(better.values)
+  each = [better.values[s] - worse.values[s] for s in seeds]
+  if better.answers and worse.answers:
+    low, high = _bootstrap(_paired(better, worse, seeds), seed)
+  else:
+    low, high = _student(each)
+  return Difference(statistics.fmean(each), low, high)
+
+
+def _paired(better: Result, worse: Result, seeds: Sequence[int]) -> np.ndarray:
+  """Returns the differences [seeds, questions] of single answers."""
+  questions = sorted(better.answers[seeds[0]])
+  for s in seeds:
+    for result in (better, worse):
+      if sorted(result.answers[s]) != questions:
+        raise ValueError(f"seed {s}: the arms were asked other questions.")
+  return np.array(
+    [
+      [better.answers[s][q] - worse.answers[s][q] for q in questions]
+      for s in seeds
+    ]
+  )
+
+
+def _bootstrap(paired: np.ndarray, seed: int) -> tuple[float, float]:
+  rng = np.random.default_rng(seed)
+  seeds, questions = paired.shape
+  means = [
+    paired[rng.integers(seeds, size=seeds)]
+    .mean(0)[rng.integers(questions, size=questions)]
+    .mean()
+    for _ in range(_DRAWS)
+  ]
+  tail = 100 * (1 - _LEVEL) / 2
+  low, high = np.percentile(means, (tail, 100 - tail))
+  return float(low), float(high)
+
+
+def _student(each: Sequence[float]) -> tuple[float, float]:
+  """Returns the interval of a mean; without bounds from a single value."""
+  if len(each) < 2:
+    return float("-inf"), float("inf")
+  quantile = scipy.stats.t.ppf((1 + _LEVEL) / 2, len(each) - 1)
+  half = quantile * statistics.stdev(each) / len(each) ** 0.5
+  mean = statistics.fmean(each)
+  return mean - half, mean + half

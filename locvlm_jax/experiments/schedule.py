@@ -1,0 +1,147 @@
+"""Runs many commands, several at a time, and goes on where it was stopped."""
+
+import concurrent.futures
+import graphlib
+import os
+import pathlib
+import queue
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from locvlm_jax import errors, progress
+from locvlm_jax.experiments.runs import Run, World
+
+Command = Callable[[str, list[str], str, frozenset[int]], int]
+
+
+def run_all(
+  runs: Sequence[Run],
+  workdir: str,
+  *,
+  jobs: int = 1,
+  execute: Command | None = None,
+  log: Callable[[str], None] = print,
+) -> None:
+  """Trains and evaluates runs, each after those that it needs.
+
+  Each command has a process of its own on its share of the cores, and writes
+  COMMAND.log and, at its end, COMMAND.done into the run's folder. What is done
+  is not repeated; a training that was killed resumes from its checkpoint.
+
+  Args:
+    runs: what is wanted; what they need is run as well.
+    workdir: receives a folder for each run, and the micro-worlds.
+    jobs: runs at a time.
+    execute: (command, arguments, path of the log, cores) -> exit code; by
+      default a process of the package's command.
+    log: receives a line of progress after each run.
+
+  Raises:
+    CommandFailed: a command failed; names its log. Runs that had begun end
+      first, so that nothing of theirs is lost.
+  """
+  execute = execute or _process
+  graph = graphlib.TopologicalSorter()
+  for run in _with_needs(runs):
+    graph.add(run, *run.needs)
+  for world in {run.world for run in runs}:
+    _write_world(world, workdir, execute)
+  graph.prepare()
+  counter = progress.Progress("runs", len(_with_needs(runs)), log, every=0.0)
+  cores = _shares(jobs)
+  with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+    waiting = {}
+    while graph.is_active():
+      for run in graph.get_ready():
+        waiting[pool.submit(_run, run, workdir, cores, execute)] = run
+      finished, _ = concurrent.futures.wait(
+        waiting, return_when=concurrent.futures.FIRST_COMPLETED
+      )
+      for future in finished:
+        run = waiting.pop(future)
+        _raise_from(future, waiting)
+        graph.done(run)
+        counter.add(1)
+
+
+def _raise_from(future, waiting) -> None:
+  """Raises what a run has raised, after those that wait are called off."""
+  if error := future.exception():
+    for other in waiting:
+      other.cancel()
+    raise error
+
+
+def _with_needs(runs: Sequence[Run]) -> list[Run]:
+  """Lists the runs and all that they need, each once."""
+  found, left = {}, list(runs)
+  while left:
+    run = left.pop()
+    if run not in found:
+      found[run] = None
+      left += run.needs
+  return list(found)
+
+
+def _shares(jobs: int) -> queue.Queue:
+  """Divides the cores of this machine among the jobs."""
+  cores = sorted(os.sched_getaffinity(0))
+  shares = queue.Queue()
+  for job in range(jobs):
+    shares.put(frozenset(cores[job::jobs] or cores))
+  return shares
+
+
+def _run(run: Run, workdir: str, cores: queue.Queue, execute: Command) -> None:
+  folder = run.folder(workdir)
+  mine = cores.get()
+  try:
+    for command, arguments in run.commands(workdir):
+      _once(folder, command, arguments, mine, execute)
+  finally:
+    cores.put(mine)
+
+
+def _write_world(world: World, workdir: str, execute: Command) -> None:
+  """Draws the micro-world, on all cores."""
+  out = os.path.join(workdir, world.name)
+  everything = frozenset(os.sched_getaffinity(0))
+  arguments = [f"--out={out}", *world.arguments]
+  # The generator itself knows what is there already.
+  _execute(workdir, "microworld", arguments, everything, execute)
+
+
+def _once(folder, command: str, arguments: list[str], cores, execute) -> None:
+  done = pathlib.Path(folder, f"{command}.done")
+  if done.exists():
+    return
+  began = time.monotonic()
+  _execute(folder, command, arguments, cores, execute)
+  done.write_text(f"{(time.monotonic() - began) / 60:.2f} minutes\n")
+
+
+def _execute(folder, command: str, arguments, cores, execute) -> None:
+  os.makedirs(folder, exist_ok=True)
+  path = os.path.join(folder, f"{command}.log")
+  code = execute(command, arguments, path, cores)
+  if code:
+    raise errors.CommandFailed(
+      f"{command} ended with code {code}: see {path}. The same command goes"
+      " on from here.",
+      code,
+    )
+
+
+def _process(
+  command: str, arguments: list[str], path: str, cores: frozenset[int]
+) -> int:
+  """Runs a command of the package with its output in a log."""
+  line = [sys.executable, "-m", f"locvlm_jax.{command}", *arguments]
+  with open(path, "a", encoding="utf-8") as log:
+    print("$", shlex.join(line), file=log, flush=True)
+    process = subprocess.Popen(line, stdout=log, stderr=log)
+    os.sched_setaffinity(process.pid, cores)
+    return process.wait()

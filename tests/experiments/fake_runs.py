@@ -1,0 +1,64 @@
+"""An experiment whose commands leave what the real ones would."""
+
+import json
+import os
+import random
+
+from locvlm_jax.experiments import experiment
+from locvlm_jax.experiments.runs import World
+
+WORLD = World(train=10, val=5, videos=1)
+
+
+def make(workdir, tables=(4,), **fields) -> experiment.Experiment:
+  return experiment.Experiment(
+    tables=tables,
+    config="configs/micro.py:tiny",
+    workdir=str(workdir),
+    world=WORLD,
+    samples=50,
+    **fields,
+  )
+
+
+class Commands:
+  """Runs nothing: records the commands, and writes their files.
+
+  Attributes:
+    calls: (command, flags) in the order in which they began.
+    fails: the first of these commands in one of these folders ends with 75.
+  """
+
+  def __init__(self, skills: dict[str, float], fails: str = ""):
+    self.calls, self.fails, self._skills = [], fails, skills
+
+  def __call__(self, command, arguments, path, cores) -> int:
+    assert cores and os.path.isdir(os.path.dirname(path))
+    flags = dict(a[2:].split("=", 1) for a in arguments)
+    self.calls.append((command, flags))
+    if self.fails and self.fails in flags.get("workdir", ""):
+      self.fails = ""
+      return 75
+    if command == "evaluate":
+      self._evaluate(flags["workdir"], flags["config.seed"])
+    return 0
+
+  def _evaluate(self, folder: str, seed: str) -> None:
+    arm = os.path.basename(folder).split("-seed")[0]
+    rng = random.Random(arm + seed)
+    rows, metrics = [], {}
+    for axis in ("left_right", "above_below"):
+      name = f"spatial_trained.direct.{axis}.all"
+      right = [rng.random() < self._skills[arm] for _ in range(50)]
+      metrics[name] = sum(right) / len(right)
+      rows += [
+        {"task": "spatial_trained", "id": f"{axis}/{i}",
+         "truth": {"setting": "direct", "axis": axis},
+         "result": {"correct": r}}
+        for i, r in enumerate(right)
+      ]  # fmt: skip
+    with open(os.path.join(folder, "results.json"), "w") as f:
+      json.dump({"metrics": metrics, "units": dict.fromkeys(metrics, "share")},
+                f)  # fmt: skip
+    with open(os.path.join(folder, "predictions.jsonl"), "w") as f:
+      f.writelines(json.dumps(row) + "\n" for row in rows)

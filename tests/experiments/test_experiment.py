@@ -1,0 +1,98 @@
+"""Tables of the paper from many runs: each once, in order, and resumed."""
+
+import json
+
+import fake_runs
+import pytest
+
+from locvlm_jax import errors
+from locvlm_jax.experiments import experiment, micro_tables
+
+_SKILLS = {"baseline": 0.5, "locvlm": 0.9}
+
+
+def test_arms_differ_in_what_the_table_is_about_and_in_nothing_else(tmp_path):
+  commands = fake_runs.Commands(_SKILLS)
+  experiment.run(fake_runs.make(tmp_path, seeds=1), commands)
+  one, two = (
+    flags
+    for command, flags in commands.calls
+    if command == "train" and "stage1-" not in flags["workdir"]
+  )
+  differ = {k for k in one | two if one.get(k) != two.get(k)}
+  mixture = {f"config.data.mixture.{n}" for n in
+             ("instances", "conversations", "text")}  # fmt: skip
+  assert differ == mixture | {"workdir"}
+  assert one["config.data.mixture.spatial"] == "0.1"
+
+
+def test_both_arms_start_from_the_same_weights_of_their_seed(tmp_path):
+  commands = fake_runs.Commands(_SKILLS)
+  experiment.run(fake_runs.make(tmp_path, seeds=2, jobs=2), commands)
+  begun = [flags["workdir"] for c, flags in commands.calls if c == "train"]
+  for command, flags in commands.calls:
+    if command == "train" and "stage1-" not in flags["workdir"]:
+      start = flags["config.init.checkpoint"]
+      assert f"stage1-seed{flags['config.seed']}-" in start
+      assert begun.index(start) < begun.index(flags["workdir"])
+  assert len(begun) == 2 * (1 + 2)  # stage 1 once a seed
+
+
+def test_what_is_finished_is_not_repeated(tmp_path):
+  made = fake_runs.make(tmp_path, seeds=2)
+  first = experiment.run(made, fake_runs.Commands(_SKILLS))
+  again = fake_runs.Commands(_SKILLS)
+  assert experiment.run(made, again) == first
+  assert [command for command, _ in again.calls] == ["microworld"]
+
+
+def test_after_a_command_that_failed_the_same_line_goes_on(tmp_path):
+  made = fake_runs.make(tmp_path, seeds=2)
+  broken = fake_runs.Commands(_SKILLS, fails="locvlm-seed1")
+  with pytest.raises(errors.CommandFailed, match=r"train\.log") as raised:
+    experiment.run(made, broken)
+  assert raised.value.code == 75
+  rest = fake_runs.Commands(_SKILLS)
+  experiment.run(made, rest)
+  whole = fake_runs.Commands(_SKILLS)
+  experiment.run(fake_runs.make(tmp_path / "b", seeds=2), whole)
+  done = len(broken.calls) - 1 + len(rest.calls) - 1  # failed, microworld
+  assert done == len(whole.calls)
+
+
+def test_another_setting_is_another_run(tmp_path):
+  experiment.run(fake_runs.make(tmp_path, seeds=1), fake_runs.Commands(_SKILLS))
+  changed = fake_runs.make(tmp_path, seeds=1, overrides=("--config.steps=3",))
+  again = fake_runs.Commands(_SKILLS)
+  experiment.run(changed, again)
+  assert [c for c, _ in again.calls].count("train") == 3
+
+
+def test_the_table_has_spread_interval_and_verdict(tmp_path):
+  text = experiment.run(
+    fake_runs.make(tmp_path, seeds=3), fake_runs.Commands(_SKILLS)
+  )
+  assert "**Table 4. COCO-Spatial**" in text and " ± " in text
+  rows = [line for line in text.splitlines() if "direct.left_right" in line]
+  assert rows[0].startswith("| locvlm | baseline |")
+  assert "+14.4" in rows[0] and rows[0].endswith("| confirmed |")
+  assert "not measured" in text  # the in-context tasks were not answered
+  saved = json.loads((tmp_path / "tables.json").read_text())
+  values = saved["tables"]["4"]["locvlm"][
+    "spatial_trained.direct.left_right.all"
+  ]
+  assert len(values) == 3 and all(50 < v <= 100 for v in values)
+
+
+def test_a_table_that_cannot_be_made_is_named():
+  with pytest.raises(ValueError, match="--tables 3: not one of 2, 4,"):
+    experiment.parse_tables(["4", "3"])
+
+
+def test_every_ordering_is_about_arms_and_metrics_of_its_table():
+  for table in micro_tables.TABLES.values():
+    names = {arm.name for arm in table.arms}
+    for ordering in table.orderings:
+      assert {ordering.better, ordering.worse} <= names, table.title
+      assert ordering.metric in table.metrics.values(), table.title
+      assert ordering.paper[0] > ordering.paper[1], ordering
