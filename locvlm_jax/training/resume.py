@@ -33,7 +33,9 @@ _FREE = ("log_every", "checkpoint_every", "checkpoint_keep", "checkpoint_best",
 _OWN = ("root", "data/threads", "data/exclude_eval")
 
 
-def run_info(config: Config, step: int, data: Mapping) -> dict:
+def run_info(
+  config: Config, step: int, data: Mapping, refers: Mapping | None = None
+) -> dict:
   """Writes down what a checkpoint is of: see `check_same_run`."""
   return {
     "config": plain(config),
@@ -41,6 +43,7 @@ def run_info(config: Config, step: int, data: Mapping) -> dict:
     "data": dict(data),
     "excluded": list(assemble.excluded_files(config)),
     "version": locvlm_jax.__version__,
+    **({"frozen": refers} if refers else {}),
   }
 
 
