@@ -69,8 +69,10 @@ def recorded(directory: str) -> Config:
     ValueError: the directory does not say.
   """
   config = runs.stored_config(directory)
-  own = meaning_lib.has_tokenizer(directory)
-  return replaced(config, {"tokenizer": directory} if own else {})
+  if meaning_lib.has_tokenizer(directory):
+    return replaced(config, {"tokenizer": directory})
+  _check_unchanged(config.tokenizer, meaning_lib.read(directory))
+  return config
 
 
 def check(
@@ -125,8 +127,11 @@ def _meaning(
   config: Config, directory: str, start: bool
 ) -> meaning_lib.Meaning:
   """Reads that of the directory; LLaVA's own rest on others that init names."""
+  if not start:
+    meaning_lib.check_complete(directory)
+    return meaning_lib.read(directory)
   init = config.init
-  other = (init.vision, init.llm) if start and not init.checkpoint else ()
+  other = () if init.checkpoint else (init.vision, init.llm)
   return meaning_lib.read(directory, *other)
 
 
@@ -137,7 +142,7 @@ def _check_unchanged(tokenizer: str, meaning: meaning_lib.Meaning) -> None:
     raise ValueError(
       f"{meaning.directory} was trained with the tokenizer {tokenizer}, which"
       f" {'has changed' if found else 'is not there'}: set --config.tokenizer"
-      " to where it is now."
+      " (beside --config) to where it is now."
     )
 
 

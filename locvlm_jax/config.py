@@ -14,14 +14,16 @@ import ml_collections
 
 Config = ml_collections.FrozenConfigDict
 
-# Fields that later versions have added and that an answer or an export depends
-# on, with the values that do what was done without them.
+# Fields that later versions have added and that an answer, an export or a
+# resumed run depends on, with the values that do what was done without them.
 _ADDED = {
   "lora": {
     "rank": 0,
     "alpha": 16.0,
     "targets": ("q", "k", "v", "out", "gate", "up", "down"),
+    "dropout": 0.0,
   },
+  "optim": {"adapter_lr": 0.0},
   "data": {"conversation_boxes": "", "visual_genome": ""},
   "eval": {
     "top_k": 0,

@@ -210,6 +210,8 @@ def test_a_tokenizer_that_is_gone_or_has_changed_is_told(tmp_path):
   TOKENIZER.save(words)
   with pytest.raises(ValueError, match="tokenizer .*words, which has changed"):
     agreement.adopt(_config(**{"tokenizer": str(words)}), trained)
+  with pytest.raises(ValueError, match="words, which has changed"):
+    locvlm_jax.load(trained)
   shutil.rmtree(words)
   with pytest.raises(ValueError, match="not there: set --config.tokenizer"):
     agreement.adopt(_config(**{"tokenizer": ""}), trained)
@@ -243,6 +245,19 @@ def test_a_llava_of_others_says_its_shape_and_how_it_cuts_pictures(
   tiles = _llava(places, tmp_path / "tiles", image_aspect_ratio="anyres")
   with pytest.raises(ValueError, match="image_aspect_ratio 'anyres'; only"):
     agreement.adopt(_config(), tiles)
+
+
+def test_what_others_made_is_asked_as_a_whole(places, tmp_path):
+  """One of LLaVA's own has to be converted; a LoRA needs its weights."""
+  own = tmp_path / "own"
+  own.mkdir()
+  (own / "config.json").write_text('{"mm_projector_type": "linear"}')
+  with pytest.raises(ValueError, match="own: neither a run nor .*convert"):
+    agreement.adopt(_config(), str(own))
+  config = _config(**{"lora.rank": 2, "eval.override": ("lora",)})
+  config = agreement.adopt(config, places["LLAVA"])
+  with pytest.raises(ValueError, match="no file gives 14 parameters .*_lora_a"):
+    locvlm_jax.load(places["LLAVA"], config=config)
 
 
 # ---------------------------------------------------------- a path of nothing

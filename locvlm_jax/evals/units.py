@@ -11,7 +11,7 @@ from locvlm_jax.evals.tasks import EVALS
 
 # Metrics of every task: answers that were cut off for want of tokens, and
 # pictures that could not be used.
-CUT_OFF, UNREADABLE = "cut_off", "unreadable"
+CUT_OFF, UNREADABLE = OF_EVERY_TASK = "cut_off", "unreadable"
 
 
 def of(name: str, stated: Mapping[str, str] | None = None) -> Unit:
@@ -29,7 +29,7 @@ def of(name: str, stated: Mapping[str, str] | None = None) -> Unit:
   if stated and name in stated:
     return Unit(stated[name])
   task, _, metric = name.removesuffix(".std").partition(".")
-  if metric in (CUT_OFF, UNREADABLE):
+  if metric in OF_EVERY_TASK:
     return Unit.COUNT
   found = find_unit(EVALS[task].units, metric) if task in EVALS else None
   return found or Unit.NUMBER

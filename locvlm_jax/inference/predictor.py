@@ -24,7 +24,7 @@ from locvlm_jax.models import locvlm
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
 from locvlm_jax.text import encoding, grammar, prompts
-from locvlm_jax.weights import checksums, huggingface, initial, runs
+from locvlm_jax.weights import checksums, huggingface, initial
 
 # The answer whose location the grammar fills in.
 _LOCATED = prompts.LOC_PRED_ANSWERS[0]
@@ -110,14 +110,13 @@ class Predictor:
     if llava:
       flat, origin = huggingface.open_llava(llava)[0], {"llava": llava}
     else:
-      flat, info = runs.open_params(workdir)
+      flat, info = initial.open_params(workdir, config.init)
       origin = {"workdir": workdir, "step": info["next_step"]}
     if overridden:
       origin["overridden"] = overridden
     model, text = assemble.model(config), assemble.load_tokenizer(config)
     wanted = params_lib.param_shapes(model)
-    for path, value in flat.items():
-      initial.check_shape(path, value, wanted)
+    initial.check_complete(flat, wanted)
     where = sharding.param_shardings(wanted, mesh)
     dtype = jnp.dtype(config.model.dtype)
     params = {p: v.place(dtype, where[p]) for p, v in flat.items()}

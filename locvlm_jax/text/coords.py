@@ -28,9 +28,9 @@ import math
 import re
 from typing import NamedTuple
 
-from locvlm_jax.text import baseline_coords
-
-# `baseline_coords` has two more, in which other models are asked.
+# LLaVA-1.5 writes fractions of the padded square with two decimals at most, as
+# in [0.3, 0.4, 0.55, 0.8]: for questions to it (haotian-liu/LLaVA issue 606).
+LLAVA15 = "llava15"
 FORMS = ("nfp", "ivb", "diga")
 LOCATIONS = ("box", "point")
 
@@ -66,7 +66,7 @@ class Coords:
   (0.421875, 0.5989583333333334)
 
   Attributes:
-    form: "nfp", "ivb" or "diga", or a form of `baseline_coords`.
+    form: "nfp", "ivb" or "diga", or LLAVA15.
     num_bins: n_b, the bins along each side of the image, for ivb and diga
       (paper: 224 for LocVLM-B, 336 for LocVLM-L).
     location: "box" or "point", what `encode` writes and `parse` expects.
@@ -83,7 +83,7 @@ class Coords:
 
   def __post_init__(self):
     for name, value, allowed in (
-      ("form", self.form, (*FORMS, *baseline_coords.FORMS)),
+      ("form", self.form, (*FORMS, LLAVA15)),
       ("location", self.location, LOCATIONS),
     ):
       if value not in allowed:
@@ -130,17 +130,14 @@ class Coords:
       xyxy (or cx, cy for points) in [0, 1], or None and the reason, such as
       "no location", "3 numbers, 4 wanted", "out of range: 97 > 95".
     """
-    if self.form == "kosmos2":
-      found = baseline_coords.read_patches(text)
-      return Parsed(found, "" if found else "no location")
     try:
       return Parsed(self._read(self._find(text)))
     except _Unreadable as e:
       return Parsed(None, str(e))
 
   def _write(self, values: tuple[float, ...]) -> str:
-    if self.form in baseline_coords.FORMS:
-      return baseline_coords.write(self.form, values)
+    if self.form == LLAVA15:
+      return "[" + ", ".join(str(round(v, 2) + 0.0) for v in values) + "]"
     if self.form == "nfp":
       return "[" + ",".join(f"{v + 0.0:.4f}" for v in values) + "]"
     bins = [self._bin(v) for v in values]
@@ -185,7 +182,7 @@ class Coords:
     return complete[0]
 
   def _read(self, words: list[str]) -> tuple[float, ...]:
-    if self.form in ("nfp", "llava15"):
+    if self.form in ("nfp", LLAVA15):
       values = [_limited(_float(w), 1.0, w) for w in words]
       return _ordered(values)
     bins = [_integer(w) for w in words]

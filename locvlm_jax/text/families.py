@@ -6,7 +6,10 @@ baselines of the paper's Tables 5 and 8 to 10 are asked in their own:
 
   llava15   haotian-liu/LLaVA:docs/Evaluation.md, and the questions about
             regions of its mix665k
-  kosmos2   the card of microsoft/kosmos-2-patch14-224
+  kosmos2   microsoft/unilm:kosmos-2/README.md, whose region description the
+            paper follows (Section 4.6): sentences that the model goes on with.
+            Locations stay in the model's own form, since Kosmos-2's are tokens
+            that no other vocabulary has
 """
 
 import dataclasses
@@ -69,9 +72,7 @@ KOSMOS2 = Family(
   "kosmos2",
   short="Question: {text} Answer:",
   yes_no="Question: {text} Answer:",
-  describe=_both("<grounding><phrase> It</phrase><object>{loc}</object> is"),
-  locate=_both("<grounding><phrase> {text}</phrase>"),
-  form="kosmos2",
-  geometry="square",
+  describe=_both("It {loc} is"),
+  locate=_both("{text}"),
 )
 FAMILIES = {family.name: family for family in (LOCVLM, LLAVA15, KOSMOS2)}

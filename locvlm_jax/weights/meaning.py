@@ -19,8 +19,10 @@ GROUPS = (
   "model", "coords", "geometry", "prompt_format", "tokenizer", "video", "lora",
   "eval.prompt_format",
 )  # fmt: skip
-# Of these, what changes memory and speed alone.
-_FREE = ("model.remat", "model.unroll", "video.chunk", "video.cache")
+# Of these, what changes memory and speed, or training, alone.
+_FREE = (
+  "model.remat", "model.unroll", "video.chunk", "video.cache", "lora.dropout",
+)  # fmt: skip
 # LLaVA's words for what is done to a picture that is no square
 # (`LLaVA:llava/mm_utils.py`, process_images); without one CLIP's crop is taken.
 _ASPECT_RATIOS = {"pad": "pad", "square": "center_crop", None: "center_crop"}
@@ -62,6 +64,20 @@ def read(directory: str, vision: str = "", base: str = "") -> Meaning:
     mark = info.get("data", {}).get("tokenizer", "")
     return Meaning(directory, shape | fields, mark)
   return _of_llava(directory, vision, base)
+
+
+def check_complete(directory: str) -> None:
+  """Refuses what is neither a run nor a Llava of Hugging Face.
+
+  Raises:
+    ValueError: says how to make one of it.
+  """
+  runs.check_exists(directory)
+  if not (runs.is_run(directory) or huggingface.is_llava(directory)):
+    raise ValueError(
+      f"{directory}: neither a run nor a Llava in Hugging Face's layout; of"
+      " LLaVA's own, locvlm_jax.convert makes one."
+    )
 
 
 def _of_llava(directory: str, vision: str, base: str) -> Meaning:

@@ -66,9 +66,9 @@ def test_regions_are_described_and_found_in_the_familys_words(tmp_path):
   right = [json.dumps([round(v, 2) for v in where.truth["box"]])]
   assert rate("rec_refcoco_testB", [where], right)["acc_iou75"] == 1
   asked = first("rd_refcoco_testB", regions, "kosmos2").question
-  assert asked.startswith("<grounding><phrase> It</phrase><object><patch_index")
+  assert asked == f"It {BOXES.encode(tuple(truth))} is"
   where = first("rec_refcoco_testB", regions, "kosmos2")
-  assert where.question == "<grounding><phrase> left edge</phrase>"
+  assert where.question == "left edge"
 
 
 @pytest.mark.parametrize(

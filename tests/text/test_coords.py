@@ -1,8 +1,10 @@
 import pytest
+import small_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from locvlm_jax.text.coords import FORMS, Coords
+from locvlm_jax.text import grammar
+from locvlm_jax.text.coords import FORMS, LLAVA15, Coords
 
 UNIT = st.floats(0.0, 1.0)
 BOX = st.tuples(UNIT, UNIT, UNIT, UNIT).map(
@@ -166,3 +168,16 @@ def test_encode_refuses_what_is_not_a_box(box):
 def test_wrong_settings_are_named(arguments, named):
   with pytest.raises(ValueError, match=named):
     Coords(*arguments)
+
+
+def test_llava_has_two_decimals_and_reads_what_it_wrote():
+  llava, box = Coords(LLAVA15), (0.30, 0.40, 0.55, 0.80)
+  assert llava.encode(box) == "[0.3, 0.4, 0.55, 0.8]"
+  assert llava.encode((0.0, 0.004, 0.996, 1.0)) == "[0.0, 0.0, 1.0, 1.0]"
+  assert llava.parse("It is at [0.3, 0.4, 0.55, 0.8].").value == box
+  assert llava.parse("[30,40,55,80]").error == "out of range: 30 > 1"
+
+
+def test_there_is_no_grammar_of_another_models_boxes():
+  with pytest.raises(ValueError, match="decode freely"):
+    grammar.build(Coords(LLAVA15), small_tokenizer.TOKENIZER)
