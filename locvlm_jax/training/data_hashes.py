@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from locvlm_jax import assemble
 from locvlm_jax.config import Config
-from locvlm_jax.data import catalog
+from locvlm_jax.data import catalog, exclusion
 from locvlm_jax.data.records import Source
 
 _SAMPLES = 4  # records of a source whose pictures are hashed
@@ -23,6 +23,7 @@ FIELDS = {
   **{f"data/{name}": name for _, name in catalog.SOURCES.values()},
   "data/object_captions": "object_captions",
   "data/exclude": "excluded",
+  "data/visual_genome": "left out",
   "tokenizer": "tokenizer",
 }
 
@@ -45,6 +46,7 @@ def of(
     found["object_captions"] = catalog.file_hash(config.data.object_captions)
   excluded = map(catalog.file_hash, assemble.excluded_files(config))
   found["excluded"] = " ".join(sorted(excluded))
+  found["left out"] = _of_left_out(sources)
   return found | _of_media(sources)
 
 
@@ -56,6 +58,19 @@ def differ(found: str, stored: str) -> bool:
   pairs = list(zip(found.split(), stored.split(), strict=False))
   count = len(found.split()) != len(stored.split())
   return count or any(a != b and _ABSENT not in (a, b) for a, b in pairs)
+
+
+def _of_left_out(sources: Mapping[str, Source]) -> str:
+  """Hashes which records are left out.
+
+  That depends on which tested pictures are at hand, too.
+  """
+  found = {
+    name: sorted(source.found.by_file)
+    for name, source in sources.items()
+    if isinstance(source, exclusion.WithoutExcluded)
+  }
+  return _digest(repr(found).encode())
 
 
 def _of_media(sources: Mapping[str, Source]) -> dict[str, str]:

@@ -101,8 +101,12 @@ def _upright(image: Image.Image) -> Image.Image:
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
   except Exception:  # damaged EXIF raises many kinds; the pixels are fine
     return image
-  turn = _TURNS.get(orientation)
-  return image if turn is None else image.transpose(turn)
+  if (turn := _TURNS.get(orientation)) is None:
+    return image
+  turned = image.transpose(turn)
+  for name in ("exif", "xmp", "Raw profile type exif"):  # else turned again
+    turned.info.pop(name, None)
+  return turned
 
 
 def rgb(image: Image.Image) -> Image.Image:
