@@ -78,7 +78,7 @@ def damaged(path: str | os.PathLike, reason: object) -> errors.DataError:
 
   Args:
     path: of the file.
-    reason: what the parser said.
+    reason: what the parser said, or a sentence as in "is not a tokenizer".
   """
   with contextlib.suppress(OSError), open(path, "rb") as f:
     if f.read(len(_LFS_POINTER)) == _LFS_POINTER:
@@ -86,5 +86,5 @@ def damaged(path: str | os.PathLike, reason: object) -> errors.DataError:
         "is a git-lfs pointer, not the file itself: run `git lfs pull` in the"
         " clone that it is from."
       )
-      return errors.DataError(f"{path} {reason}")
-  return errors.DataError(f"{path}: {reason}")
+  between = " " if str(reason).startswith("is ") else ": "
+  return errors.DataError(f"{path}{between}{reason}")

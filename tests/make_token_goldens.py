@@ -1,4 +1,4 @@
-"""Makes tests/golden/conversations.json with Google's SentencePiece.
+"""Makes tests/golden/conversations.json and spaces.* with SentencePiece.
 
   LOCVLM_TEST_DATA=DIR python tests/make_token_goldens.py
 
@@ -7,14 +7,18 @@ v0, llava/train/train.py), cuts them at the image and at <s> and </s> as its
 slow tokenizer does, and encodes each part. The package goes another way, piece
 by piece, so that the two can only agree if both are right. An answer is what
 lies behind the last text of its question, found by encoding that much alone.
+
+spaces.model is trained here on the package's own code; as in LLaMA's, runs of
+spaces are pieces of the lowest score. spaces.json has what it makes of texts.
 """
 
+import io
 import json
 import os
 import pathlib
 import re
 
-from paths import GOLDEN
+from paths import GOLDEN, ROOT
 
 IMAGE = "<image>"
 NUM_VISUAL = 2
@@ -29,6 +33,13 @@ CASES = {
   "two turns, text": (TURNS[:2], False),
 }
 PATH = GOLDEN / "conversations.json"
+SPACES = GOLDEN / "spaces.model"
+SPACED = (
+  "a  b", "is there  fish", "  two spaces first", "ends in two  ", " ", "   ",
+  "def f(x):\n    if x:\n        return [1,  2]\n\treturn  {'a':   0}",
+  "----  ====  ....", "x" + " " * 40 + "y", "\u2581 \u4e2d\u6587   \u00e9",
+  "large  [0]->and:  [1, 2]", "<0x0A> <s>  </s>", "12  345",
+)  # fmt: skip
 _V1 = (
   "A chat between a curious user and an artificial intelligence assistant. The"
   " assistant gives helpful, detailed, and polite answers to the user's"
@@ -88,6 +99,38 @@ def conversation(model, render, turns, image) -> dict[str, list[int]]:
   return {"tokens": tokens, "targets": targets}
 
 
+def write_spaces():
+  """Trains spaces.model, and writes what SentencePiece makes of SPACED."""
+  import sentencepiece
+  from sentencepiece import sentencepiece_model_pb2
+
+  code = (ROOT / "locvlm_jax").rglob("*.py")
+  lines = [x for path in sorted(code) for x in path.read_text().splitlines()]
+  trained = io.BytesIO()
+  sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=iter(lines),
+    model_writer=trained,
+    model_type="bpe",
+    vocab_size=700,
+    byte_fallback=True,
+    split_digits=True,
+    normalization_rule_name="identity",
+    remove_extra_whitespaces=False,
+    allow_whitespace_only_pieces=True,
+    character_coverage=1.0,
+    minloglevel=2,
+  )
+  proto = sentencepiece_model_pb2.ModelProto.FromString(trained.getvalue())
+  for piece in proto.pieces:
+    if not piece.piece.strip("\u2581"):
+      piece.score = -1e9
+  proto.trainer_spec.ClearField("input")
+  SPACES.write_bytes(proto.SerializeToString())
+  processor = sentencepiece.SentencePieceProcessor(model_file=str(SPACES))
+  content = {text: processor.encode(text) for text in SPACED}
+  SPACES.with_suffix(".json").write_text(json.dumps(content, indent=0) + "\n")
+
+
 def main():
   import sentencepiece
 
@@ -104,6 +147,7 @@ def main():
     for render in (plain, v0, v1, llama_2)
   }
   PATH.write_text(json.dumps(golden) + "\n")
+  write_spaces()
 
 
 if __name__ == "__main__":

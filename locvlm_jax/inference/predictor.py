@@ -26,7 +26,7 @@ from locvlm_jax.models import locvlm
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
 from locvlm_jax.text import encoding, grammar, prompts
-from locvlm_jax.weights import checksums, huggingface, initial, runs
+from locvlm_jax.weights import checksums, huggingface, initial
 
 # The answer whose location the grammar fills in.
 _LOCATED = prompts.LOC_PRED_ANSWERS[0]
@@ -109,7 +109,7 @@ class Predictor:
     if llava:
       flat, origin = huggingface.open_llava(llava)[0], {"llava": llava}
     else:
-      flat, info = runs.open_params(workdir)
+      flat, info = initial.open_params(workdir, config.init)
       origin = {"workdir": workdir, "step": info["next_step"]}
     if overridden:
       origin["overridden"] = overridden

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-from locvlm_jax.text import formats, prompts
+from locvlm_jax.text import formats, prompts, sentencepiece_model
 from locvlm_jax.text import tokenizer as tokenizer_lib
 
 _SPECIALS = ("<unk>", "<s>", "</s>")  # ids 0, 1, 2, as in LLaMA
@@ -58,7 +58,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> tokenizer_lib.Tokenizer:
   trainer = trainers.BpeTrainer(
     vocab_size=vocab_size,
     special_tokens=[*_SPECIALS, *_BYTES],
-    initial_alphabet=[*_PRINTABLE, tokenizer_lib.SPACE],
+    initial_alphabet=[*_PRINTABLE, sentencepiece_model.SPACE],
     show_progress=False,
   )
   backend.train_from_iterator(texts, trainer)
@@ -70,7 +70,7 @@ def _splitter() -> pre_tokenizers.PreTokenizer:
   return pre_tokenizers.Sequence(
     [
       pre_tokenizers.Metaspace(
-        replacement=tokenizer_lib.SPACE, prepend_scheme="first"
+        replacement=sentencepiece_model.SPACE, prepend_scheme="first"
       ),
       pre_tokenizers.Digits(individual_digits=True),
       # Or else "cup?" and "cup." become pieces of their own, which a small
@@ -93,7 +93,7 @@ def _llama_like(vocab: dict[str, int], merges: list) -> tokenizer_lib.Tokenizer:
   backend.pre_tokenizer = _splitter()
   backend.decoder = decoders.Sequence(
     [
-      decoders.Replace(tokenizer_lib.SPACE, " "),
+      decoders.Replace(sentencepiece_model.SPACE, " "),
       decoders.ByteFallback(),
       decoders.Fuse(),
       decoders.Strip(" ", 1, 0),

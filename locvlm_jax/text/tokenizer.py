@@ -7,22 +7,25 @@ caption wrote is spelled out in ordinary characters.
 import hashlib
 import json
 import pathlib
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tokenizers
 from jaxtyping import Integer
+from tokenizers import processors
 
 from locvlm_jax import errors
-from locvlm_jax.text import formats
+from locvlm_jax import files as files_lib
+from locvlm_jax.text import formats, sentencepiece_model
 
+IMAGE = "<image>"
 ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
 _JSON, _MODEL = "tokenizer.json", "tokenizer.model"
 _COMPANIONS = ("special_tokens_map.json", "tokenizer_config.json")
 # What `fingerprint` encodes: the places where tokenizers of one vocabulary
 # differ, which are spaces, line breaks, numbers and letters they have not.
 _PROBE = " The  box\n\t[12,0.30] isn't \u201cß\u201d: 鿆.</s>"
-SPACE = "\u2581"  # SentencePiece's mark for a space
 
 
 class Tokenizer:
@@ -30,7 +33,7 @@ class Tokenizer:
 
   Attributes:
     start_ids: starts each row: the BOS token, or nothing where the model has
-      none, as Qwen's.
+      none, as Qwen's, or where its files say that none is added.
     eos_id: ends each answer.
     pad_id: fills a row; <unk>'s id where the model names no pad token, as in
       LLaVA v1, and EOS's where there is neither, as in Llama 3.
@@ -45,7 +48,7 @@ class Tokenizer:
     self._backend = _with_all_special(backend)
     ids = {role: self._id(text) for role, text in specials.items()}
     self.eos_id = ids["eos_token"]
-    self.start_ids = [ids["bos_token"]] if "bos_token" in ids else []
+    self.start_ids = _start_ids(self._backend, ids)
     self.pad_id = ids.get("pad_token", ids.get("unk_token", self.eos_id))
     # Ids that no text may become, with the text each would stand for.
     added = backend.get_added_tokens_decoder()
@@ -102,7 +105,7 @@ class Tokenizer:
     if id_ not in self._forbidden:
       return [id_]
     spelled = []
-    for char in self._forbidden[id_].replace(" ", SPACE):
+    for char in self._forbidden[id_].replace(" ", sentencepiece_model.SPACE):
       whole = self._backend.token_to_id(char)
       parts = [f"<0x{byte:02X}>" for byte in char.encode()]
       ids = [whole] if whole is not None else map(self._id, parts)
@@ -156,11 +159,22 @@ def exists(directory: str | pathlib.Path) -> bool:
   return any((pathlib.Path(directory) / n).is_file() for n in (_JSON, _MODEL))
 
 
-def files(directory: str | pathlib.Path) -> list[str]:
-  """Lists the paths of a tokenizer's files, whichever it has."""
+def copy_files(source: str | pathlib.Path, target: str | pathlib.Path) -> None:
+  """Copies a tokenizer's files, whichever it has, to another directory.
+
+  Truncation and padding are left out of tokenizer.json: see `open_files`.
+  """
   names = (_JSON, _MODEL, *_COMPANIONS, "added_tokens.json")
-  paths = [pathlib.Path(directory) / name for name in names]
-  return [str(path) for path in paths if path.is_file()]
+  for path in (pathlib.Path(source) / name for name in names):
+    if path.is_file():
+      shutil.copyfile(path, pathlib.Path(target) / path.name)
+  path = pathlib.Path(target) / _JSON
+  if path.is_file():
+    backend = _open_json(path)
+    if backend.truncation or backend.padding:
+      backend.no_truncation()
+      backend.no_padding()
+      backend.save(str(path))
 
 
 def open_files(
@@ -183,32 +197,75 @@ def open_files(
       f"{directory}: neither {_JSON} nor {_MODEL} is there; copy one from the"
       " model that the weights were trained from"
     )
-  path = directory / _JSON
-  if not path.is_file():
-    return _open_sentencepiece(directory)
+  path, companions = directory / _JSON, _companions(directory)
+  if path.is_file():
+    backend = _open_json(path)
+    specials = _specials(directory, companions, {})
+  else:
+    backend = sentencepiece_model.read(directory / _MODEL)
+    specials = _specials(directory, companions, sentencepiece_model.ROLES)
+  # Both would cut and fill every piece of a row. They stay in a file when a
+  # batch was padded before it was saved.
+  backend.no_truncation()
+  backend.no_padding()
+  _set_start(backend, companions, specials)
+  return backend, specials
+
+
+def _open_json(path: pathlib.Path) -> tokenizers.Tokenizer:
   try:
-    backend = tokenizers.Tokenizer.from_file(str(path))
+    return tokenizers.Tokenizer.from_file(str(path))
   except Exception as e:  # the library raises bare Exception
-    raise errors.DataError(f"{path} is not a tokenizer: {e}") from None
-  return backend, _read_specials(directory)
+    raise files_lib.damaged(path, f"is not a tokenizer: {e}") from None
 
 
-def _open_sentencepiece(directory: pathlib.Path):
-  path = directory / _MODEL
-  try:
-    import sentencepiece  # noqa: F401  transformers needs it
-    import transformers
+def _set_start(
+  backend: tokenizers.Tokenizer,
+  companions: Sequence[dict],
+  specials: dict[str, str],
+) -> None:
+  """Makes the tokenizer add BOS, or not, as `add_bos_token` says.
 
-    # Not AutoTokenizer, which leaves out the space that starts a text.
-    fast = transformers.LlamaTokenizerFast.from_pretrained(str(directory))
-  except ImportError as e:
-    raise ValueError(f"{path}: {e}; pip install {e.name}") from None
-  except Exception as e:  # whatever those libraries raise
-    raise errors.DataError(
-      f"{path} is not a SentencePiece model: {e}"
-    ) from None
-  roles = {r: getattr(fast, r) for r in ROLES if getattr(fast, r)}
-  return fast.backend_tokenizer, roles
+  Where no file has that field, the tokenizer's own template says it.
+  """
+  said = [c["add_bos_token"] for c in companions if "add_bos_token" in c]
+  bos = specials.get("bos_token")
+  if not said or bos is None or backend.token_to_id(bos) is None:
+    return
+  first, again = (f"{bos} ", f" {bos}:1") if said[-1] else ("", "")
+  backend.post_processor = processors.TemplateProcessing(
+    single=f"{first}$A",
+    pair=f"{first}$A{again} $B:1",
+    special_tokens=[(bos, backend.token_to_id(bos))],
+  )
+
+
+def _start_ids(
+  backend: tokenizers.Tokenizer, ids: Mapping[str, int]
+) -> list[int]:
+  """The ids before a text: BOS, unless the template goes without it."""
+  bos = ids.get("bos_token")
+  if bos is None:
+    return []
+  if backend.post_processor is None:  # it does not say
+    return [bos]
+  return [bos] if backend.encode("a").ids[:1] == [bos] else []
+
+
+def with_image(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+  """Makes the tokenizer that transformers needs for a model of images.
+
+  It has "<image>", their mark of a visual token. What follows one is a text of
+  its own here, so it begins with a space where texts do.
+  """
+  content = json.loads(backend.to_str())
+  outer = content["pre_tokenizer"] or {}
+  for splitter in (outer, *outer.get("pretokenizers", ())):
+    if splitter.get("prepend_scheme") == "first":
+      splitter["prepend_scheme"] = "always"
+  changed = tokenizers.Tokenizer.from_str(json.dumps(content))
+  changed.add_special_tokens([IMAGE])
+  return changed
 
 
 def write_files(
@@ -244,25 +301,49 @@ def _with_all_special(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
   return backend
 
 
-def _read_specials(directory: pathlib.Path) -> dict[str, str]:
-  """Reads roles and token texts from whichever config file names them."""
-  found = {}
-  for name in _COMPANIONS:
-    path = directory / name
+def _companions(directory: pathlib.Path) -> list[dict]:
+  """Reads the files that say more about a tokenizer, checked."""
+  found = []
+  for path in (directory / name for name in _COMPANIONS):
     if not path.is_file():
       continue
     try:
       content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as e:
-      raise errors.DataError(f"{path} is not JSON: {e}") from None
-    named = {r: content[r] for r in ROLES if content.get(r)}
-    found |= {r: _token_text(v) for r, v in named.items()}
-  if "eos_token" not in found:
-    raise errors.DataError(
-      f"{directory}/tokenizer_config.json names no eos_token; add it"
-    )
+    except (ValueError, RecursionError) as e:
+      raise files_lib.damaged(path, f"is not JSON: {e}") from None
+    if not isinstance(content, dict):
+      raise errors.DataError(f"{path}: {content!r:.50} is no json object")
+    if type(content.get("add_bos_token", False)) is not bool:
+      raise errors.DataError(
+        f"{path}: add_bos_token {content['add_bos_token']!r:.50} is not true or"
+        " false"
+      )
+    for role in ROLES:
+      if role in content:
+        content[role] = _token_text(content[role], f"{path}: {role}")
+    found.append(content)
   return found
 
 
-def _token_text(value: str | dict) -> str:
-  return value if isinstance(value, str) else value["content"]
+def _specials(
+  directory: pathlib.Path, companions: Sequence[dict], usual: dict[str, str]
+) -> dict[str, str]:
+  """{role: text of its token}, from whichever file names it."""
+  found = dict(usual)
+  for role in ROLES:
+    said = [content[role] for content in companions if role in content]
+    if said:
+      found[role] = next((text for text in said[::-1] if text), None)
+  if not found.get("eos_token"):
+    raise errors.DataError(
+      f"{directory}/tokenizer_config.json names no eos_token; add it"
+    )
+  return {role: text for role, text in found.items() if text}
+
+
+def _token_text(value: object, where: str) -> str | None:
+  if isinstance(value, dict):
+    value = value.get("content")
+  if value is not None and not isinstance(value, str):
+    raise errors.DataError(f"{where} {value!r:.50} is no text")
+  return value

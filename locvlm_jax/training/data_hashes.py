@@ -1,15 +1,16 @@
 """What a run reads, known by its content, since folders may move.
 
-A checkpoint keeps these hashes. Annotations, the tokenizer and the files whose
-images are excluded count as a whole; of the pictures and videos, of which there
-may be millions, a few of each source stand for all.
+A checkpoint keeps these hashes. Annotations and the tokenizer count as a whole,
+and so do the records that are left out because their images are tested. Of the
+pictures and videos, of which there may be millions, a few of each source stand
+for all.
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 
-from locvlm_jax import assemble
 from locvlm_jax.config import Config
 from locvlm_jax.data import catalog, exclusion
 from locvlm_jax.data.records import Source
@@ -20,11 +21,12 @@ _ABSENT = "-"
 # Fields with a path -> the hash that stands for what is there.
 FIELDS = {
   **{f"data/{name}": name for name in catalog.SOURCES},
-  **{f"data/{name}": name for _, name in catalog.SOURCES.values()},
   "data/object_captions": "object_captions",
   "data/exclude": "excluded",
-  "data/visual_genome": "left out",
+  "data/visual_genome": "excluded",
   "tokenizer": "tokenizer",
+  # Last: which pictures are looked at depends on all above.
+  **{f"data/{name}": name for _, name in catalog.SOURCES.values()},
 }
 
 
@@ -44,10 +46,7 @@ def of(
   found = {**catalog.hashes(config.data), "tokenizer": tokenizer}
   if config.data.object_captions and "instances" in sources:
     found["object_captions"] = catalog.file_hash(config.data.object_captions)
-  excluded = map(catalog.file_hash, assemble.excluded_files(config))
-  found["excluded"] = " ".join(sorted(excluded))
-  found["left out"] = _of_left_out(sources)
-  return found | _of_media(sources)
+  return found | {"excluded": _of_left_out(sources)} | _of_media(sources)
 
 
 def differ(found: str, stored: str) -> bool:
@@ -61,16 +60,15 @@ def differ(found: str, stored: str) -> bool:
 
 
 def _of_left_out(sources: Mapping[str, Source]) -> str:
-  """Hashes which records are left out.
-
-  That depends on which tested pictures are at hand, too.
-  """
-  found = {
+  """Hashes which records of each source are left out; "": none."""
+  left_out = {
     name: sorted(source.found.by_file)
     for name, source in sources.items()
     if isinstance(source, exclusion.WithoutExcluded)
   }
-  return _digest(repr(found).encode())
+  if not any(left_out.values()):
+    return ""
+  return _digest(json.dumps(left_out, sort_keys=True).encode())
 
 
 def _of_media(sources: Mapping[str, Source]) -> dict[str, str]:

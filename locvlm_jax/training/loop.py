@@ -106,7 +106,7 @@ def _save(
   run.watch.enter(step, "save")
   run.checkpoints.save(
     step,
-    step_lib.to_items(state),
+    run.items(state),
     run.info(step),
     metrics=metrics,
     last=step == run.config.steps,
@@ -122,8 +122,7 @@ def _preempt(run: setup.Run, step: int, state: step_lib.TrainState) -> None:
   run.journal.flush()
   run.watch.enter(step, "save")
   if step > run.start:
-    items = step_lib.to_items(state)
-    run.checkpoints.save(step, items, run.info(step), last=True)
+    run.checkpoints.save(step, run.items(state), run.info(step), last=True)
   raise errors.Preempted(
     f"preempted: {run.workdir} is saved at step {step} of {run.config.steps}; "
     "run the same command again to go on."

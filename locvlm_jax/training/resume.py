@@ -33,7 +33,9 @@ _FREE = ("log_every", "checkpoint_every", "checkpoint_keep", "checkpoint_best",
 _OWN = ("root", "data/threads", "data/exclude_eval")
 
 
-def run_info(config: Config, step: int, data: Mapping) -> dict:
+def run_info(
+  config: Config, step: int, data: Mapping, refers: Mapping | None = None
+) -> dict:
   """Writes down what a checkpoint is of: see `check_same_run`."""
   return {
     "config": plain(config),
@@ -41,6 +43,7 @@ def run_info(config: Config, step: int, data: Mapping) -> dict:
     "data": dict(data),
     "excluded": list(assemble.excluded_files(config)),
     "version": locvlm_jax.__version__,
+    **({"frozen": refers} if refers else {}),
   }
 
 
@@ -65,9 +68,10 @@ def check_same_run(
   _check_versions(old, new, info, workdir)
   hashed = {f for f, name in data_hashes.FIELDS.items() if name in info["data"]}
   unread = {f for f, name in data_hashes.FIELDS.items() if name not in data}
+  compared = old.keys() & new.keys() - hashed - unread
   changed = [
     f"{k}: {old[k]!r} -> {new[k]!r}"
-    for k in sorted(old.keys() & new.keys() - hashed - unread)
+    for k in sorted(compared)
     if old[k] != new[k]
   ]
   if changed:
@@ -75,14 +79,27 @@ def check_same_run(
       f"{workdir} holds a run with another config ({'; '.join(changed[:5])}). "
       "Use another --workdir, or the config of that run."
     )
-  for field in sorted(hashed - unread):
+  paths = {f: new[f] for f in data_hashes.FIELDS if f in hashed - unread}
+  _check_data(paths, info["data"], data, workdir)
+
+
+def _check_data(
+  paths: Mapping, stored: Mapping, found: Mapping, workdir: str
+) -> None:
+  """Compares the hashes of what lies at the paths of some fields."""
+  for field, path in paths.items():
     name = data_hashes.FIELDS[field]
-    if data_hashes.differ(data[name], info["data"][name]):
+    if data_hashes.differ(found[name], stored[name]):
       raise errors.Mismatch(
-        f"{workdir} was trained on other data: {field.replace('/', '.')}="
-        f"{new[field]} has hash {data[name]}, then it had"
-        f" {info['data'][name]}. Use another --workdir, or what was there."
+        f"{workdir} was trained on other data: {field.replace('/', '.')}={path}"
+        f" has hash {found[name] or 'none'}, then it had"
+        f" {stored[name] or 'none'}. Use another --workdir, or what was there."
       )
+  if found.get("excluded") and "excluded" not in stored:
+    _tell(
+      f"{workdir} does not say which records it left out, whose images are"
+      " tested: this version may leave out others."
+    )
 
 
 def _check_versions(
@@ -103,8 +120,13 @@ def _check_versions(
       f" {info.get('version', 'of that time')}, or use another --workdir."
     )
   added = [f"{k}={new[k]!r}" for k in sorted(new.keys() - old.keys())]
-  if added and hosts.is_first():
-    print(f"new since {workdir} began: {', '.join(added)}", flush=True)
+  if added:
+    _tell(f"new since {workdir} began: {', '.join(added)}")
+
+
+def _tell(line: str) -> None:
+  if hosts.is_first():
+    print(line, flush=True)
 
 
 def _fields(config: Config) -> dict[str, object]:

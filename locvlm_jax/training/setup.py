@@ -3,11 +3,12 @@
 import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 
 from locvlm_jax import assemble, checks, errors, files, provenance
-from locvlm_jax.config import Config
+from locvlm_jax.config import Config, freeze
 from locvlm_jax.data import exclusion, rows
 from locvlm_jax.data import stream as stream_lib
 from locvlm_jax.data.records import Batch, Source
@@ -21,7 +22,7 @@ from locvlm_jax.training import program as program_lib
 from locvlm_jax.training import step as step_lib
 from locvlm_jax.training import validation as validation_lib
 from locvlm_jax.weights import checkpoints as checkpoints_lib
-from locvlm_jax.weights import initial, runs
+from locvlm_jax.weights import checksums, frozen, initial, runs
 
 
 @dataclasses.dataclass
@@ -118,6 +119,8 @@ class Run:
     journal: what it writes down.
     validation: what it measures on the way.
     checkpoints: where it is saved.
+    refers: what they say of parameters that they do not store; None: they
+      store all.
   """
 
   config: Config
@@ -129,10 +132,16 @@ class Run:
   journal: journal_lib.Journal | None
   validation: validation_lib.Validation
   checkpoints: checkpoints_lib.Checkpoints
+  refers: Mapping | None
+
+  def items(self, state: step_lib.TrainState) -> dict:
+    """Returns what a checkpoint stores of the state."""
+    return step_lib.to_items(state, frozen=self.refers is None)
 
   def info(self, step: int) -> dict:
     """Describes the checkpoint after `step`."""
-    return resume.run_info(self.config, step, self.data.hashes)
+    hashes = self.data.hashes
+    return resume.run_info(self.config, step, hashes, self.refers)
 
   def close(self) -> None:
     """Closes files; waits for a save that is under way."""
@@ -178,7 +187,9 @@ def open_run(
   model = assemble.model(config)
   # What it can't measure shows now, before anything is read or compiled.
   measured = validation_lib.Validation(config, model, mesh)
-  params = initial.initial_params(config, model, mesh)
+  checkpoints = _open_checkpoints(config, workdir, bool(replay))
+  init = _init(config, workdir, checkpoints)
+  params = initial.initial_params(config, model, mesh, init)
   first = not runs.finished(workdir)
   origins = initial.describe(config, model, params) if first else []
   tx = optimizer.make(config.optim, config.steps)
@@ -186,8 +197,10 @@ def open_run(
     *params_lib.split(params, config.trainable), tx, mesh
   )
   del params
-  checkpoints = _open_checkpoints(config, workdir, bool(replay))
-  start, state = _restore(config, workdir, data, checkpoints, state, replay)
+  refers = frozen.reference(init, state.frozen, workdir)
+  start, state, refers = _restore(
+    config, workdir, data, checkpoints, state, refers, replay
+  )
   print(journal_lib.summary(config, state, data.sources, mesh))
   print(*data.left_out(), *origins, sep="\n", flush=True)
   if config.video.cache:
@@ -221,6 +234,7 @@ def open_run(
     journal=journal,
     validation=measured,
     checkpoints=checkpoints,
+    refers=refers,
   )
   return run, state
 
@@ -236,23 +250,38 @@ def _open_checkpoints(
   )
 
 
+def _init(config: Config, workdir: str, checkpoints) -> Any:
+  """`config.init`; of a run that goes on, where its frozen parameters are."""
+  if not (refers := checkpoints.refers()):
+    return config.init
+  found = frozen.located(refers, workdir, config.init)
+  return freeze({**config.init.to_dict(), **found})
+
+
 def _restore(
-  config, workdir, data: Data, checkpoints, state, replay: int
-) -> tuple[int, step_lib.TrainState]:
-  """(steps done, the state after them)."""
-  items = step_lib.to_items(state)
+  config, workdir, data: Data, checkpoints, state, refers, replay: int
+) -> tuple[int, step_lib.TrainState, Mapping | None]:
+  """(steps done, the state after them, what checkpoints will refer to)."""
   if not replay:
-    checkpoints.check_room(items)
-  found = checkpoints.newest(
-    items,
-    lambda info: resume.check_same_run(config, info, workdir, data.hashes),
-    before=replay or None,
-  )
+    checkpoints.check_room(step_lib.to_items(state, frozen=refers is None))
+
+  def accept(info: Mapping) -> None:
+    resume.check_same_run(config, info, workdir, data.hashes)
+    if "frozen" in info:
+      leaves = refers["leaves"] if refers else checksums.describe(state.frozen)
+      frozen.check(info["frozen"], leaves, workdir)
+
+  items = step_lib.to_items(state)
+  found = checkpoints.newest(items, accept, before=replay or None)
   if not found:
-    return 0, state
+    return 0, state, refers
   step, items = found
+  stored = items["params"]["frozen"]
+  if stored and refers and checksums.describe(stored) != refers["leaves"]:
+    refers = None  # another `init` than the run began with
+  items["params"]["frozen"] = stored or state.frozen
   print(f"resumed {workdir} at step {step}", flush=True)
-  return step, step_lib.from_items(items)
+  return step, step_lib.from_items(items), refers
 
 
 def _with_features(

@@ -80,10 +80,16 @@ def state_shapes(
   )
 
 
-def to_items(state: TrainState) -> dict[str, Any]:
-  """Returns the state as the items of a checkpoint."""
+def to_items(state: TrainState, frozen: bool = True) -> dict[str, Any]:
+  """Returns the state as the items of a checkpoint.
+
+  Args:
+    state: all of it.
+    frozen: whether the checkpoint stores what does not train.
+  """
+  kept = state.frozen if frozen else {}
   return {
-    "params": {"trainable": state.trainable, "frozen": state.frozen},
+    "params": {"trainable": state.trainable, "frozen": kept},
     "optimizer": {"step": state.step, "opt_state": state.opt_state},
   }
 

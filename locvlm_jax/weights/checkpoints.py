@@ -1,6 +1,7 @@
 """Checkpoints: parameters, optimizer, position in the data, config.
 
-  <directory>/<step>/params      {"trainable": {path: array}, "frozen": ...}
+  <directory>/<step>/params      {"trainable": {path: array}, "frozen": ...},
+                                 "frozen" empty where info says where they are
                      optimizer   {"step": ..., "opt_state": ...}
                      info        json: the data position, the resolved config,
                                  shape, dtype and checksum of every array
@@ -11,8 +12,8 @@ save cut short never counts as a checkpoint. Orbax does not notice a flipped
 bit; the checksums do, on whatever mesh an array is restored.
 """
 
+import contextlib
 import json
-import math
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +28,7 @@ from orbax.checkpoint import options as ocp_options
 
 from locvlm_jax import errors
 from locvlm_jax.weights import checksums as checksums_lib
-from locvlm_jax.weights import stored
+from locvlm_jax.weights import disk_room, stored
 from locvlm_jax.weights.retention import Retention
 
 COMMITTED = "commit_success.txt"  # of Orbax
@@ -169,23 +170,14 @@ class Checkpoints:
       ) from e
 
   def check_room(self, items: Mapping[str, Any]) -> None:
-    """Refuses to start where what is to be kept would not fit.
+    """Refuses to start where not even one more checkpoint would fit.
 
     Raises:
       SaveFailed: names the directory, the bytes needed and those free.
     """
-    size = sum(
-      math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(items)
-    )
     # Those that stay, and one that is written before another is deleted.
-    missing = self._keep.latest + self._keep.best + 1 - len(self.steps)
-    free = shutil.disk_usage(self.directory).free
-    if free < max(missing, 1) * size:
-      raise errors.SaveFailed(
-        f"{self.directory}: {max(missing, 1)} checkpoints of {size:,} bytes "
-        f"do not fit into {free:,} bytes. Make room, keep fewer, or take "
-        "another --workdir."
-      )
+    wanted = self._keep.latest + self._keep.best + 1 - len(self.steps)
+    disk_room.check(self.directory, items, max(wanted, 1))
 
   def newest(
     self,
@@ -215,11 +207,12 @@ class Checkpoints:
       info, why = self._agreed(lambda step=step: self.info(step))
       if info:
         accept(info)
-        for name, tree in like.items():
+        wanted = _stored_in(info, like)
+        for name, tree in wanted.items():
           self._check(step, info["leaves"][name], tree)
         items, why = self._agreed(
-          lambda step=step: {
-            n: self.restore(step, n, t) for n, t in like.items()
+          lambda step=step, wanted=wanted: {
+            n: self.restore(step, n, t) for n, t in wanted.items()
           }
         )
       if why is None:
@@ -285,6 +278,13 @@ class Checkpoints:
           self._quarantine(name, f"has no {COMMITTED}")
         else:
           self._quarantine(name, "is not finished", to="unfinished")
+
+  def refers(self) -> Mapping | None:
+    """Returns what the newest checkpoint says of parameters elsewhere."""
+    for step in reversed(self.steps):
+      with contextlib.suppress(stored.Damaged):
+        return self.info(step).get("frozen")
+    return None
 
   def info(self, step: int) -> dict:
     """Reads what `save` was given as `info`, and the checksums in `leaves`.
@@ -366,6 +366,13 @@ class Checkpoints:
     """Waits for pending saves; SaveFailed if one failed."""
     self.wait()
     self._manager.close()
+
+
+def _stored_in(info: Mapping, like: Mapping[str, Any]) -> dict[str, Any]:
+  """What a checkpoint has of `like`: perhaps no frozen parameters."""
+  if "frozen" not in info:
+    return dict(like)
+  return {**like, "params": {**like["params"], "frozen": {}}}
 
 
 def _barrier(name: str) -> None:

@@ -30,11 +30,13 @@ from locvlm_jax.text import tokenizer as tokenizer_lib
 from locvlm_jax.weights import (
   checkpoints,
   export,
+  frozen,
   huggingface,
   initial,
   lora_merge,
   meaning,
   original,
+  processor_json,
   runs,
   tensor_files,
 )
@@ -64,6 +66,7 @@ class Opened(NamedTuple):
     params: by path; nothing is read yet.
     shape: the configuration of the model, the vision tower or the LLM.
     tokenizer: the directory of its tokenizer, "" if it has none.
+    usage: how pictures and conversations are put to it.
     origin: where all came from, for origin.json.
   """
 
@@ -72,6 +75,7 @@ class Opened(NamedTuple):
   params: Mapping[str, Any]
   shape: Any
   tokenizer: str
+  usage: processor_json.Usage
   origin: dict
 
 
@@ -121,13 +125,16 @@ def open_model(
     raise ValueError("--input is missing: a run's workdir, or a model.")
   what = kind(inputs.directory)
   if what == "run":
-    return _open_run(inputs.directory, build, versions())
+    return _open_run(inputs, build, versions())
   return _open_foreign(what, inputs)
 
 
-def _open_run(workdir: str, build, versions: Mapping[str, str]) -> Opened:
+def _open_run(inputs: Inputs, build, versions: Mapping[str, str]) -> Opened:
   """Opens the newest checkpoint of a run; adds a LoRA to what it adapts."""
-  params, info = runs.open_params(workdir)
+  workdir = inputs.directory
+  given = dict.fromkeys(frozen.FIELDS, "")
+  given |= {"vision": inputs.vision, "llm": inputs.base}
+  params, info = initial.open_params(workdir, given)
   config = freeze(completed(info["config"]))
   origin = {
     "stage": config.stage,
@@ -138,7 +145,8 @@ def _open_run(workdir: str, build, versions: Mapping[str, str]) -> Opened:
   shape = build(config).config
   if shape.lora.rank:
     params = lora_merge.merge(params, shape.lora.scale)
-  return Opened(workdir, "run", params, shape, config.tokenizer, origin)
+  usage = processor_json.Usage(config.geometry, config.prompt_format)
+  return Opened(workdir, "run", params, shape, config.tokenizer, usage, origin)
 
 
 def _open_foreign(what: str, inputs: Inputs) -> Opened:
@@ -155,7 +163,20 @@ def _open_foreign(what: str, inputs: Inputs) -> Opened:
   places = (directory, base if what == "original" else "")
   own = next((p for p in places if p and tokenizer_lib.exists(p)), "")
   origin = {"input": directory, "vision": vision, "base": base}
-  return Opened(directory, what, params, shape, own, origin)
+  usage = _usage(directory, what)
+  return Opened(directory, what, params, shape, own, usage, origin)
+
+
+def _usage(directory: str, what: str) -> processor_json.Usage:
+  """How a model of others is used, or one that was exported here."""
+  if what == "original":
+    geometry = original.geometry(directory)
+    return processor_json.Usage(geometry, source=directory)
+  if recorded := runs.recorded_config(directory):
+    return processor_json.Usage(
+      recorded["geometry"], recorded["prompt_format"], directory
+    )
+  return processor_json.Usage(source=directory)
 
 
 def write_hf(
@@ -188,7 +209,7 @@ def write_hf(
   elif what == "llm":
     export.save_llama(output, params, shape, stored, tokenizer)
   else:
-    export.save_llava(output, params, shape, tokenizer, stored)
+    export.save_llava(output, params, shape, tokenizer, stored, opened.usage)
   files.write_json(os.path.join(output, "origin.json"), opened.origin)
   prefix = f"{what}/" if what in ("vision", "llm") else ""
   return {prefix + path: value for path, value in opened.params.items()}
@@ -215,9 +236,9 @@ def write_checkpoint(
   if not (init.checkpoint or init.llava or init.vision or init.llm):
     raise ValueError("--input is missing, and config.init names no weights.")
   params = initial.initial_params(config, model, mesh)
-  trainable, frozen = params_lib.split(params, config.trainable)
+  trainable, rest = params_lib.split(params, config.trainable)
   saved = checkpoints.Checkpoints(runs.checkpoint_dir(workdir))
-  items = {"params": {"trainable": trainable, "frozen": frozen}}
+  items = {"params": {"trainable": trainable, "frozen": rest}}
   info = {
     "next_step": 0,
     "config": plain(config),

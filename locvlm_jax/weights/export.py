@@ -6,7 +6,6 @@ files are at most 1 GiB, or one tensor, and all layers of a parameter follow
 each other: more than one file and one parameter is never in memory.
 """
 
-import contextlib
 import dataclasses
 import functools
 import json
@@ -15,7 +14,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,13 +23,22 @@ from flax import traverse_util
 
 from locvlm_jax.models import clip_vit, llama, locvlm
 from locvlm_jax.text import tokenizer
-from locvlm_jax.weights import config_json, placement, stored, tables
+from locvlm_jax.weights import (
+  config_json,
+  frozen,
+  lora_merge,
+  placement,
+  processor_json,
+  stored,
+  tables,
+)
 from locvlm_jax.weights.tables import Leaf
 
 Params = dict[str, Any]
 Flat = dict[str, Any]
 
 FILE_BYTES = 1 << 30
+_UNKNOWN = processor_json.Usage()
 _WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 
 
@@ -85,14 +93,22 @@ def save_llama(
     params: nested.
     config: the model's shape.
     dtype: as stored; None: that of each parameter.
-    tokenizer_dir: whose tokenizer is copied as it is.
+    tokenizer_dir: whose tokenizer is copied, truncation and padding aside.
 
   Raises:
     ValueError: params do not fit config.
   """
   tensors = _tensors(_flat(params), tables.llama_leaves(config), dtype)
-  extra = tokenizer.files(tokenizer_dir) if tokenizer_dir else ()
-  _write(directory, tensors, config_json.llama_json(config), extra)
+  raw = config_json.llama_json(config)
+  if tokenizer_dir:
+    text = tokenizer.Tokenizer.load(tokenizer_dir)
+    raw |= processor_json.token_ids(text)
+
+  def add(folder: str) -> None:
+    if tokenizer_dir:
+      tokenizer.copy_files(tokenizer_dir, folder)
+
+  _write(directory, tensors, raw, add)
 
 
 def save_llava(
@@ -101,6 +117,7 @@ def save_llava(
   config: locvlm.LocVLMConfig,
   tokenizer_dir: str | None = None,
   dtype: Any = None,
+  usage: processor_json.Usage = _UNKNOWN,
 ) -> None:
   """Writes a LlavaForConditionalGeneration that transformers loads.
 
@@ -116,6 +133,8 @@ def save_llava(
     config: the model's shape.
     tokenizer_dir: of a tokenizer (`tokenizer.open_files`), to be copied.
     dtype: as stored; None: that of each parameter.
+    usage: how pictures and conversations are put to it, for the files that
+      transformers' AutoProcessor reads.
 
   Raises:
     ValueError: params do not fit config.
@@ -124,11 +143,25 @@ def save_llava(
   tensors = _tensors(flat, tables.llava_leaves(config), dtype)
   if config.adapter == "linear":
     tensors |= _identity(tensors["multi_modal_projector.linear_1.bias"])
-  with _tokenizer_files(tokenizer_dir, size) as (extra, image_id):
-    rows = max(size, image_id + 1)
-    tensors |= _grown(tensors, rows - size)
-    raw = config_json.llava_json(config, rows, image_id)
-    _write(directory, tensors, raw, extra)
+  text, image_id = None, size
+  if tokenizer_dir:
+    text = tokenizer.Tokenizer.load(tokenizer_dir)
+    backend = tokenizer.with_image(tokenizer.open_files(tokenizer_dir)[0])
+    image_id = backend.token_to_id(tokenizer.IMAGE)
+  rows = max(size, image_id + 1)
+  tensors |= _grown(tensors, rows - size)
+  raw = config_json.llava_json(config, rows, image_id)
+  if text:
+    raw["text_config"] |= processor_json.token_ids(text)
+    raw["pad_token_id"] = text.pad_id
+
+  def add(folder: str) -> None:
+    if tokenizer_dir:
+      _write_tokenizer(folder, tokenizer_dir)
+    strategy = raw["vision_feature_select_strategy"]
+    processor_json.write_files(folder, config, strategy, usage, text)
+
+  _write(directory, tensors, raw, add)
 
 
 def _identity(bias: _Stored) -> dict[str, _Stored]:
@@ -169,26 +202,15 @@ def _grown(tensors: Mapping[str, _Stored], more: int) -> dict[str, _Stored]:
   }
 
 
-@contextlib.contextmanager
-def _tokenizer_files(
-  directory: str | None, vocab_size: int
-) -> Iterator[tuple[list[str], int]]:
-  """(paths of the tokenizer's files with <image> added, the id of <image>)."""
-  if directory is None:
-    yield [], vocab_size
-    return
-  with tempfile.TemporaryDirectory() as temporary:
-    backend, specials = tokenizer.open_files(directory)
-    backend.add_special_tokens(["<image>"])
-    tokenizer.write_files(temporary, backend, specials)
-    # What a directory says itself about its tokenizer.json stays.
-    if os.path.exists(os.path.join(directory, "tokenizer.json")):
-      for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        if os.path.exists(path := os.path.join(directory, name)):
-          shutil.copy(path, temporary)
-    names = sorted(os.listdir(temporary))
-    paths = [os.path.join(temporary, name) for name in names]
-    yield paths, backend.token_to_id("<image>")
+def _write_tokenizer(folder: str, source: str) -> None:
+  """Writes the tokenizer of `source` with <image> added."""
+  backend, specials = tokenizer.open_files(source)
+  tokenizer.write_files(folder, tokenizer.with_image(backend), specials)
+  # What a directory says itself about its tokenizer.json stays.
+  if os.path.exists(os.path.join(source, "tokenizer.json")):
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+      if os.path.exists(path := os.path.join(source, name)):
+        shutil.copyfile(path, os.path.join(folder, name))
 
 
 def _flat(params: Params) -> Flat:
@@ -228,7 +250,8 @@ def _check(flat: Flat, leaves: list[Leaf]) -> None:
 
 def _read(value: Any) -> Any:
   """A run's parameter into memory; the others are there, or read in parts."""
-  return value.read() if isinstance(value, stored.StoredArray) else value
+  whole = (stored.StoredArray, lora_merge.Merged, frozen.Referred)
+  return value.read() if isinstance(value, whole) else value
 
 
 def _made(leaf: Leaf, newest: Callable[[str], Any]) -> np.ndarray:
@@ -245,7 +268,7 @@ def _write(
   directory: str,
   tensors: Mapping[str, _Stored],
   config: dict,
-  extra: Iterable[str] = (),
+  add: Callable[[str], None] = lambda folder: None,
 ) -> None:
   """Writes a directory so that no half-written file is ever seen.
 
@@ -259,8 +282,7 @@ def _write(
     _write_weights(temporary, tensors)
     dtype = str(next(iter(tensors.values())).dtype)
     _write_json(temporary, "config.json", config | {"dtype": dtype})
-    for source in extra:
-      shutil.copy(source, temporary)
+    add(temporary)
     for name in os.listdir(temporary):
       os.chmod(os.path.join(temporary, name), 0o644)
     os.chmod(temporary, 0o755)

@@ -14,20 +14,36 @@ from typing import Any
 
 import jax
 
-from locvlm_jax.config import Config
-from locvlm_jax.models import locvlm
+from locvlm_jax.config import Config, completed, freeze
+from locvlm_jax.models import clip_vit, llama, locvlm
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
-from locvlm_jax.weights import checksums, huggingface, original, placement, runs
+from locvlm_jax.weights import (
+  checksums,
+  frozen,
+  huggingface,
+  original,
+  placement,
+  runs,
+)
 from locvlm_jax.weights import stored as stored_lib
 
 
 def initial_params(
-  config: Config, model: locvlm.LocVLM, mesh: jax.sharding.Mesh
+  config: Config,
+  model: locvlm.LocVLM,
+  mesh: jax.sharding.Mesh,
+  init: Any = None,
 ) -> params_lib.Flat:
   """Makes the parameters on the mesh: random where no weights are named.
 
   `params.kept_dtypes` says in which dtype each of them is.
+
+  Args:
+    config: all of it.
+    model: that of the config.
+    mesh: that the parameters lie on.
+    init: names their files, in place of `config.init`.
 
   Raises:
     ValueError: weights of another model, or parameters that none of the named
@@ -37,16 +53,16 @@ def initial_params(
   trainable, _ = params_lib.split(shapes, config.trainable)
   kept = params_lib.kept_dtypes(shapes, config.trainable, config.model.dtype)
 
-  def init(key):
+  def draw(key):
     flat = params_lib.flatten(locvlm.init_params(model, key))
     return {path: value.astype(kept[path]) for path, value in flat.items()}
 
   shardings = sharding.param_shardings(shapes, mesh)
   key = jax.random.key(config.seed)
-  stored = stored_params(config.init, model.config)
+  stored = stored_params(init or config.init, model.config)
   _check_frozen(stored, trainable, shardings)
   _check_given(config, stored, trainable, shardings)
-  params = jax.jit(init, out_shardings=shardings)(key)
+  params = jax.jit(draw, out_shardings=shardings)(key)
   for path, value in stored.items():
     check_shape(path, value, params)
     dtype = params.pop(path).dtype  # its memory is free for what comes
@@ -109,7 +125,7 @@ def describe(
     part = "lora" if _is_lora(path) else path.split("/")[0]
     parts[part][path] = row
   return [
-    f"  {part}: {sum(math.prod(row[0]) for row in rows.values()) / 1e6:.2f} M"
+    f"  {part}: {sum(math.prod(row[0]) for row in rows.values()):,}"
     f" parameters {_places(rows, stored, config.seed)},"
     f" sha256 {checksums.digest(rows)[:16]}"
     for part, rows in sorted(parts.items())
@@ -125,8 +141,12 @@ def _places(paths: Mapping, stored: Mapping, seed: int) -> str:
   return "; ".join(places)
 
 
-def _of(value: placement.Tensor | stored_lib.StoredArray) -> set[str]:
+def _of(
+  value: placement.Tensor | stored_lib.StoredArray | frozen.Referred,
+) -> set[str]:
   """Lists the folders that a stored parameter lies in."""
+  if isinstance(value, frozen.Referred):
+    return _of(value.value)
   if isinstance(value, stored_lib.StoredArray):
     return {value.directory}
   return {os.path.dirname(part.file.path) for part in value.parts}
@@ -159,16 +179,52 @@ def check_shape(path: str, value, params: Mapping) -> None:
     )
 
 
+def open_params(
+  workdir: str, given: Any = None
+) -> tuple[dict[str, stored_lib.StoredArray | frozen.Referred], dict]:
+  """Opens the newest checkpoint of a run, and what it refers to.
+
+  Args:
+    workdir: of the run.
+    given: `config.init` of the command; read where a directory that the run
+      began with has moved.
+
+  Returns:
+    ({path: parameter, still on disk}, what the checkpoint says of itself).
+
+  Raises:
+    DataError: no checkpoint there, or a directory that it refers to has moved.
+    Mismatch: such a directory holds other weights than the run began with.
+  """
+  flat, info = runs.open_params(workdir)
+  if refers := info.get("frozen"):
+    stored = completed(info["config"])
+    found = frozen.located(refers, workdir, given)
+    init = freeze({**stored["init"], **found})
+    opened = stored_params(init, _shape(stored["model"]))
+    flat |= frozen.referred(refers, opened, workdir)
+  return flat, info
+
+
+def _shape(model: Mapping) -> locvlm.LocVLMConfig:
+  """The shape of the model that `config.model` describes."""
+  return locvlm.LocVLMConfig(
+    vision=clip_vit.VisionConfig(**model["vision"]),
+    adapter=model["adapter"],
+    llm=llama.LlamaConfig(**model["llm"]),
+  )
+
+
 def stored_params(
   init: Any, wanted: locvlm.LocVLMConfig
-) -> Mapping[str, placement.Tensor | stored_lib.StoredArray]:
+) -> Mapping[str, placement.Tensor | stored_lib.StoredArray | frozen.Referred]:
   """Opens what `config.init` names; it stays on disk.
 
   Raises:
     ValueError: it is of another model than `wanted`.
   """
   if init.checkpoint:
-    return runs.open_params(init.checkpoint)[0]
+    return open_params(init.checkpoint, init)[0]
   flat, own = {}, init.override
   if init.llava:
     flat, found = _open_llava(init)

@@ -12,6 +12,7 @@ shape.
 """
 
 import dataclasses
+import functools
 import os
 import re
 
@@ -290,12 +291,17 @@ def _tell_unread(flat: dict[str, Tensor], file: File) -> None:
     if key not in own or not _same(own[key], file, name)
   ]
   if differing:
-    print(
+    _tell(
       f"{file.path} is not read: {len(differing)} of its tensors, as"
       f" {differing[0]}, are not those of the model beside it, which is"
-      " complete. To take them, name the base and move the model away.",
-      flush=True,
+      " complete. To take them, name the base and move the model away."
     )
+
+
+@functools.cache
+def _tell(line: str) -> None:
+  """Prints a line once, however often the files are opened."""
+  print(line, flush=True)
 
 
 def _same(own: placement.Part, file: File, name: str) -> bool:

@@ -9,7 +9,9 @@ from locvlm_jax.weights import checkpoints, checksums, stored, tensor_files
 
 
 def open_params(workdir: str) -> tuple[dict[str, stored.StoredArray], dict]:
-  """Opens the newest checkpoint of a run.
+  """Opens what the newest checkpoint of a run holds itself.
+
+  `initial.open_params` also opens the frozen parameters that it refers to.
 
   Returns:
     ({path: parameter, still on disk}, what the checkpoint says of itself).

@@ -5,6 +5,7 @@ import functools
 import importlib
 import json
 import os
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from changed import changed
 from paths import GOLDEN
+from toy_models import params_of
 
 from configs import micro
 from locvlm_jax import assemble, checks, errors, files
@@ -24,7 +26,7 @@ from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
 from locvlm_jax.training import loop, optimizer, setup
 from locvlm_jax.training import step as step_lib
-from locvlm_jax.weights import checkpoints, runs
+from locvlm_jax.weights import checkpoints, export, initial, runs
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def _curve(workdir) -> list[tuple[int, float, float]]:
 
 
 def _params(workdir) -> dict[str, np.ndarray]:
-  flat = runs.open_params(str(workdir))[0]
+  flat = initial.open_params(str(workdir))[0]
   return {path: v.read() for path, v in flat.items()}
 
 
@@ -507,3 +509,32 @@ def test_golden_loss_curve(parts):
   path = GOLDEN / "loss_curve.json"
   with open(path) as f:
     np.testing.assert_allclose(losses, json.load(f), rtol=5e-3)
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["referred", "stored"])
+def test_a_run_with_frozen_weights_resumes_bitwise(
+  root, tmp_path, monkeypatch, stored
+):
+  """Its checkpoints refer to them; those of earlier versions store them."""
+  config = _config(root, trainable=("adapter",))
+  shape = assemble.model(config).config
+  export.save_llava(str(tmp_path / "llava"), params_of(shape), shape)
+  config = changed(config, **{"init.llava": str(tmp_path / "llava")})
+  workdir = str(tmp_path / "run")
+  if stored:
+    monkeypatch.setattr(setup.frozen, "reference", lambda *_: None)
+  loop.train(config, workdir)
+  monkeypatch.undo()
+  own = runs.open_params(workdir)[0]
+  assert ("llm/embedding" in own) == stored
+  wanted = {
+    p: x.read() for p, x in initial.open_params(workdir, config.init)[0].items()
+  }
+  shutil.rmtree(os.path.join(runs.checkpoint_dir(workdir), "2"))
+  (tmp_path / "llava").rename(tmp_path / "moved")
+  config = changed(config, **{"init.llava": str(tmp_path / "moved")})
+  loop.train(config, workdir)
+  found = {
+    p: x.read() for p, x in initial.open_params(workdir, config.init)[0].items()
+  }
+  assert _same(found, wanted)

@@ -1,5 +1,6 @@
 """Which config, data and version a run goes on with."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -50,7 +51,6 @@ def test_other_content_at_the_same_place_is_another_run(world):
   info = _begun(config)
   for path, field in (
     ("images/train/*", "data.*images"),
-    ("annotations/instances_val.json", "data.exclude"),
     ("annotations/text_train.json", "data.text"),
   ):
     files = sorted(world.glob(path))
@@ -64,6 +64,24 @@ def test_other_content_at_the_same_place_is_another_run(world):
     for file, content in zip(files, before, strict=True):
       file.write_bytes(content)
   _resumed(config, info)
+
+
+def test_leaving_out_other_records_is_another_run(world, tmp_path, capsys):
+  """Whatever the file is called that they are tested by."""
+  notes = world / "annotations" / "instances_train.json"
+  content = json.loads(notes.read_text())
+  for name, images in (("one", content["images"][:1]), ("none", [])):
+    part = {"images": images, "annotations": [], "categories": []}
+    (tmp_path / f"{name}.json").write_text(json.dumps(part))
+  one = _config(world, **{"eval.novel": str(tmp_path / "one.json")})
+  none = _config(world, **{"eval.novel": str(tmp_path / "none.json")})
+  info = _begun(one)
+  _resumed(one, info)
+  with pytest.raises(errors.Mismatch, match="data.exclude=.*has hash none"):
+    _resumed(none, info)
+  del info["data"]["excluded"]  # as in earlier checkpoints
+  _resumed(one, info)
+  assert "does not say which records it left out" in capsys.readouterr().out
 
 
 def test_a_picture_that_was_missing_tells_nothing(world):

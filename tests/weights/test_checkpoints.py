@@ -261,12 +261,18 @@ def test_failed_save_is_noticed_before_the_next(tmp_path, monkeypatch):
       saved.wait() if step == 29 else saved.save(step, _items(step), {})
 
 
-def test_room_is_checked_at_the_start(tmp_path, monkeypatch):
+def test_room_for_one_more_checkpoint_is_checked_at_the_start(
+  tmp_path, monkeypatch, capsys
+):
   saved = _checkpoints(tmp_path / "c")
   usage = shutil.disk_usage(tmp_path)
   saved.check_room(_items(0))
-  monkeypatch.setattr(
-    shutil, "disk_usage", lambda _: usage._replace(free=50_000)
-  )
-  with pytest.raises(errors.SaveFailed, match="3 checkpoints of 17,415 bytes"):
+  assert capsys.readouterr().out == ""
+  free = 50_000
+  monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
+  saved.check_room(_items(0))  # two fit, and three are kept for a moment
+  said = capsys.readouterr().out
+  assert "3 checkpoints of 17,415 bytes" in said and "2 fit into" in said
+  free = 17_000
+  with pytest.raises(errors.SaveFailed, match="a checkpoint of 17,415 bytes"):
     saved.check_room(_items(0))
