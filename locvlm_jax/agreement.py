@@ -69,8 +69,10 @@ def recorded(directory: str) -> Config:
     ValueError: the directory does not say.
   """
   config = runs.stored_config(directory)
-  own = meaning_lib.has_tokenizer(directory)
-  return replaced(config, {"tokenizer": directory} if own else {})
+  if meaning_lib.has_tokenizer(directory):
+    return replaced(config, {"tokenizer": directory})
+  _check_unchanged(config.tokenizer, meaning_lib.read(directory))
+  return config
 
 
 def check(
@@ -140,7 +142,7 @@ def _check_unchanged(tokenizer: str, meaning: meaning_lib.Meaning) -> None:
     raise ValueError(
       f"{meaning.directory} was trained with the tokenizer {tokenizer}, which"
       f" {'has changed' if found else 'is not there'}: set --config.tokenizer"
-      " to where it is now."
+      " (beside --config) to where it is now."
     )
 
 

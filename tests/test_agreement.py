@@ -210,6 +210,8 @@ def test_a_tokenizer_that_is_gone_or_has_changed_is_told(tmp_path):
   TOKENIZER.save(words)
   with pytest.raises(ValueError, match="tokenizer .*words, which has changed"):
     agreement.adopt(_config(**{"tokenizer": str(words)}), trained)
+  with pytest.raises(ValueError, match="words, which has changed"):
+    locvlm_jax.load(trained)
   shutil.rmtree(words)
   with pytest.raises(ValueError, match="not there: set --config.tokenizer"):
     agreement.adopt(_config(**{"tokenizer": ""}), trained)

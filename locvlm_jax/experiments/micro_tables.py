@@ -76,10 +76,14 @@ _WITH = _mixture(instances=0.65, conversations=0.1, text=0.15, spatial=DOSE)
 _WITHOUT = _mixture(instances=0.0, conversations=0.47, text=0.43, spatial=DOSE)
 
 
-def _stage1(*fields: str) -> Arm:
-  """Stage 1; `fields` are what a later stage may not change, as coords are."""
-  return Arm("-".join(("stage1", *(f.split("=")[1] for f in fields))),
-             "stage1", fields)  # fmt: skip
+def _stage1(*coords: str) -> Arm:
+  """Stage 1, of captions alone; its config says what coordinates will be.
+
+  The base was trained without any.
+  """
+  name = "-".join(("stage1", *(c.split("=")[1] for c in coords)))
+  may_differ = ("init.override=('coords',)",) if coords else ()
+  return Arm(name, "stage1", (*coords, *may_differ))
 
 
 def _stage2(

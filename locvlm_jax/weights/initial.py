@@ -125,7 +125,7 @@ def describe(
     part = "lora" if _is_lora(path) else path.split("/")[0]
     parts[part][path] = row
   return [
-    f"  {part}: {sum(math.prod(row[0]) for row in rows.values()) / 1e6:.2f} M"
+    f"  {part}: {sum(math.prod(row[0]) for row in rows.values()):,}"
     f" parameters {_places(rows, stored, config.seed)},"
     f" sha256 {checksums.digest(rows)[:16]}"
     for part, rows in sorted(parts.items())
