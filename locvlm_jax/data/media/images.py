@@ -110,8 +110,12 @@ def _opened(path: str) -> Iterator[Image.Image]:
 
 def _upright(image: Image.Image) -> Image.Image:
   """Turns a stored picture as its EXIF says, if it says anything."""
-  turn = _TURNS.get(_orientation(image))
-  return image if turn is None else image.transpose(turn)
+  if (turn := _TURNS.get(_orientation(image))) is None:
+    return image
+  turned = image.transpose(turn)
+  for name in ("exif", "xmp", "Raw profile type exif"):  # else turned again
+    turned.info.pop(name, None)
+  return turned
 
 
 def _orientation(image: Image.Image) -> object:
