@@ -14,7 +14,8 @@
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 source "$here/common.sh"
-export RUN
+unset RUN  # an array is not handed on
+export RUN="$LINE"
 fill='import os, string, sys
 print(string.Template(sys.stdin.read()).substitute(os.environ), end="")'
 filled="$("$PYTHON" -c "$fill" < "$here/gke_jobset.yaml")"

@@ -27,9 +27,9 @@ pids=()
 for ((i = 0; i < NUM; i++)); do
   if [ -n "$DRY" ]; then
     echo "JAX_NUM_PROCESSES=$NUM JAX_PROCESS_ID=$i" \
-      "JAX_COORDINATOR_ADDRESS=$JAX_COORDINATOR_ADDRESS $RUN"
+      "JAX_COORDINATOR_ADDRESS=$JAX_COORDINATOR_ADDRESS $LINE"
   else
-    JAX_PROCESS_ID=$i $RUN > >(sed -u "s/^/[$i] /") 2>&1 &
+    JAX_PROCESS_ID=$i "${RUN[@]}" > >(sed -u "s/^/[$i] /") 2>&1 &
     pids+=($!)
   fi
 done

@@ -48,7 +48,7 @@ if [ "$PER" = gpu ]; then
 fi
 # The shell of each task is replaced, so that signals reach the program.
 step=(srun --ntasks="$JAX_NUM_PROCESSES" --kill-on-bad-exit=0
-  bash -c "$one; exec $RUN")
+  bash -c "$one; exec $LINE")
 if [ -n "$DRY" ]; then
   go "${step[@]}"
   exit

@@ -15,10 +15,11 @@ source "$here/common.sh"
 : "${TPU_NAME:?set TPU_NAME, the name of the slice}"
 : "${ZONE:?set ZONE, e.g. us-central2-b}"
 REPO="${REPO:-locvlm_jax}"
+printf -v REPO '%q' "${REPO#\~/}"  # the shell there begins at home
 
 while :; do
   go gcloud compute tpus tpu-vm ssh "$TPU_NAME" --zone="$ZONE" \
     ${PROJECT:+--project="$PROJECT"} --worker=all \
-    --command="cd $REPO && JAX_NUM_PROCESSES=auto $RUN" && code=0 || code=$?
+    --command="cd $REPO && JAX_NUM_PROCESSES=auto $LINE" && code=0 || code=$?
   if [ "$code" != "$PREEMPTED" ]; then exit "$code"; fi
 done

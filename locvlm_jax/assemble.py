@@ -39,7 +39,7 @@ def model(
   m = config.model
   kind = device_kind or jax.devices()[0].device_kind
   frozen = not any(re.match(t, "llm/layers") for t in config.trainable)
-  usual, unroll = layers.defaults(kind, frozen)
+  usual, unroll = layers.defaults(kind, frozen, row_length(config))
   remat = remat or m.remat
   remat = usual if remat == "auto" else remat
   # Unrolled layers share their gathered kernels with the backward pass, which
@@ -57,6 +57,13 @@ def model(
       unroll=m.unroll or unroll,
     )
   )
+
+
+def row_length(config: Config) -> int:
+  """Counts the positions of the longest row, visual tokens and text."""
+  v = config.model.vision
+  patches = (v.image_size // v.patch_size) ** 2
+  return video_config(config).num_visual(patches) + config.data.text_length
 
 
 def video_config(config: Config) -> video_lib.VideoConfig:

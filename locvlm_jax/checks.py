@@ -38,6 +38,7 @@ def check(config: Config) -> None:
   _check_profile(config)
   _check_video(config)
   _check_words(config)
+  _check_row(config)
 
 
 def _check_numbers(config: Config) -> None:
@@ -154,6 +155,17 @@ def _check_profile(config: Config) -> None:
   if steps and steps[1] > config.steps:
     raise ValueError(
       f"profile.steps={steps}: the run has {config.steps} steps."
+    )
+
+
+def _check_row(config: Config) -> None:
+  """Refuses rows that are longer than the LLM has positions."""
+  length, most = assemble.row_length(config), config.model.llm.max_positions
+  if length > most:
+    text = config.data.text_length
+    raise ValueError(
+      f"data.text_length={text}: with {length - text} visual tokens a row has"
+      f" {length} positions, more than model.llm.max_positions={most}."
     )
 
 

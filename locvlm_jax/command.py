@@ -84,8 +84,30 @@ def config(**changes: object) -> Any:
   if flags.FLAGS.config is None:
     raise ValueError("--config is missing, for example configs/micro.py:tiny.")
   fields = flags.FLAGS.config.copy_and_resolve_references()
+  _split_names(fields)
   fields.update(changes)
   return freeze(fields)
+
+
+# Lists of texts, which may have commas of their own.
+_TEXTS = ("eval.stop", "pseudo.plain", "pseudo.relational")
+_PATTERN = set("{[(")
+
+
+def _split_names(fields: Any, prefix: str = "") -> None:
+  """Splits lists of names that were given as in --config.eval.tasks=a,b.
+
+  ml_collections takes what is no Python for a single text.
+  """
+  for key, value in fields.items():
+    name = prefix + key
+    if hasattr(value, "items"):
+      _split_names(value, f"{name}.")
+    elif isinstance(value, tuple) and len(value) == 1 and name not in _TEXTS:
+      names = value[0]
+      # A comma within brackets belongs to a pattern.
+      if isinstance(names, str) and "," in names and not _PATTERN & set(names):
+        fields[key] = tuple(n.strip() for n in names.split(",") if n.strip())
 
 
 def run(

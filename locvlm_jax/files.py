@@ -58,6 +58,20 @@ def check_writable(folder: str) -> None:
     ) from None
 
 
+def check_parent(path: str) -> None:
+  """Checks that the folder of a file that will be written is there.
+
+  Raises:
+    DataError: it is not, or nothing can be written there.
+  """
+  folder = os.path.dirname(os.path.abspath(path))
+  if not os.path.isdir(folder):
+    raise errors.DataError(
+      f"{path}: no such folder as {folder}. Make it first."
+    )
+  check_writable(folder)
+
+
 def write_json(path: str, value: object) -> None:
   """Writes a value as json, its keys sorted, in lines that are indented."""
   with replacing(path) as f:

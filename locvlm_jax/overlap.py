@@ -1,7 +1,8 @@
 """Counts the images that files share: `python -m locvlm_jax.overlap FILE FILE`.
 
 Files of COCO, VQA, POPE, RefCOCO or LLaVA, json or jsonl, plain or gzip.
-Images are the same if COCO's id is, whatever split their names say.
+Images are the same if COCO's id is, or Visual Genome's, whatever split their
+names say.
 """
 
 from locvlm_jax import command

@@ -31,13 +31,13 @@ def main(argv: list[str]) -> None:
   del argv
   from locvlm_jax.perf import machines
 
-  machines.prepare()  # before jax is imported, which reads what this sets
+  target = machines.parse(_TOPOLOGY.value)
+  machines.prepare(target)  # before jax is imported, which reads what this sets
   from locvlm_jax import checks, files
   from locvlm_jax.training import planning
 
   config = command.config()
   checks.check(config)
-  target = machines.parse(_TOPOLOGY.value)
   if _SEARCH.value:
     results = planning.search(config, target)
   else:

@@ -86,6 +86,8 @@ def main(argv: list[str]) -> None:
     "segment": _write_segmentations,
     "panoptic": _write_boxes,
   }
+  if _MODE.value != "segment":  # which makes a folder, and those above it
+    files.check_parent(_OUT.value)
   if summary := modes[_MODE.value]():
     text = json.dumps(summary, indent=2)
     path = _OUT.value.rstrip("/") + ".summary.json"

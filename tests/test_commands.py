@@ -12,6 +12,9 @@ import pytest
 from paths import ROOT
 from zygote import run
 
+from configs import base
+from locvlm_jax import command
+
 # Each command with what it has to be given before it looks at anything else.
 COMMANDS = {
   "train": ("--config=configs/micro.py:tiny", "--workdir=w"),
@@ -295,3 +298,29 @@ def test_a_tokenizer_is_trained_on_a_microworld(world, tmp_path):
   done = run("train_tokenizer", f"--root={world}", f"--out={tmp_path / 't'}")
   assert done.returncode == 0, done.stderr
   assert (tmp_path / "t" / "tokenizer.json").is_file()
+
+
+def test_names_in_a_list_may_be_given_with_commas():
+  fields = base.get_config()
+  fields.validation.tasks = ("locpred,revloc",)
+  fields.data.exclude = ("a.json, b.json",)
+  fields.eval.stop = ("one, two",)
+  fields.eval.tasks = ("gqa",)
+  command._split_names(fields)
+  assert fields.validation.tasks == ("locpred", "revloc")
+  assert fields.data.exclude == ("a.json", "b.json")
+  assert fields.eval.stop == ("one, two",) and fields.eval.tasks == ("gqa",)
+
+
+@pytest.mark.parametrize(
+  "command, flags",
+  [
+    ("build_data", ("--instances=absent.json", "--images=absent")),
+    ("pseudo_label", ("--mode=panoptic", "--panoptic=absent.json")),
+  ],
+)
+def test_a_missing_folder_of_out_is_named_before_anything_else(
+  command, flags, tmp_path
+):
+  code, line = _refusal(command, *flags, f"--out={tmp_path}/typo/o.jsonl")
+  assert code == 70 and f"no such folder as {tmp_path}/typo" in line

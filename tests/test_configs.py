@@ -16,6 +16,8 @@ NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
 VARIANTS = [(n, "") for n in NAMES] + [
   ("locvlm_b", "stage1"), ("locvlm_l", "stage1"),
   ("locvlm_b", "paper_literal"), ("locvlm_b", "stage2,paper"),
+  ("locvlm_b", "chat595k"), ("locvlm_b", "sharegpt"),
+  ("locvlm_l", "pretrain558k"), ("locvlm_l", "mix665k"),
   ("locvlm_b", "localize_instruct_200k"), ("locvlm_l", "baseline,lora"),
   ("locvlm_vid_b", "baseline"), ("locvlm_vid_b_plus", "baseline"),
   ("micro", "captions"), ("micro", "base"),

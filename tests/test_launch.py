@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import string
 import subprocess
 import sys
@@ -75,6 +76,52 @@ def test_gke(tmp_path):
   # What would come again, or come back as it was, is not what restarts.
   again = {errors.Stalled.code, errors.SaveFailed.code, errors.Preempted.code}
   assert not again & set(rule["onExitCodes"]["values"])
+
+
+ODD = {
+  "WORKDIR": "/my runs/a[1]",
+  "FLAGS": """--config.data.images='/my data/[x]' --tasks=a*b,c "--x=it's" """,
+}
+WORDS = ["--workdir=/my runs/a[1]", "--config.data.images=/my data/[x]",
+         "--tasks=a*b,c", "--x=it's"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  "script, begins",
+  [
+    ("local.sh", "JAX_NUM_PROCESSES=1"), ("slurm_gpu.sh", "srun"),
+    ("tpu_pod.sh", "gcloud"), ("gke.sh", "exec "),
+  ],
+)  # fmt: skip
+def test_spaces_and_brackets_reach_the_program_as_they_are(
+  tmp_path, script, begins
+):
+  words = ("1",) if script == "local.sh" else ()
+  out = _dry(tmp_path, script, *words, **{**PODS, **ODD}).stdout
+  (line,) = (
+    x.strip() for x in out.splitlines() if x.strip().startswith(begins)
+  )
+  read = shlex.split(line)
+  # What a shell on the other machine is given, it reads once more.
+  inner = [x for x in read if "locvlm_jax.train" in x and " " in x]
+  read = shlex.split(inner[0]) if inner else read
+  at = read.index("locvlm_jax.train")
+  assert [w for w in read[at + 2 :] if "start_seconds" not in w] == WORDS
+
+
+def test_a_workdir_with_a_space_is_one_folder(tmp_path):
+  out = _dry(tmp_path, "slurm_gpu.sh", **ODD).stdout
+  made = next(x for x in out.splitlines() if x.startswith("mkdir"))
+  assert shlex.split(made) == ["mkdir", "-p", ODD["WORKDIR"]]
+
+
+@pytest.mark.parametrize(
+  "given, message",
+  [("config.seed=3", "config.seed=3: a flag begins"), ("--x='a", "not closed")],
+)
+def test_flags_that_a_shell_cannot_read_are_refused(tmp_path, given, message):
+  done = _dry(tmp_path, "local.sh", "1", FLAGS=given)
+  assert done.returncode == 78 and message in done.stderr and not done.stdout
 
 
 def test_every_variable_of_the_jobset_is_explained():

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from absl import flags
 
-from locvlm_jax import ASSETS
+from locvlm_jax import ASSETS, errors
 from locvlm_jax.bench import command_line, timing
 from locvlm_jax.data import geometry, rows
 from locvlm_jax.data import stream as stream_lib
@@ -116,10 +116,14 @@ def _files(folder: str | None) -> list[str]:
 
   Raises:
     ValueError: no folder is given, or there are none in it.
+    DataError: no such folder.
   """
   if not folder:
     raise ValueError("--images is missing: a folder with JPEG files below it.")
-  found = sorted(glob.glob(f"{folder}/**/*.jp*g", recursive=True))
+  inside = glob.escape(folder)
+  if not os.path.isdir(folder):
+    raise errors.DataError(f"--images {folder}: no such folder.")
+  found = sorted(glob.glob(f"{inside}/**/*.jp*g", recursive=True))
   if not found:
     raise ValueError(f"--images {folder}: no .jpg or .jpeg file below it.")
   return found

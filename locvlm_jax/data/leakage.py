@@ -182,7 +182,7 @@ def _ids(row: Mapping) -> set[int | str]:
     if row.get(key):
       name = video_name(str(row[key]))
       return {f"video{name}", f"vid{name}", name} if name.isdigit() else {name}
-  found = {row.get("coco_id")}
+  found = {row["coco_id"]} if type(row.get("coco_id")) in (int, str) else set()
   if names := [row[k] for k in _IMAGE_FIELDS if isinstance(row.get(k), str)]:
     found |= set(map(image_id, names))
   elif "imageId" in row:
@@ -226,7 +226,8 @@ def _as_video(row: object) -> object:
   if not isinstance(row, Mapping):
     return row
   frames = row.get("file_names")
-  folder = os.path.dirname(str(frames[0])) if frames else None
+  listed = isinstance(frames, list) and frames
+  folder = os.path.dirname(str(frames[0])) if listed else None
   return {"video": row.get("file_name", folder)}
 
 
@@ -237,7 +238,10 @@ def _read(path: str) -> object:
   if path.removesuffix(".gz").endswith((".csv", ".tsv")):
     lines = text.splitlines()
     tabs = "\t" in "".join(lines[:1])
-    return list(csv.DictReader(lines, delimiter="\t" if tabs else ","))
+    try:
+      return list(csv.DictReader(lines, delimiter="\t" if tabs else ","))
+    except csv.Error as e:
+      raise errors.DataError(f"{path}: {e}.") from None
   try:
     return reading.parse(text)[0]
   except (ValueError, RecursionError):

@@ -70,7 +70,7 @@ class RowMaker:
   Attributes:
     skipped: why each bad record was left out, by the name of its file.
     counts: rows made, rows skipped, turns that did not fit or whose boxes the
-      geometry cropped away.
+      geometry cropped away, first turns that were cut off and their tokens.
   """
 
   def __init__(self, spec: RowSpec):
@@ -111,20 +111,24 @@ class RowMaker:
     return row
 
   def min_length(self, record: Record, rng: np.random.Generator) -> int:
-    """Tells the least length of a row that holds `record`; opens no image.
+    """Tells the least length of a row that holds `record`.
+
+    Opens no image, but for the header of one whose size the record lacks and
+    its text depends on.
 
     A row always has room for an image, text alone too: where targets can be
     follows from its length (`training.step.text_targets`).
 
     Args:
-      record: with the size of its image, if it has objects or boxes in its
-        text; without it, any length may be needed.
+      record: what the row is about.
       rng: as it will be given to make the row.
     """
-    if not record.width * record.height and self._depends_on_size(record):
-      return self.spec.length
+    size = record.width, record.height
+    if not all(size) and self._depends_on_size(record):
+      if record.is_video or not (size := _stored_size(record.image)):
+        return self.spec.length
     try:
-      turns = self._turns(record, (record.width, record.height), rng)
+      turns = self._turns(record, size, rng)
       tokens = self._encoded(record, turns).tokens if turns else ()
     except encoding.TooLong:
       tokens = ()
@@ -194,12 +198,17 @@ class RowMaker:
       turns,
       spec.num_visual if record.image else 0,
       spec.text_length,
+      # An answer of ours is short, and half of a location says another one.
+      cut=bool(record.turns),
     )
 
   def _row(self, media, turns, encoded) -> dict[str, np.ndarray]:
     with self._lock:
       self.counts["turns"] += encoded.turns_used
       self.counts["turns left out"] += len(turns) - encoded.turns_used
+      if encoded.cut_off:
+        self.counts["turns cut off"] += 1
+        self.counts["tokens cut off"] += encoded.cut_off
     return self._padded(media, encoded.tokens, encoded.loss_mask, True)
 
   def _padded(self, media, tokens, loss_mask, valid) -> dict[str, np.ndarray]:
@@ -235,3 +244,12 @@ class RowMaker:
       self.skipped[name] = reason
     pad = [self.spec.tokenizer.pad_id]
     return self._padded(self._blank(), pad, [False], False)
+
+
+@functools.lru_cache(maxsize=1 << 20)
+def _stored_size(path: str) -> tuple[int, int] | None:
+  """Reads the size of an image from its header, once; None if it is broken."""
+  try:
+    return images.read_size(path)
+  except images.BadImage:
+    return None

@@ -207,4 +207,6 @@ def _size(task: str, metrics: Mapping[str, float]) -> str:
     return f"{task}: no data; evaluate --tasks {task}."
   missing = metrics.get(f"{task}.missing", 0)
   lacks = f", {missing:,.0f} left out without media" if missing else ""
+  unread = metrics.get(f"{task}.{units.UNREADABLE}", 0)
+  lacks += f", {unread:,.0f} pictures could not be used" if unread else ""
   return f"{task}: {num:,.0f} questions{lacks}."

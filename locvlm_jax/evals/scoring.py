@@ -84,10 +84,24 @@ def score(request: Request) -> dict:
     questions, answers = _of_evaluate(task, rows, path)
   if request.upload:
     _write_upload(task, questions, answers, request.upload)
-  metrics = task.score(questions, answers)
+  metrics = _scores(task, questions, answers, path)
   if request.judge_url:
     metrics |= _judged(request, questions, answers)
   return metrics
+
+
+def _scores(task, questions, answers, path: str) -> dict:
+  """Scores answers; rows of evaluate hold all that it needs of questions.
+
+  Raises:
+    DataError: somebody has changed these rows.
+  """
+  try:
+    return task.score(questions, answers)
+  except (KeyError, TypeError, AttributeError, IndexError) as e:
+    raise errors.DataError(
+      f"{path}: its questions lack what {task.name} is scored by ({e!r})."
+    ) from None
 
 
 def _rows(path: str) -> list[dict]:
@@ -156,7 +170,7 @@ def _first(row: dict, keys: Sequence[str], line: int, path: str) -> str:
     if key in row and row[key] is None:
       raise ValueError(f'{path}: row {line}: {key} is null. Give "" for none.')
     if key in row:
-      return str(row[key])
+      return reading.word(row, key, f"{path}: row {line}")
   raise ValueError(f"{path}: row {line} has none of {', '.join(keys)}.")
 
 
@@ -167,17 +181,24 @@ def _of_evaluate(task, rows, path: str) -> tuple[list[Question], list[str]]:
     raise ValueError(
       f"{path}: no answers of evaluate to {task.name}; give --references."
     )
-  mine = [r for r in mine if r["seed"] == mine[0]["seed"]]
-  _once([r["id"] for r in mine], [r["answer"] for r in mine], path)
-  mine = list({r["id"]: r for r in mine}.values())
-  if unread := sum("unreadable" in r for r in mine):
+  try:
+    mine = [r for r in mine if r["seed"] == mine[0]["seed"]]
+    questions = [predictions.question(r) for r in mine]
+  except (KeyError, TypeError, ValueError) as e:
+    raise errors.DataError(f"{path}: not what evaluate writes ({e!r}).") from e
+  said = [_first(r, ("answer",), i, path) for i, r in enumerate(mine, 1)]
+  _once([q.id for q in questions], said, path)
+  answers = {
+    q.id: (q, answers_lib.of(a, r))
+    for q, a, r in zip(questions, said, mine, strict=True)
+  }
+  if unread := len({r["id"] for r in mine if "unreadable" in r}):
     print(
       f"{path}: {unread} questions have no answer: their pictures could not be"
       " used.",
       file=sys.stderr,
     )
-  answers = [answers_lib.of(r["answer"], r) for r in mine]
-  return [predictions.question(r) for r in mine], answers
+  return [q for q, _ in answers.values()], [a for _, a in answers.values()]
 
 
 def _write_upload(task, questions, answers, path: str) -> None:

@@ -10,6 +10,7 @@ in the manifest has changed.
 """
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -31,7 +32,7 @@ from locvlm_jax.evals.tasks import EVALS
 from locvlm_jax.evals.tasks.task import Task
 from locvlm_jax.evals.unreadable import Unreadable
 from locvlm_jax.inference import answer as answers_lib
-from locvlm_jax.inference import predictor
+from locvlm_jax.inference import pictures, predictor
 from locvlm_jax.inference.answer import Answer
 from locvlm_jax.inference.question import Question, batches
 from locvlm_jax.parallel import folder_lock, hosts, sharding
@@ -169,14 +170,16 @@ def ask(
       questions = _questions(config, request, tasks)
       model = predictor.Predictor.load(config, mesh, workdir, llava)
       manifest = _manifest(config, model.origin, questions)
-      model = dataclasses.replace(model, decoding=request.decoding)
+      ahead = pictures.ReadingAhead(config.data.threads)
+      model = dataclasses.replace(model, decoding=request.decoding, ahead=ahead)
       model = model.with_features(
         itertools.chain.from_iterable(questions.values()),
         config.video.cache,
         config.data.threads,
         lambda batch: watch.enter(batch, "features"),
       )
-      scores = _scores(model, questions, request, out, manifest, watch)
+      with contextlib.closing(ahead):
+        scores = _scores(model, questions, request, out, manifest, watch)
   return _over_seeds(scores), manifest
 
 
@@ -223,6 +226,7 @@ def _scores(model, questions, request, out, manifest, watch) -> dict:
         max_bad_share=request.max_bad_share,
         seed=seed,
         done=done.get(part_name(task.name, seed)),
+        read_ahead=model.read_ahead,
         out=file,
         log=_log,
       )
@@ -280,6 +284,7 @@ def ask_task(
   max_bad_share: float,
   done: Mapping[str, str] | None = None,
   seed: int = 0,
+  read_ahead: Callable[[Sequence[Question]], None] | None = None,
   out: TextIO | None = None,
   log: Callable[[str], None] | None = None,
 ) -> dict[str, float]:
@@ -298,6 +303,7 @@ def ask_task(
       are too many.
     done: answers that are there already, by the question's id.
     seed: of the questions; goes into the rows.
+    read_ahead: is told of each batch one batch early, to read its pictures.
     out: where rows go, as `predictions` describes them; None for nowhere.
     log: where progress lines go; None for silence.
 
@@ -313,8 +319,11 @@ def ask_task(
   unreadable = Unreadable(task.name, questions, max_bad_share)
   waiting = [q for q in questions if q.id not in answers]
   number = 0
-  for batch, filled in batches(waiting, batch_size):
+  asked = list(batches(waiting, batch_size))
+  for i, (batch, filled) in enumerate(asked):
     number += len(batch)
+    for _, early in asked[i : i + 2] if read_ahead else ():
+      read_ahead(early)
     given = list(model(filled))
     assert len(given) == batch_size, (len(given), batch_size)
     given = given[: len(batch)]  # the rest are copies of the last question

@@ -14,12 +14,10 @@ from PIL import ImageOps
 
 from locvlm_jax import agreement, assemble
 from locvlm_jax.config import Config
-from locvlm_jax.data import geometry
 from locvlm_jax.data import rows as rows_lib
-from locvlm_jax.data.media import clips as clips_lib
-from locvlm_jax.data.media import images, video
+from locvlm_jax.data.media import images
 from locvlm_jax.inference import constrained as constrained_lib
-from locvlm_jax.inference import decode, video_features
+from locvlm_jax.inference import decode, pictures, video_features
 from locvlm_jax.inference.answer import Answer
 from locvlm_jax.inference.question import Picture, Question
 from locvlm_jax.models import locvlm
@@ -80,6 +78,8 @@ class Predictor:
       they are asked otherwise than they were trained.
     skipped: why each such picture could not be used, by its path; of this
       process's rows.
+    ahead: reads pictures of files in threads; None: they are read one by one,
+      when they are needed.
   """
 
   model: Any
@@ -89,6 +89,7 @@ class Predictor:
   decoding: Decoding
   origin: Mapping = dataclasses.field(default_factory=dict)
   skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+  ahead: pictures.ReadingAhead | None = None
 
   @classmethod
   def load(
@@ -158,6 +159,12 @@ class Predictor:
       enter=enter,
     )
     return dataclasses.replace(self, spec=spec)
+
+  def read_ahead(self, examples: Sequence[Question]) -> None:
+    """Begins to read the pictures of a batch that will be asked about."""
+    if self.ahead:
+      mine = sharding.host_rows(len(examples))
+      self.ahead.begin(self._read, _pictures(examples[mine]))
 
   def __call__(self, examples: Sequence[Question]) -> list[Answer]:
     """Answers each; if constrained, locations with legal ones."""
@@ -325,9 +332,14 @@ class Predictor:
       for name, x in blank.items()
     }
     fields["valid"] = np.ones(len(rows), bool)
+    early = {}
+    if self.ahead:
+      early = self.ahead.take(self._read, _pictures(rows))
     for i, example in enumerate(rows):
       for k, path in enumerate(example.pictures):
-        found = self._read(path, example.mirrored, example.size)
+        key = (path, example.mirrored, example.size)
+        is_early = early and isinstance(path, str)
+        found = early[key] if is_early else self._read(*key)
         fields["valid"][i] &= found is not None
         for name, x in (found or {}).items():
           fields[name][i, k] = x[0]
@@ -345,7 +357,7 @@ class Predictor:
   ) -> dict[str, np.ndarray] | None:
     """Those of an image, or of a video; None where it can't be used."""
     try:
-      return _fields(
+      return pictures.fields(
         self.spec, path, ImageOps.mirror if mirrored else None, size
       )
     except images.BadImage as error:
@@ -355,30 +367,11 @@ class Predictor:
       return None
 
 
-def _fields(
-  spec: Any, path: Picture, change: Callable | None, announced: tuple[int, int]
-) -> dict[str, np.ndarray]:
-  """Reads what a batch holds of a picture.
-
-  A model of images sees the frame in the middle of a video.
-
-  Args:
-    spec: how the model sees it.
-    path: of an image or a video.
-    change: is done to the picture first, if anything.
-    announced: its width and height by the annotation; zeros: not known.
-
-  Raises:
-    BadImage: it can't be used, or has another size.
-  """
-  kind, side = spec.geometry, spec.image_size
-  if not spec.clips and not video.is_video(path):
-    image = images.load_image(path, announced)
-    image = change(image) if change else image
-    square = geometry.make(kind, *image.size, side).apply_image(image)
-    return {"images": square[None]}
-  clips = spec.clips or clips_lib.Clips(1, kind, side)
-  fields, size = clips.fields(path, change) if change else clips.fields(path)
-  if all(announced) and size != announced:
-    raise images.BadImage(f"is {size}, the annotation says {announced}")
-  return fields if spec.clips else {"images": fields["images"][0]}
+def _pictures(examples: Sequence[Question]) -> list[tuple]:
+  """Lists the arguments of `Predictor._read` for pictures in files."""
+  return [
+    (path, example.mirrored, example.size)
+    for example in examples
+    for path in example.pictures
+    if isinstance(path, str)
+  ]

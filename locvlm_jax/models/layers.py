@@ -29,6 +29,10 @@ DEFAULTS = (
   ("TPU", ("dots", "full", 1)),
   ("", ("none", "none", 1)),  # CPUs: small models
 )
+# Positions of a row above which all is recomputed on GPUs and TPUs: 16 rows of
+# LLaVA's 2048 positions would keep 105 GiB of a 7B model's matrix products, and
+# keep 8.6 GiB where each layer's carry is all.
+LONG_ROW = 1024
 # Names the attention output for rematerialization.
 CONTEXT = "context"
 
@@ -89,14 +93,20 @@ def _product_backward(dtype, operands, gradient):
 _product.defvjp(_product_forward, _product_backward)
 
 
-def defaults(device_kind: str, frozen: bool) -> tuple[str, int]:
+def defaults(
+  device_kind: str, frozen: bool, row_length: int = 0
+) -> tuple[str, int]:
   """Returns (remat, unroll) for configs that leave them to the device.
 
   Args:
     device_kind: as jax names it.
     frozen: whether the language model has no gradients of its own weights.
+    row_length: positions of the longest row; those of LLaVA's conversations
+      are recomputed as it does.
   """
   found = next(v for k, v in DEFAULTS if device_kind.startswith(k))
+  if row_length > LONG_ROW and found != DEFAULTS[-1][1]:
+    found = ("full", "full", 1)
   # Frozen layers have no weight gradients to overlap: they stay in a loop.
   return (found[1], 1) if frozen else (found[0], found[2])
 

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -62,6 +62,9 @@ class Watch:
     self._heard = time.monotonic()  # when the coordinator last answered
     self._verdict: errors.Fault | None = None
     self._signs: list[str] = []  # where each process was, as last heard
+    self._places: dict[str, str] = {}  # of others, with the rows they have read
+    self._rows: Callable[[], int] = int  # that this process has read so far
+    self._moved = time.monotonic()  # when another process last got further
     self._over = threading.Event()
     self._asked, self._stop = False, None
 
@@ -86,6 +89,16 @@ class Watch:
   def enter(self, step: int, phase: str) -> None:
     """Tells what the main thread begins to do."""
     self._where = (phase, step, time.monotonic())
+
+  def attend(self, rows: Callable[[], int]) -> None:
+    """Lets a wait for data last as long as rows are being read.
+
+    A batch of videos can take minutes, which is no stall.
+
+    Args:
+      rows: counts those that are read so far.
+    """
+    self._rows = rows
 
   # ------------------------------------------------------------- beginning
 
@@ -224,10 +237,15 @@ class Watch:
 
   def _look(self) -> None:
     """Of a thread: ends the process when it or another one is stuck."""
+    rows, read = 0, time.monotonic()
     while not self._over.wait(_PERIOD / 2):
       if self._verdict is not None:
         self._end(self._verdict, tell=False)
+      if self._rows() > rows:
+        rows, read = self._rows(), time.monotonic()
       phase, _, since = self._where
+      if phase in _QUICK:  # another may be reading what all wait for
+        since = max(since, self._moved, read if phase == "data" else 0.0)
       field = f"{self._kind(phase)}_seconds"
       limit, now = self._limits[field], time.monotonic()
       if limit and now - since > limit:
@@ -257,7 +275,7 @@ class Watch:
       try:
         self._client.key_value_set(
           f"locvlm/beat/{self._index}",
-          f"{beat}|{self._me()}",
+          f"{beat}|{self._me()}|{self._rows()}",
           allow_overwrite=True,
         )
         verdicts = self._client.key_value_dir_get("locvlm/verdict")
@@ -267,7 +285,11 @@ class Watch:
       for _, value in verdicts:
         self._verdict = _Told(*json.loads(value))
       self._heard = time.monotonic()
-      self._signs = sorted(value.split("|", 1)[1] for _, value in told)
+      self._signs = sorted(value.split("|")[1] for _, value in told)
+      mine = f"locvlm/beat/{self._index}"
+      places = {k: v.split("|", 1)[1] for k, v in told if k != mine}
+      if places != self._places:
+        self._places, self._moved = places, self._heard
       self._verdict = self._verdict or self._silent(dict(told), beats)
 
   def _silent(self, told: Mapping, beats: dict) -> errors.Fault | None:
@@ -279,7 +301,7 @@ class Watch:
       index = int(key.rsplit("/", 1)[1])
       watched = self._index == 0 or index == 0
       if limit and watched and now - beats[key][1] > limit:
-        where = value.split("|", 1)[1]
+        where = value.split("|")[1]
         fault = errors.Stalled(f"{where}: dead or frozen for {limit} s")
         self._tell(json.dumps([str(fault), fault.code]))
         return fault

@@ -10,6 +10,8 @@ import dataclasses
 import math
 import os
 import re
+import sys
+import types
 from typing import Any
 
 GIB = 2**30
@@ -185,12 +187,18 @@ def devices(machine: Machine) -> list[Any]:
   return described.devices
 
 
-def prepare() -> None:
+def prepare(machine: Machine) -> None:
   """Keeps jax's compilers from looking for devices; call it before jax starts.
 
-  Sets environment variables.
+  Sets environment variables. For a TPU, CUDA's plugin is not even asked: it
+  would complain that there is no GPU.
   """
   os.environ["JAX_PLATFORMS"] = "cpu"
+  if not machine.device.is_gpu:
+    for name in ("xla_cuda12", "xla_cuda13"):
+      absent = types.ModuleType(f"jax_plugins.{name}")
+      absent.initialize = lambda: None
+      sys.modules[absent.__name__] = absent
   os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
   # Without these libtpu asks a metadata server where it runs, and warns.

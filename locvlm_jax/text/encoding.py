@@ -34,11 +34,13 @@ class Encoded:
     tokens: int32 [n], IMAGE_TOKEN at visual positions.
     loss_mask: bool [n], True where the token is a target.
     turns_used: how many turns fitted into the budget.
+    cut_off: how many tokens of the only turn did not.
   """
 
   tokens: Int32[np.ndarray, " n"]
   loss_mask: Bool[np.ndarray, " n"]
   turns_used: int
+  cut_off: int = 0
 
 
 def encode_conversation(
@@ -47,6 +49,7 @@ def encode_conversation(
   turns: Sequence[prompts.Turn],
   num_image_tokens: int,
   max_text_tokens: int,
+  cut: bool = False,
 ) -> Encoded:
   """Encodes a row for training: as many whole turns as fit.
 
@@ -57,9 +60,11 @@ def encode_conversation(
       as the caption.
     num_image_tokens: visual tokens of the row, 0 for text alone.
     max_text_tokens: budget of tokens that are not visual, specials included.
+    cut: whether a first turn that doesn't fit is cut off at the budget, as
+      LLaVA does; where its question alone fills it, there is no target.
 
   Raises:
-    TooLong: the first turn doesn't fit.
+    TooLong: the first turn doesn't fit, and is not to be cut.
     ValueError: no turns, or an answer without text.
   """
   if not turns:
@@ -75,9 +80,18 @@ def encode_conversation(
     tokens += asked + answered
     mask += [False] * len(asked) + [True] * len(answered)
     used += 1
-  if not used:
+  if not used and not cut:
     raise TooLong(_too_long(turns[0], length, max_text_tokens))
-  return Encoded(np.array(tokens, np.int32), np.array(mask, bool), used)
+  if not used:
+    mask += [False] * len(asked) + [True] * len(answered)
+    tokens += asked + answered
+  end = max_text_tokens + num_image_tokens
+  return Encoded(
+    np.array(tokens[:end], np.int32),
+    np.array(mask[:end], bool),
+    max(used, 1),
+    max(len(tokens) - end, 0),
+  )
 
 
 def encode_prompt(

@@ -51,6 +51,7 @@ class Journal:
     start: steps done before; lines of later ones are replaced.
     rates: measures the speed.
     name_records: gives the record behind each example.
+    counts: of this host's rows so far, as `rows.RowMaker` has them.
   """
 
   def __init__(
@@ -60,9 +61,10 @@ class Journal:
     start: int,
     rates: meter.Meter,
     name_records: Callable[[Sequence[int]], list[str]],
+    counts: Callable[[], Mapping[str, int]] = dict,
   ):
     self._config, self._rates = config, rates
-    self._name_records = name_records
+    self._name_records, self._counts = name_records, counts
     self._guard = loss_guard.Guard(config.faults)
     self._lr = optimizer.schedule(config.optim, config.steps)
     self._files = _Files(workdir, start) if hosts.is_first() else None
@@ -116,7 +118,8 @@ class Journal:
     if (step % self._config.log_every == 0 or last) and not scalars["skipped"]:
       numbers = scalars | self._rates.rates(step)
       numbers |= self._learning_rates(step)
-      self.write(step, numbers, self._rates.line(step, numbers))
+      line = self._rates.line(step, numbers) + left_out(self._counts())
+      self.write(step, numbers, line)
     return scalars
 
   def _learning_rates(self, step: int) -> dict[str, float]:
@@ -143,6 +146,26 @@ class Journal:
         "records": self._name_records(examples),
       }
     )
+
+
+def left_out(counts: Mapping[str, int]) -> str:
+  """Tells what rows were read without, and what they were cut off to fit.
+
+  Args:
+    counts: as `rows.RowMaker` has them; rows that were read ahead are in it.
+
+  >>> left_out({"turns": 9, "turns left out": 3, "skipped": 1})
+  '  left out: 3 of 12 turns, 1 records'
+  """
+  lost = [counts.get(f"turns {why}", 0) for why in ("left out", "cropped away")]
+  parts = []
+  if turns := sum(lost):
+    parts.append(f"{turns} of {turns + counts['turns']} turns")
+  if tokens := counts.get("tokens cut off", 0):
+    parts.append(f"{tokens} tokens of {counts['turns cut off']} turns")
+  if skipped := counts.get("skipped", 0):
+    parts.append(f"{skipped} records")
+  return f"  left out: {', '.join(parts)}" if parts else ""
 
 
 class _Files:

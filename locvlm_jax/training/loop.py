@@ -59,6 +59,7 @@ def _loop(run: setup.Run, state: step_lib.TrainState) -> None:
     path = os.path.join(run.workdir, "config.json")
     files.write_json(path, plain(config))
   batches, measured = run.data.batches(run.start), {}
+  watch.attend(run.data.rows_read)
   for step in range(run.start + 1, config.steps + 1):
     if watch.stop_requested(step):
       return _preempt(run, step - 1, state)

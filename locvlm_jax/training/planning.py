@@ -126,7 +126,7 @@ def _compile(config: Config, target: machines.Machine, layout: Layout, mesh):
     rows,
     layout.accumulate,
   )
-  batch = _batch(config, model, rows)
+  batch = longest_batch(config, model, rows)
   # No autotuning without the device: its own choice of Triton's tiles has no
   # answer for some odd shapes, and cuBLAS is what most products end up with.
   options = (
@@ -148,7 +148,7 @@ def _parameters(config, model, mesh) -> tuple[dict, dict]:
   return params.split(placed, config.trainable)
 
 
-def _batch(config, model: locvlm.LocVLM, rows) -> dict:
+def longest_batch(config: Config, model: locvlm.LocVLM, rows) -> dict:
   """Returns the shapes of the longest batch, with sharding `rows`."""
   length = row_length(config)
   shapes = locvlm.batch_shapes(model.config, config.batch_size, length)

@@ -63,6 +63,32 @@ class Program:
     self._watch.enter(step, "step")
     return state, scalars
 
+  def check_memory(self, state: step_lib.TrainState, longest: Mapping) -> None:
+    """Compares what a batch of the longest rows needs with the devices' memory.
+
+    Such a batch may come up late in the run. It is compiled and not run.
+
+    Args:
+      state: before the first step.
+      longest: the shapes of the batch.
+
+    Raises:
+      ValueError: it needs more; says what to change.
+    """
+    if not (has := device_memory()):
+      return
+    self._watch.enter(0, "compile")
+    compiled = self._step.lower(state, longest).compile()
+    needs = compiled.memory_analysis().peak_memory_in_bytes
+    if needs > has:
+      raise ValueError(
+        f"data.text_length: a batch of rows of {longest['tokens'].shape[1]}"
+        f" positions needs {needs / 2**30:.1f} GiB of the {has / 2**30:.1f} GiB"
+        " of a device. Use a larger --config.accumulate,"
+        " --config.model.remat=full, more devices, or shorter rows;"
+        " locvlm_jax.plan --search tries them."
+      )
+
   def check_compiled_once(self) -> None:
     """Asserts that there is one program for each length of rows."""
     size, lengths = self._step._cache_size(), len(self._lengths)
@@ -74,3 +100,9 @@ class Program:
       return {}
     text = self._step.lower(state, rows).as_text()
     return {"program": hashlib.sha256(text.encode()).hexdigest()[:16]}
+
+
+def device_memory() -> int:
+  """Returns the bytes of a device that JAX may use; 0 where it does not say."""
+  stats = jax.local_devices()[0].memory_stats() or {}
+  return stats.get("bytes_limit", 0)

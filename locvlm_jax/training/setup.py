@@ -13,10 +13,17 @@ from locvlm_jax.data import exclusion, rows
 from locvlm_jax.data import stream as stream_lib
 from locvlm_jax.data.records import Batch, Source
 from locvlm_jax.inference import video_features
-from locvlm_jax.models import locvlm
+from locvlm_jax.models import layers, locvlm
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import hosts, sharding
-from locvlm_jax.training import data_hashes, meter, optimizer, resume, tracing
+from locvlm_jax.training import (
+  data_hashes,
+  meter,
+  optimizer,
+  planning,
+  resume,
+  tracing,
+)
 from locvlm_jax.training import journal as journal_lib
 from locvlm_jax.training import program as program_lib
 from locvlm_jax.training import step as step_lib
@@ -73,6 +80,11 @@ class Data:
   def _spec(self) -> stream_lib.StreamSpec:
     config = self.config
     return stream_lib.StreamSpec.of(config.data, config.batch_size, config.seed)
+
+  def rows_read(self) -> int:
+    """Counts the rows that this host has read so far, usable or not."""
+    counts = self.make_row.counts
+    return counts["rows"] + counts["skipped"] + counts["nothing to ask"]
 
   def left_out(self) -> list[str]:
     """Says in lines which records show images of evaluation sets."""
@@ -221,7 +233,12 @@ def open_run(
     traced = tracing.traced(train_step, config.profile, directory, start)
     rates = meter.of_run(config, model, data.make_row.spec, state.trainable)
     journal = journal_lib.Journal(
-      config, workdir, start, rates, data.name_records
+      config,
+      workdir,
+      start,
+      rates,
+      data.name_records,
+      lambda: dict(data.make_row.counts),
     )
   rows_a_batch = config.batch_size // config.data.pack
   run = Run(
@@ -236,7 +253,26 @@ def open_run(
     checkpoints=checkpoints,
     refers=refers,
   )
+  if not replay:
+    sharded = sharding.batch_sharding(mesh)
+    _check_memory(run, state, planning.longest_batch(config, model, sharded))
   return run, state
+
+
+def _check_memory(run: Run, state, longest: Mapping) -> None:
+  """Compares a batch of the longest rows with the devices' memory.
+
+  Rows of usual length are known to fit (models/layers.py).
+  """
+  config = run.config
+  is_long = assemble.row_length(config) > layers.LONG_ROW
+  if not is_long or config.data.pack > 1:
+    return
+  try:
+    run.program.check_memory(state, longest)
+  except ValueError:
+    run.close()
+    raise
 
 
 def _open_checkpoints(

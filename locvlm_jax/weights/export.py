@@ -7,6 +7,7 @@ each other: more than one file and one parameter is never in memory.
 """
 
 import dataclasses
+import errno
 import functools
 import json
 import math
@@ -18,9 +19,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import safetensors
 import safetensors.numpy
 from flax import traverse_util
 
+from locvlm_jax import errors
 from locvlm_jax.models import clip_vit, llama, locvlm
 from locvlm_jax.text import tokenizer
 from locvlm_jax.weights import (
@@ -38,6 +41,7 @@ Params = dict[str, Any]
 Flat = dict[str, Any]
 
 FILE_BYTES = 1 << 30
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNKNOWN = processor_json.Usage()
 _WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 
@@ -274,9 +278,15 @@ def _write(
 
   Everything is written beside it and then moved: at once where the directory
   is new, else file by file, config.json last, so that other files in it stay.
+
+  Raises:
+    SaveFailed: the disk is too small.
   """
   parent = os.path.dirname(os.path.abspath(directory))
   os.makedirs(parent, exist_ok=True)
+  size = sum(tensor.nbytes for tensor in tensors.values())
+  if shutil.disk_usage(parent).free < size:
+    raise _too_small(directory, parent, f"{size:,} bytes do not fit")
   temporary = tempfile.mkdtemp(prefix=".partial-", dir=parent)
   try:
     _write_weights(temporary, tensors)
@@ -287,8 +297,27 @@ def _write(
       os.chmod(os.path.join(temporary, name), 0o644)
     os.chmod(temporary, 0o755)
     _move(temporary, directory)
+  except (OSError, safetensors.SafetensorError) as error:
+    if not _is_full(error):
+      raise
+    raise _too_small(directory, parent, str(error)) from error
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_full(error: Exception) -> bool:
+  """Whether a disk or a quota is used up; safetensors tells it in words."""
+  if isinstance(error, OSError):
+    return error.errno in _FULL
+  return any(f"os error {number}" in str(error) for number in _FULL)
+
+
+def _too_small(directory: str, parent: str, why: str) -> errors.SaveFailed:
+  free = shutil.disk_usage(parent).free
+  return errors.SaveFailed(
+    f"{directory}: not written: {why} ({free:,} bytes are free). Make room, or"
+    " write to another directory."
+  )
 
 
 def _write_weights(directory: str, tensors: Mapping[str, _Stored]) -> None:
@@ -336,8 +365,10 @@ def _move(temporary: str, directory: str) -> None:
   config = os.path.join(directory, "config.json")
   if os.path.exists(config):
     os.remove(config)
-  for name in filter(_WEIGHTS.fullmatch, os.listdir(directory)):
-    os.remove(os.path.join(directory, name))
+  # What was there about another model's pictures and prompts is not this one's.
+  for name in os.listdir(directory):
+    if _WEIGHTS.fullmatch(name) or name in processor_json.NAMES:
+      os.remove(os.path.join(directory, name))
   names = sorted(os.listdir(temporary), key=lambda n: (n == "config.json", n))
   for name in names:
     os.replace(os.path.join(temporary, name), os.path.join(directory, name))

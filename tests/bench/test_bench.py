@@ -200,3 +200,16 @@ def test_the_peer_is_transformers_llava():
 
   got = peers_train.train_step(settings(), tuned=False)
   assert got["row"] == 80 and 5 < got["loss"] < 10
+
+
+def test_a_folder_of_images_that_is_not_there_is_bad_data(tmp_path):
+  from locvlm_jax import errors
+  from locvlm_jax.bench import input as input_bench
+
+  with pytest.raises(errors.DataError, match="nowhere: no such folder"):
+    input_bench._files(str(tmp_path / "nowhere"))
+  with pytest.raises(ValueError, match="no .jpg or .jpeg file below"):
+    input_bench._files(str(tmp_path))
+  (tmp_path / "a[1]").mkdir()
+  (tmp_path / "a[1]" / "x.jpg").touch()
+  assert input_bench._files(str(tmp_path / "a[1]"))

@@ -37,20 +37,43 @@ def test_image_of_another_size_is_skipped(world, text):
   assert "annotation says (40, 30)" in str(make.skipped)
 
 
-def test_too_long_a_turn_is_skipped(text):
+def test_a_first_turn_that_no_row_can_hold_is_cut_off_and_counted(text):
+  record = Record("a", turns=(("Where is the red ball?", "Here. " * 9),))
+  whole = rows.RowMaker(row_spec(text, text_length=200))
+  long = whole(record, np.random.default_rng(0))
+  size = int(long["lengths"]) - 9
+  make = rows.RowMaker(row_spec(text, text_length=size))
+  row = make(record, np.random.default_rng(0))
+  assert row["valid"] and not make.skipped and make.counts["skipped"] == 0
+  assert (make.counts["turns cut off"], make.counts["tokens cut off"]) == (1, 9)
+  assert make.counts["turns left out"] == 0
+  for name in ("tokens", "loss_mask"):
+    assert (row[name][:size] == long[name][:size]).all()
+  assert make.min_length(record, np.random.default_rng(0)) == size + 4
+
+
+def test_a_question_that_fills_the_row_leaves_nothing_to_train_on(text):
   make = rows.RowMaker(row_spec(text, text_length=5))
   record = Record("a", turns=(("Where is the red ball?", "Here."),))
-  assert not make(record, np.random.default_rng(0))["valid"]
+  row = make(record, np.random.default_rng(0))
+  assert row["valid"] and row["lengths"] == 5 and not row["loss_mask"].any()
+
+
+def test_too_long_a_question_of_ours_is_skipped(world, text):
+  make = rows.RowMaker(row_spec(text, text_length=5))
+  assert not make(world.source()[1], np.random.default_rng(0))["valid"]
   assert make.counts["skipped"] == 1
 
 
-def test_an_image_of_unknown_size_may_need_any_length(world, text):
+def test_an_image_of_unknown_size_is_measured_by_its_header(world, text):
   make = rows.RowMaker(row_spec(text, text_length=200))
   known = world.source()[1]
   unknown = dataclasses.replace(known, width=0, height=0)
+  broken = dataclasses.replace(unknown, image="absent.png")
   lengths = [
-    make.min_length(r, np.random.default_rng(0)) for r in (known, unknown)
+    make.min_length(r, np.random.default_rng(0))
+    for r in (known, unknown, broken)
   ]
   assert lengths[0] == int(make(known, np.random.default_rng(0))["lengths"])
-  assert lengths[1] == 204
+  assert lengths[1:] == [lengths[0], 204]
   assert make(unknown, np.random.default_rng(0))["valid"]

@@ -31,10 +31,14 @@ def test_a_table_has_the_papers_numbers_ours_and_the_gaps():
     "vqav2.evalai.accuracy": 50.0,
     "vqav2.num": 7.0,
     "vqav2.missing": 1000.0,
+    "vqav2.unreadable": 2.0,
   }
   text = paper.render(5, metrics)
   assert "| **this run** | – | 50.0 | – |" in text
-  assert "vqav2: 7 questions, 1,000 left out without media." in text
+  assert (
+    "vqav2: 7 questions, 1,000 left out without media, 2 pictures could not be"
+    " used." in text
+  )
   assert paper.render(9, {}).count("LocVLM-B") == 3
   with pytest.raises(ValueError, match="table 3: not one of 4, 5, 6"):
     paper.render(3, {})

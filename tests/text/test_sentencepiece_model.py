@@ -139,3 +139,8 @@ def test_llama_encodes_questions_of_vqav2_as_sentencepiece_does(
   ]
   assert len(texts) > 1000
   assert not [x for x in texts if llama.encode(x) != reference.encode(x)]
+
+
+def test_a_model_without_an_end_token_is_named(tmp_path):
+  with pytest.raises(ValueError, match="names no eos_token; add it"):
+    written(tmp_path, {"eos_token": None})

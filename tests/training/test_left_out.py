@@ -6,7 +6,9 @@ from changed import changed
 from paths import ASSETS
 
 from configs import micro
-from locvlm_jax.training import setup
+from locvlm_jax.data import exclusion
+from locvlm_jax.data.sources import coco
+from locvlm_jax.training import data_hashes, setup
 
 
 def test_the_start_of_training_names_what_is_left_out(microworld, tmp_path):
@@ -29,3 +31,17 @@ def test_the_start_of_training_names_what_is_left_out(microworld, tmp_path):
   alone = mixture | {"data.exclude_eval": False}
   line, *_ = setup.Data.open(changed(c, **alone)).left_out()
   assert "no evaluation set is named" in line
+
+
+def test_hosts_that_leave_out_other_records_differ(microworld):
+  """As where one of them has the tested pictures and another has not."""
+  root = microworld(num_train=2, num_val=8)
+  annotations = f"{root}/annotations/instances_train.json"
+  source = coco.Instances(annotations, f"{root}/images/train")
+  found = [
+    data_hashes._of_left_out(
+      {"instances": exclusion.WithoutExcluded(source, exclusion.Found(by_file))}
+    )
+    for by_file in ({}, {1: "a.json"}, {1: "b.json"}, {0: "a.json"})
+  ]
+  assert found[1] == found[2] and len(set(found)) == 3

@@ -220,3 +220,18 @@ def test_full_size_memory(
   assert got["fits"] and got["memory"]["peak"] / 2**30 <= most
   kinds = set(got["collectives"])
   assert "all-to-all" not in kinds
+
+
+@pytest.mark.parametrize("topology", ["a100:8", "v5e:2x2"])
+def test_cudas_plugin_is_not_asked_for_a_tpu(topology, monkeypatch):
+  name = "jax_plugins.xla_cuda12"
+  monkeypatch.setattr(machines.os, "environ", dict(machines.os.environ))
+  for plugin in (name, "jax_plugins.xla_cuda13"):
+    monkeypatch.setitem(machines.sys.modules, plugin, "cuda's own")
+  target = machines.parse(topology)
+  machines.prepare(target)
+  found = machines.sys.modules[name]
+  if target.device.is_gpu:
+    assert found == "cuda's own"
+  else:
+    assert found.initialize() is None

@@ -1,6 +1,7 @@
 """Conversion of weights: what an input is, what comes out, what is refused."""
 
 import dataclasses
+import errno
 import json
 import os
 import pathlib
@@ -10,12 +11,14 @@ import shutil
 import make_goldens
 import numpy as np
 import pytest
+import safetensors
 import safetensors.numpy
 import torch_files
 from converted import to_hf
 from toy_models import TOY, golden, params_of
 from zygote import run
 
+from locvlm_jax import errors
 from locvlm_jax.text import tokenizer
 from locvlm_jax.weights import conversion, export, huggingface
 
@@ -187,3 +190,67 @@ def test_a_directory_that_is_no_model_is_told_in_one_line(tmp_path):
   done = run("convert", f"--input={tmp_path}", f"--output={tmp_path}/out")
   assert done.returncode == 70
   assert done.stderr.count("\n") == 1 and "config.json" in done.stderr
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+  "module, name, error",
+  [
+    (safetensors.numpy, "save_file", FULL),
+    (
+      safetensors.numpy,
+      "save_file",
+      safetensors.SafetensorError("I/O error: No space left (os error 28)"),
+    ),
+    (export.json, "dump", FULL),
+    (tokenizer.shutil, "copyfile", FULL),
+  ],
+  ids=["weights", "weights, as safetensors says it", "config", "tokenizer"],
+)
+def test_a_full_disk_is_told_in_one_line_and_nothing_stays(
+  module, name, error, llm, words, tmp_path, monkeypatch
+):
+  def fail(*_, **__):
+    raise error
+
+  monkeypatch.setattr(module, name, fail)
+  with pytest.raises(errors.SaveFailed, match="out: not written: .*No space"):
+    to_hf(llm, tmp_path / "out", tokenizer=words)
+  assert sorted(os.listdir(tmp_path)) == ["llm"]
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
+  llm, words, tmp_path, monkeypatch
+):
+  usage = shutil.disk_usage(tmp_path)
+  monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+  monkeypatch.setattr(export, "_write_weights", None)
+  with pytest.raises(errors.SaveFailed, match="bytes do not fit .1,000 bytes"):
+    to_hf(llm, tmp_path / "out", tokenizer=words)
+
+
+LFS = "version https://git-lfs.example/spec/v1\noid sha256:abc\nsize 499723\n"
+
+
+@pytest.mark.parametrize(
+  "name", ["model.safetensors", "pytorch_model.bin", "config.json"]
+)
+def test_a_pointer_of_git_lfs_is_named_as_such(name, llm, words, tmp_path):
+  if name.endswith(".bin"):
+    os.remove(os.path.join(llm, "model.safetensors"))
+  pathlib.Path(llm, name).write_text(LFS)
+  with pytest.raises(ValueError, match=f"{name} is a git-lfs pointer"):
+    to_hf(llm, tmp_path / "out", tokenizer=words)
+
+
+def test_nothing_of_another_models_use_stays_in_a_directory(
+  llava, llm, words, tmp_path
+):
+  out = tmp_path / "out"
+  to_hf(llava, out)
+  (out / "preprocessor_config.json").write_text("{}")
+  to_hf(llm, out, tokenizer=words)
+  assert not (out / "preprocessor_config.json").exists()
+  assert not (out / "generation_config.json").exists()

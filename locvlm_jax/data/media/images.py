@@ -30,6 +30,7 @@ _TURNS = {
   7: Image.Transpose.TRANSVERSE,
   8: Image.Transpose.ROTATE_90,
 }
+_QUARTERS = (5, 6, 7, 8)  # that exchange width and height
 
 
 class BadImage(Exception):
@@ -65,6 +66,18 @@ def load_image(
     return rgb(turned)
 
 
+def read_size(path: str) -> tuple[int, int]:
+  """Reads the width and height that `load_image` gives, from the header alone.
+
+  Raises:
+    BadImage: missing, or not an image.
+  """
+  with _opened(path) as image:
+    width, height = image.size
+    on_its_side = _orientation(image) in _QUARTERS
+  return (height, width) if on_its_side else (width, height)
+
+
 def load_stored(path: str) -> Image.Image:
   """Reads an image as RGB in the frame that its file stores.
 
@@ -97,12 +110,20 @@ def _opened(path: str) -> Iterator[Image.Image]:
 
 def _upright(image: Image.Image) -> Image.Image:
   """Turns a stored picture as its EXIF says, if it says anything."""
-  try:
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-  except Exception:  # damaged EXIF raises many kinds; the pixels are fine
+  if (turn := _TURNS.get(_orientation(image))) is None:
     return image
-  turn = _TURNS.get(orientation)
-  return image if turn is None else image.transpose(turn)
+  turned = image.transpose(turn)
+  for name in ("exif", "xmp", "Raw profile type exif"):  # else turned again
+    turned.info.pop(name, None)
+  return turned
+
+
+def _orientation(image: Image.Image) -> object:
+  """Reads EXIF's orientation; 1, upright, where there is none."""
+  try:
+    return image.getexif().get(ExifTags.Base.Orientation, 1)
+  except Exception:  # damaged EXIF raises many kinds; the pixels are fine
+    return 1
 
 
 def rgb(image: Image.Image) -> Image.Image:

@@ -85,6 +85,7 @@ def _read(path: pathlib.Path) -> tuple[Record, set[str]]:
   try:  # not all of the files are UTF-8; the names are ASCII
     note = json.loads(path.read_text("latin-1"))["annotation"]
     height, width = note["imsize"][:2]
+    reading.size({"width": width, "height": height}, str(path))
     rows = note["object"]
     rows = rows if isinstance(rows, list) else [rows]
     objects = tuple(_object(row, width, height) for row in rows)
@@ -94,7 +95,12 @@ def _read(path: pathlib.Path) -> tuple[Record, set[str]]:
       if not r["parts"]["part_level"] and not in_coco(r)
     }
     image = reading.image_path(str(path.parent), note["filename"], str(path))
-  except (KeyError, TypeError, ValueError, IndexError) as e:
+  except errors.DataError:
+    raise
+  except (
+    KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError,
+    RecursionError, OSError,
+  ) as e:  # fmt: skip
     raise errors.DataError(
       f"{path}: not ADE20K's annotation ({e!r})."
     ) from None

@@ -51,7 +51,7 @@ class BenchmarkQuestion(Record):
   notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def _list(path: str) -> list[dict]:
+def _list(path: str) -> list:
   rows = reading.read_json(path)
   if not isinstance(rows, list):
     raise errors.DataError(f"{path}: not a list of questions.")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from locvlm_jax.data.media import images
 
@@ -111,3 +111,14 @@ def test_images_that_cannot_be_used(spoil, tmp_path):
   spoil(path)
   with pytest.raises(images.BadImage):
     images.load_image(str(path))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_of_the_header_is_that_of_the_picture(orientation, tmp_path):
+  exif = Image.Exif()
+  exif[ExifTags.Base.Orientation] = orientation
+  path = str(tmp_path / "a.jpg")
+  Image.new("RGB", (40, 30)).save(path, exif=exif)
+  assert images.read_size(path) == images.load_image(path).size
+  with pytest.raises(images.BadImage):
+    images.read_size(str(tmp_path / "absent.jpg"))

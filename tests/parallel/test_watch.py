@@ -1,0 +1,46 @@
+"""When a process is stuck, and when it only reads for long."""
+
+import time
+
+import pytest
+
+from configs import base
+from locvlm_jax.config import freeze
+from locvlm_jax.parallel import hosts
+
+
+@pytest.fixture
+def watch(monkeypatch):
+  """A watch of 0.4 s, which notes why it would end the process."""
+  monkeypatch.setattr(hosts, "_PERIOD", 0.1)
+  limits = base.faults().to_dict() | {"stall_seconds": 0.4}
+  ended = []
+  monkeypatch.setattr(
+    hosts.Watch, "_end", lambda _, fault, tell: ended.append(str(fault))
+  )
+  with hosts.Watch(freeze(limits)) as made:
+    yield made, ended
+
+
+def test_a_batch_may_take_long_as_long_as_rows_are_read(watch):
+  made, ended = watch
+  rows = []
+  made.attend(lambda: len(rows))
+  made.enter(3, "data")
+  for i in range(12):
+    rows.append(i)
+    time.sleep(0.1)
+  assert not ended
+  time.sleep(0.8)  # and now none is
+  assert ended and "step 3, phase data: for" in ended[0]
+
+
+def test_rows_that_are_read_ahead_excuse_no_step(watch):
+  made, ended = watch
+  rows = []
+  made.attend(lambda: len(rows))
+  made.enter(3, "step")
+  for i in range(12):
+    rows.append(i)
+    time.sleep(0.1)
+  assert ended and "phase step: for" in ended[0]
