@@ -10,7 +10,7 @@ from locvlm_jax.reports import curves, reading
 from locvlm_jax.text import prompts
 
 _METRIC = "val.spatial_trained.direct.all"
-_CHANCE, _ALL = 0.5, 1.0
+_CHANCE, _ALL = 50.0, 100.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Course:
 
   Attributes:
     start: the stage whose weights it started from.
-    last: the share of right answers at its end.
+    last: right answers at its end, in percent.
     points: of the polyline.
   """
 
@@ -68,8 +68,8 @@ def make_courses(logs: Mapping[str, Sequence[dict]]) -> Courses | None:
   if not found:
     return None
   steps = [s for points in found.values() for s, _ in points]
-  shares = [v for points in found.values() for _, v in points]
-  lowest = min(0.4, *shares)
+  percents = [v for points in found.values() for _, v in points]
+  lowest = min(40.0, *percents)
   x = curves.map_to((0.0, max(steps)), Courses.left, Courses.right)
   y = curves.map_to((lowest, _ALL), Courses.height - 26, 10)
   drawn = [
@@ -90,7 +90,7 @@ def make_courses(logs: Mapping[str, Sequence[dict]]) -> Courses | None:
 
 def _points(rows: Sequence[dict]) -> curves.Points:
   return [
-    (float(row["step"]), float(row[_METRIC]))
+    (float(row["step"]), 100.0 * row[_METRIC])
     for row in rows
     if reading.is_number(row.get(_METRIC))
   ]

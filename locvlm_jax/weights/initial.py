@@ -35,7 +35,7 @@ def initial_params(
   mesh: jax.sharding.Mesh,
   init: Any = None,
 ) -> params_lib.Flat:
-  """Makes the parameters on the mesh: random where no weights are named.
+  """Makes the parameters on the mesh: random where no file gives them.
 
   `params.kept_dtypes` says in which dtype each of them is.
 

@@ -18,7 +18,7 @@ def test_each_model_that_took_the_course_has_a_curve_the_best_first():
      "course@stage2": _log(0.6, 0.97)}
   )  # fmt: skip
   assert [(c.start, c.last) for c in made.courses] == [
-    ("stage2", 0.97), ("base", 0.52),
+    ("stage2", 97.0), ("base", 52.0),
   ]  # fmt: skip
   heights = [
     [float(p.split(",")[1]) for p in c.points.split()] for c in made.courses
