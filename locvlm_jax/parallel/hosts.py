@@ -201,7 +201,8 @@ class Watch:
     code = errors.code(error)
     if code == 1:
       traceback.print_exception(error)
-    message = " ".join(errors.describe(error).split())
+    told = errors.describe(error) or type(error).__name__
+    message = " ".join(told.split())
     self._end(_Told(f"{self._me()}: {message[:2000]}", code), tell=True)
 
   def _end(self, fault: errors.Fault, tell: bool) -> None:

@@ -44,3 +44,10 @@ def test_rows_that_are_read_ahead_excuse_no_step(watch):
     rows.append(i)
     time.sleep(0.1)
   assert ended and "phase step: for" in ended[0]
+
+
+def test_an_error_without_a_message_is_told_by_its_name(watch):
+  made, ended = watch
+  made.enter(5, "data")
+  made._end_with(StopIteration())
+  assert ended and ended[-1].endswith("step 5, phase data: StopIteration")
