@@ -187,6 +187,8 @@ def _of_evaluate(task, rows, path: str) -> tuple[list[Question], list[str]]:
   except (KeyError, TypeError, ValueError) as e:
     raise errors.DataError(f"{path}: not what evaluate writes ({e!r}).") from e
   said = [_first(r, ("answer",), i, path) for i, r in enumerate(mine, 1)]
+  for i, question in enumerate(questions, 1):
+    reading.text({"id": question.id}, "id", f"{path}: row {i} of {task.name}")
   _once([q.id for q in questions], said, path)
   answers = {
     q.id: (q, answers_lib.of(a, r))
