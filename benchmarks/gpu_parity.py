@@ -23,7 +23,7 @@ from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
 from locvlm_jax.training import optimizer
 from locvlm_jax.training import step as step_lib
-from locvlm_jax.weights import huggingface
+from locvlm_jax.weights.layouts import huggingface
 
 REFERENCE = os.path.join(
   os.path.dirname(__file__), "../locvlm_jax/assets/micro_reference"

@@ -49,7 +49,7 @@ def write_random(directory: str, config) -> None:
   import numpy as np
   import safetensors.numpy
 
-  from locvlm_jax.weights import config_json, tables
+  from locvlm_jax.weights.layouts import config_json, tables
 
   rng = np.random.default_rng(0)
   files: dict[str, dict] = {}
@@ -132,7 +132,7 @@ def load(directory: str):
   import jax
 
   from locvlm_jax.parallel import sharding
-  from locvlm_jax.weights import huggingface
+  from locvlm_jax.weights.layouts import huggingface
 
   mesh = sharding.make_mesh({"fsdp": 2, "tensor": 2})
   before = Memory.now()

@@ -27,7 +27,7 @@ from locvlm_jax.data.boxes import iou
 from locvlm_jax.data.media import images as images_lib
 from locvlm_jax.data.sources import coco
 from locvlm_jax.models import clip_vit
-from locvlm_jax.weights import huggingface
+from locvlm_jax.weights.layouts import huggingface
 
 _WEIGHTS = flags.DEFINE_string("weights", None, "A Llava or CLIP directory.")
 _ROOT = flags.DEFINE_string("root", None, "A micro-world.")

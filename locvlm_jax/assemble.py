@@ -8,18 +8,12 @@ from typing import Any
 import jax
 
 from locvlm_jax.config import Config
-from locvlm_jax.data import (
-  built_for,
-  catalog,
-  conversation_boxes,
-  exclusion,
-  leakage,
-  objectives,
-  question_view,
-  rows,
-)
+from locvlm_jax.data import catalog, objectives, question_view, rows
+from locvlm_jax.data.build import built_for
+from locvlm_jax.data.exclude import exclusion, leakage
 from locvlm_jax.data.media import clips
 from locvlm_jax.data.records import Source
+from locvlm_jax.data.sources import conversation_boxes
 from locvlm_jax.models import clip_vit, layers, llama, locvlm, lora
 from locvlm_jax.models import video as video_lib
 from locvlm_jax.text import coords, families, formats, tokenizer

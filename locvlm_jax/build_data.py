@@ -75,7 +75,7 @@ _WORKERS = flags.DEFINE_integer(
 def main(argv: list[str]) -> None:
   """Builds the data set of the flags, and prints the summary."""
   del argv
-  from locvlm_jax.data import localize_instruct
+  from locvlm_jax.data.build import localize_instruct
   from locvlm_jax.text import coords
 
   settings = localize_instruct.Settings(

@@ -7,7 +7,8 @@ import jax
 
 from locvlm_jax import assemble
 from locvlm_jax.config import Config
-from locvlm_jax.data import catalog, conversation_boxes
+from locvlm_jax.data import catalog
+from locvlm_jax.data.sources import conversation_boxes
 from locvlm_jax.text import coords, families, formats
 
 _POSITIVE = (

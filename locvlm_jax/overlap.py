@@ -10,7 +10,7 @@ from locvlm_jax import command
 
 def main(argv: list[str]) -> None:
   """Prints a table: each file's number of images, and each pair's."""
-  from locvlm_jax.data import leakage
+  from locvlm_jax.data.exclude import leakage
 
   if len(argv) < 2:
     raise ValueError("name the files to compare.")

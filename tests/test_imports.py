@@ -46,7 +46,7 @@ FORBIDDEN = {
 ABSENT = ("grain", "clu", "tensorflow", "ml_collections", "torch")
 BARE = (
   "models.locvlm", "training.step", "training.optimizer", "inference.decode",
-  "inference.constrained", "weights.huggingface", "bench.train",
+  "inference.constrained", "weights.layouts.huggingface", "bench.train",
   "bench.decode",
 )  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))

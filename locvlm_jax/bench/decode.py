@@ -22,7 +22,7 @@ from locvlm_jax.bench import command_line, timing, workload
 from locvlm_jax.inference import decode
 from locvlm_jax.models import locvlm
 from locvlm_jax.text import encoding, formats, tokenizer
-from locvlm_jax.weights import huggingface
+from locvlm_jax.weights.layouts import huggingface
 
 _QUESTIONS = (
   "Where is the cup?", "What is in the picture?",

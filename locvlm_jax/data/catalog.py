@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from locvlm_jax import errors
-from locvlm_jax.data import exclusion
+from locvlm_jax.data.exclude import exclusion
 from locvlm_jax.data.records import Source
 from locvlm_jax.data.sources import (
   ade20k,

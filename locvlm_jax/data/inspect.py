@@ -23,8 +23,9 @@ def main(argv: list[str]) -> None:
   """Prints a paragraph and writes a picture for each row."""
   del argv
   from locvlm_jax import assemble, checks
-  from locvlm_jax.data import exclusion, rendering, stream
+  from locvlm_jax.data import rendering, stream
   from locvlm_jax.data import rows as rows_lib
+  from locvlm_jax.data.exclude import exclusion
   from locvlm_jax.text import coords
 
   config = command.config()

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from locvlm_jax import errors, files
-from locvlm_jax.data import surrogates
+from locvlm_jax.text import surrogates
 
 
 def read_json(path: str) -> object:

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from locvlm_jax.data import conversation_boxes, objectives
 from locvlm_jax.data import geometry as geometry_lib
+from locvlm_jax.data import objectives
 from locvlm_jax.data.media import clips as clips_lib
 from locvlm_jax.data.media import images
 from locvlm_jax.data.records import Record, Turn
+from locvlm_jax.data.sources import conversation_boxes
 from locvlm_jax.text import coords as coords_lib
 from locvlm_jax.text import encoding, formats
 from locvlm_jax.text import tokenizer as tokenizer_lib

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from locvlm_jax.data import reading
 from locvlm_jax.evals import predictions, units
-from locvlm_jax.experiments.comparison import Result
+from locvlm_jax.experiments.differences import Result
 from locvlm_jax.experiments.runs import Run
 
 

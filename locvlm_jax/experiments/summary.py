@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from locvlm_jax.experiments import comparison, results
-from locvlm_jax.experiments.comparison import Result
+from locvlm_jax.experiments import differences, results
+from locvlm_jax.experiments.differences import Result
 from locvlm_jax.experiments.micro_tables import Ordering, Table
 from locvlm_jax.experiments.runs import Arm, Run
 
@@ -70,6 +70,6 @@ def _measured(ordering: Ordering, found: Results) -> tuple[str, str, str]:
   )
   if better is None or worse is None:
     return "–", "–", "not measured"
-  d = comparison.difference(better, worse)
+  d = differences.difference(better, worse)
   interval = f"{d.low:+.1f} to {d.high:+.1f}"
   return f"{d.mean:+.1f}", interval, d.verdict.value

@@ -24,7 +24,8 @@ from locvlm_jax.models import locvlm
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
 from locvlm_jax.text import encoding, grammar, prompts
-from locvlm_jax.weights import checksums, huggingface, initial
+from locvlm_jax.weights import checksums, initial
+from locvlm_jax.weights.layouts import huggingface
 
 # The answer whose location the grammar fills in.
 _LOCATED = prompts.LOC_PRED_ANSWERS[0]

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from locvlm_jax import files
 from locvlm_jax.config import Config, plain
-from locvlm_jax.data import coco_names, objectives
+from locvlm_jax.data import objectives
 from locvlm_jax.data.question_view import View
 from locvlm_jax.data.records import Object, Record, Records
 from locvlm_jax.evals import session
@@ -27,7 +27,7 @@ from locvlm_jax.evals.selection import shuffled, take, transform_of
 from locvlm_jax.inference import predictor
 from locvlm_jax.inference.question import Question
 from locvlm_jax.parallel import hosts
-from locvlm_jax.text import prompts
+from locvlm_jax.text import coco_names, prompts
 
 KINDS = ("plain", "relational")
 FILTERS = ("empty", "long", "unnamed", "repeating", "ambiguous")

@@ -12,7 +12,8 @@ import os
 from collections.abc import Mapping
 
 from locvlm_jax.config import Config
-from locvlm_jax.data import catalog, exclusion
+from locvlm_jax.data import catalog
+from locvlm_jax.data.exclude import exclusion
 from locvlm_jax.data.records import Source
 
 _SAMPLES = 4  # records of a source whose pictures are hashed

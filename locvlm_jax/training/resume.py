@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import locvlm_jax
 from locvlm_jax import assemble, errors
 from locvlm_jax.config import Config, completed, flat, freeze, plain
-from locvlm_jax.data import conversation_boxes
+from locvlm_jax.data.sources import conversation_boxes
 from locvlm_jax.parallel import hosts
 from locvlm_jax.training import data_hashes
 from locvlm_jax.weights import retention as retention_lib

@@ -9,8 +9,9 @@ import jax
 
 from locvlm_jax import assemble, checks, errors, files, provenance
 from locvlm_jax.config import Config, freeze
-from locvlm_jax.data import exclusion, rows
+from locvlm_jax.data import rows
 from locvlm_jax.data import stream as stream_lib
+from locvlm_jax.data.exclude import exclusion
 from locvlm_jax.data.records import Batch, Source
 from locvlm_jax.inference import video_features
 from locvlm_jax.models import layers, locvlm

@@ -29,15 +29,17 @@ from locvlm_jax.models import params as params_lib
 from locvlm_jax.text import tokenizer as tokenizer_lib
 from locvlm_jax.weights import (
   checkpoints,
-  export,
   frozen,
-  huggingface,
   initial,
   lora_merge,
   meaning,
+  runs,
+)
+from locvlm_jax.weights.layouts import (
+  export,
+  huggingface,
   original,
   processor_json,
-  runs,
   tensor_files,
 )
 

@@ -18,15 +18,9 @@ from locvlm_jax.config import Config, completed, freeze
 from locvlm_jax.models import clip_vit, llama, locvlm
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
-from locvlm_jax.weights import (
-  checksums,
-  frozen,
-  huggingface,
-  original,
-  placement,
-  runs,
-)
+from locvlm_jax.weights import checksums, frozen, placement, runs
 from locvlm_jax.weights import stored as stored_lib
+from locvlm_jax.weights.layouts import huggingface, original
 
 
 def initial_params(

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from locvlm_jax.config import completed, flat
 from locvlm_jax.models import clip_vit, llama, locvlm
 from locvlm_jax.text import tokenizer as tokenizer_lib
-from locvlm_jax.weights import huggingface, original, runs, tensor_files
+from locvlm_jax.weights import runs
+from locvlm_jax.weights.layouts import huggingface, original, tensor_files
 
 # Fields of a config, or groups of them, that weights depend on.
 GROUPS = (

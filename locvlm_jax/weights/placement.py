@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
 
-from locvlm_jax.weights import tables, tensor_files
-from locvlm_jax.weights.tables import Leaf
+from locvlm_jax.weights.layouts import tables, tensor_files
+from locvlm_jax.weights.layouts.tables import Leaf
 
 RUN_BYTES = 1 << 30  # of a parameter, in host memory on its way to a device
 _THREADS = concurrent.futures.ThreadPoolExecutor(8, "read")

@@ -5,7 +5,8 @@ import os
 
 from locvlm_jax import errors
 from locvlm_jax.config import Config, completed, freeze
-from locvlm_jax.weights import checkpoints, checksums, stored, tensor_files
+from locvlm_jax.weights import checkpoints, checksums, stored
+from locvlm_jax.weights.layouts import tensor_files
 
 
 def open_params(workdir: str) -> tuple[dict[str, stored.StoredArray], dict]:

@@ -21,7 +21,7 @@ CASES = {
   1: ("defective images of every kind",
       "repaired as a reference decodes them, or masked, counted and named",
       ("data/media/test_images.py::test_images_of_any_mode",
-       "data/media/test_images.py::test_a_rotation_in_exif_is_not_applied",
+       "data/media/test_images.py::test_exif_says_which_way_up_a_picture_is",
        "data/media/test_images.py::test_images_that_cannot_be_used",
        "data/test_rows.py::test_truncated_image_is_skipped_counted_and_named",
        "data/test_rows.py::test_image_of_another_size_is_skipped")),

@@ -16,7 +16,7 @@ import hypothesis
 import pytest
 
 from locvlm_jax import errors
-from locvlm_jax.data import leakage
+from locvlm_jax.data.exclude import leakage
 from locvlm_jax.data.sources import (
   ade20k,
   coco,

@@ -5,7 +5,8 @@ import os
 import pytest
 
 from configs import micro
-from locvlm_jax.data import catalog, exclusion
+from locvlm_jax.data import catalog
+from locvlm_jax.data.exclude import exclusion
 from locvlm_jax.data.records import Object, Record, Records, Source
 from locvlm_jax.data.sources import coco
 

@@ -22,7 +22,7 @@ from toy_models import (
 
 from locvlm_jax.inference import decode
 from locvlm_jax.models import attention, clip_vit, llama, locvlm, rotary
-from locvlm_jax.weights import huggingface
+from locvlm_jax.weights.layouts import huggingface
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from changed import changed
 from paths import ASSETS
 
 from configs import micro
-from locvlm_jax.data import exclusion
+from locvlm_jax.data.exclude import exclusion
 from locvlm_jax.data.sources import coco
 from locvlm_jax.training import data_hashes, setup
 

@@ -26,7 +26,8 @@ from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
 from locvlm_jax.training import loop, optimizer, setup
 from locvlm_jax.training import step as step_lib
-from locvlm_jax.weights import checkpoints, export, initial, runs
+from locvlm_jax.weights import checkpoints, initial, runs
+from locvlm_jax.weights.layouts import export
 
 
 @pytest.fixture(scope="module")
@@ -472,7 +473,7 @@ def test_batch_that_the_mesh_does_not_divide_is_refused(root):
     ("batch_size", 0),
     ("optim.warmup_ratio", 1.5),
     ("accumulate", 3),
-    ("data.conversation_boxes", "square"),
+    ("data.sources.conversation_boxes", "square"),
     ("prompt_format", "v9"),
     ("eval.prompt_format", "v9"),
   ],

@@ -20,7 +20,8 @@ from zygote import run
 
 from locvlm_jax import errors
 from locvlm_jax.text import tokenizer
-from locvlm_jax.weights import conversion, export, huggingface
+from locvlm_jax.weights import conversion
+from locvlm_jax.weights.layouts import export, huggingface
 
 
 @pytest.fixture

@@ -17,14 +17,8 @@ from locvlm_jax.config import freeze, plain
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
 from locvlm_jax.text import tokenizer
-from locvlm_jax.weights import (
-  checkpoints,
-  export,
-  frozen,
-  huggingface,
-  initial,
-  runs,
-)
+from locvlm_jax.weights import checkpoints, frozen, initial, runs
+from locvlm_jax.weights.layouts import export, huggingface
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from locvlm_jax import assemble
 from locvlm_jax.config import freeze
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
-from locvlm_jax.weights import export, huggingface, initial
+from locvlm_jax.weights import initial
+from locvlm_jax.weights.layouts import export, huggingface
 
 
 def _config(words="stage2", **init):

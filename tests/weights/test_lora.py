@@ -23,7 +23,8 @@ from locvlm_jax.parallel import sharding
 from locvlm_jax.perf import flops
 from locvlm_jax.training import optimizer
 from locvlm_jax.training import step as step_lib
-from locvlm_jax.weights import checkpoints, huggingface, initial, runs
+from locvlm_jax.weights import checkpoints, initial, runs
+from locvlm_jax.weights.layouts import huggingface
 
 LORA = dataclasses.replace(CONFIG, lora=lora_lib.LoraConfig(rank=2, alpha=6.0))
 

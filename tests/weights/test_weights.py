@@ -19,11 +19,11 @@ from toy_models import CONFIG, TOY, close, golden, hidden, logits, params_of
 
 from locvlm_jax.models import clip_vit
 from locvlm_jax.parallel import sharding
-from locvlm_jax.weights import (
+from locvlm_jax.weights import placement
+from locvlm_jax.weights.layouts import (
   export,
   huggingface,
   pickles,
-  placement,
   tensor_files,
 )
 

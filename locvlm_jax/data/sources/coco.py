@@ -11,9 +11,10 @@ import sys
 from collections.abc import Collection, Mapping
 
 from locvlm_jax import errors
-from locvlm_jax.data import category_tree, leakage, objectives, reading
+from locvlm_jax.data import objectives, reading
+from locvlm_jax.data.exclude import leakage
 from locvlm_jax.data.records import Box, ImageId, Object, Record, Source
-from locvlm_jax.data.sources import tfds_coco
+from locvlm_jax.data.sources import category_tree, tfds_coco
 
 _ROUNDING = 0.01  # pixels past the edge that COCO's rounding explains
 

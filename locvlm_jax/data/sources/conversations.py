@@ -13,10 +13,11 @@ import os
 from collections.abc import Sequence
 
 from locvlm_jax import errors
-from locvlm_jax.data import conversation_boxes, leakage, reading
+from locvlm_jax.data import reading
+from locvlm_jax.data.exclude import leakage
 from locvlm_jax.data.media import video
 from locvlm_jax.data.records import ImageId, Record, Source
-from locvlm_jax.data.sources import turns
+from locvlm_jax.data.sources import conversation_boxes, turns
 
 
 class Conversations(Source):

@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from locvlm_jax import errors
-from locvlm_jax.data import leakage, reading
+from locvlm_jax.data import reading
+from locvlm_jax.data.exclude import leakage
 from locvlm_jax.data.media import video
 from locvlm_jax.data.records import Record, Source
 

@@ -21,7 +21,8 @@ import re
 from collections.abc import Iterator
 
 from locvlm_jax import errors
-from locvlm_jax.data import leakage, reading
+from locvlm_jax.data import reading
+from locvlm_jax.data.exclude import leakage
 from locvlm_jax.data.records import Box, ImageId, Object, Record, Source
 from locvlm_jax.data.sources import coco
 from locvlm_jax.text import english

@@ -24,9 +24,10 @@ import numpy as np
 
 from locvlm_jax import errors
 from locvlm_jax.data import boxes as boxes_lib
-from locvlm_jax.data import category_tree, leakage, reading
+from locvlm_jax.data import reading
+from locvlm_jax.data.exclude import leakage
 from locvlm_jax.data.records import Box, ImageId, Object, Record, Source
-from locvlm_jax.data.sources import coco
+from locvlm_jax.data.sources import category_tree, coco
 
 STATIC_IOU = 0.5
 

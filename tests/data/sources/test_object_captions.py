@@ -10,7 +10,8 @@ from built import build
 from PIL import Image
 
 from locvlm_jax import errors
-from locvlm_jax.data import catalog, exclusion, geometry, objectives
+from locvlm_jax.data import catalog, geometry, objectives
+from locvlm_jax.data.exclude import exclusion
 from locvlm_jax.data.sources import coco, conversations, object_captions
 from locvlm_jax.text import coords
 

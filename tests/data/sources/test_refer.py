@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from locvlm_jax import errors
-from locvlm_jax.data import catalog, exclusion, geometry, leakage, objectives
+from locvlm_jax.data import catalog, geometry, objectives
+from locvlm_jax.data.exclude import exclusion, leakage
 from locvlm_jax.data.sources.refer import Refer
 from locvlm_jax.text import coords
 

@@ -17,7 +17,8 @@ from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
 from locvlm_jax import errors
-from locvlm_jax.data import catalog, exclusion, leakage
+from locvlm_jax.data import catalog
+from locvlm_jax.data.exclude import exclusion, leakage
 from locvlm_jax.data.media import images
 from locvlm_jax.data.sources import coco
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from locvlm_jax.experiments import comparison
-from locvlm_jax.experiments.comparison import Result, Verdict
+from locvlm_jax.experiments import differences
+from locvlm_jax.experiments.differences import Result, Verdict
 
 
 def _result(rng, share: float, seeds=3, questions=200) -> Result:
@@ -19,17 +19,17 @@ def _result(rng, share: float, seeds=3, questions=200) -> Result:
 def test_a_clear_difference_is_confirmed_and_its_opposite_is_not():
   rng = np.random.default_rng(0)
   good, bad = _result(rng, 0.9), _result(rng, 0.5)
-  found = comparison.difference(good, bad)
+  found = differences.difference(good, bad)
   assert found.mean == pytest.approx(good.mean - bad.mean)
   assert found.low < found.mean < found.high
   assert found.verdict == Verdict.CONFIRMED
-  assert comparison.difference(bad, good).verdict == Verdict.NOT_CONFIRMED
+  assert differences.difference(bad, good).verdict == Verdict.NOT_CONFIRMED
 
 
 def test_equal_models_are_rarely_told_apart():
   rng = np.random.default_rng(1)
   verdicts = [
-    comparison.difference(_result(rng, 0.7), _result(rng, 0.7)).verdict
+    differences.difference(_result(rng, 0.7), _result(rng, 0.7)).verdict
     for _ in range(40)
   ]
   assert verdicts.count(Verdict.UNDECIDED) >= 34
@@ -38,17 +38,17 @@ def test_equal_models_are_rarely_told_apart():
 def test_a_metric_without_single_answers_goes_by_the_seeds():
   better = Result({0: 20.0, 1: 21.0, 2: 22.0}, {})
   worse = Result({0: 10.0, 1: 10.5, 2: 12.0}, {})
-  found = comparison.difference(better, worse)
+  found = differences.difference(better, worse)
   # differences 10, 10.5, 10; t(.975, 2) = 4.3027
   half = 4.302653 * np.std([10, 10.5, 10], ddof=1) / 3**0.5
   assert (found.high - found.mean) == pytest.approx(half, rel=1e-5)
-  alone = comparison.difference(Result({0: 2.0}, {}), Result({0: 1.0}, {}))
+  alone = differences.difference(Result({0: 2.0}, {}), Result({0: 1.0}, {}))
   assert alone.verdict == Verdict.UNDECIDED
 
 
 def test_other_seeds_or_questions_are_refused():
   rng = np.random.default_rng(2)
   with pytest.raises(ValueError, match="not the same"):
-    comparison.difference(_result(rng, 0.5), _result(rng, 0.5, seeds=2))
+    differences.difference(_result(rng, 0.5), _result(rng, 0.5, seeds=2))
   with pytest.raises(ValueError, match="other questions"):
-    comparison.difference(_result(rng, 0.5), _result(rng, 0.5, questions=9))
+    differences.difference(_result(rng, 0.5), _result(rng, 0.5, questions=9))

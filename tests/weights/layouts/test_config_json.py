@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from toy_models import CONFIG, params_of
 
 from locvlm_jax import assemble, errors
-from locvlm_jax.weights import config_json, conversion, export, huggingface
+from locvlm_jax.weights import conversion
+from locvlm_jax.weights.layouts import config_json, export, huggingface
 
 ANY = st.recursive(
   st.none()

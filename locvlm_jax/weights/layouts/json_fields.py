@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from locvlm_jax import errors
-from locvlm_jax.weights import tensor_files
+from locvlm_jax.weights.layouts import tensor_files
 
 _MOST = 1 << 31  # of a size; a larger one is a mistake, and never ends
 

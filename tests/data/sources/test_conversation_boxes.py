@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from locvlm_jax.data import conversation_boxes, geometry
+from locvlm_jax.data import geometry
 from locvlm_jax.data import rows as rows_lib
-from locvlm_jax.data.sources import conversations
+from locvlm_jax.data.sources import conversation_boxes, conversations
 from locvlm_jax.text import bpe, formats
 from locvlm_jax.text.coords import Coords
 

@@ -13,7 +13,8 @@ from PIL import Image
 from zygote import run
 
 from locvlm_jax import errors
-from locvlm_jax.data import built_for, drawn_pairs, geometry, objectives
+from locvlm_jax.data import geometry, objectives
+from locvlm_jax.data.build import built_for, drawn_pairs
 from locvlm_jax.data.sources import coco, conversations
 from locvlm_jax.text import coords
 

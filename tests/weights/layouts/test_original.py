@@ -13,7 +13,7 @@ import torch_files
 from flax import traverse_util
 from toy_models import CONFIG, params_of
 
-from locvlm_jax.weights import export, original, tables
+from locvlm_jax.weights.layouts import export, original, tables
 
 CONFIGS = [dataclasses.replace(CONFIG, adapter=a) for a in ("linear", "mlp")]
 KINDS = {"linear": "linear", "mlp": "mlp2x_gelu"}

@@ -19,9 +19,10 @@ from flax import traverse_util
 
 from locvlm_jax import errors
 from locvlm_jax.models import clip_vit, llama, locvlm
-from locvlm_jax.weights import config_json, placement, tables, tensor_files
-from locvlm_jax.weights.json_fields import Fields
-from locvlm_jax.weights.tables import Leaf
+from locvlm_jax.weights import placement
+from locvlm_jax.weights.layouts import config_json, tables, tensor_files
+from locvlm_jax.weights.layouts.json_fields import Fields
+from locvlm_jax.weights.layouts.tables import Leaf
 
 Params = dict[str, Any]
 Flat = dict[str, Any]

@@ -24,13 +24,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from locvlm_jax import files
-from locvlm_jax.data import (
-  drawn_pairs,
-  exclusion,
-  geometry,
-  leakage,
-  objectives,
-)
+from locvlm_jax.data import geometry, objectives
+from locvlm_jax.data.build import drawn_pairs
+from locvlm_jax.data.exclude import exclusion, leakage
 from locvlm_jax.data.records import Record, Source
 from locvlm_jax.data.sources import coco, object_captions
 from locvlm_jax.data.sources import tracks as tracks_lib

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from locvlm_jax import errors
-from locvlm_jax.data import exclusion, leakage
+from locvlm_jax.data.exclude import exclusion, leakage
 from locvlm_jax.data.sources import conversations, refer
 
 

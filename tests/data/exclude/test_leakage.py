@@ -10,7 +10,8 @@ import pytest
 from changed import changed
 
 from locvlm_jax import errors
-from locvlm_jax.data import catalog, leakage
+from locvlm_jax.data import catalog
+from locvlm_jax.data.exclude import leakage
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import safetensors
 
 from locvlm_jax import errors
 from locvlm_jax import files as files_lib
-from locvlm_jax.weights import pickles
+from locvlm_jax.weights.layouts import pickles
 
 # In order of preference; each may be in parts, with an index beside them.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from locvlm_jax.models import clip_vit, llama, locvlm, rotary
-from locvlm_jax.weights.json_fields import Fields
+from locvlm_jax.weights.layouts.json_fields import Fields
 
 # Fields of LlamaConfig -> those of rope_parameters (rope_scaling, earlier).
 _ROPE = {

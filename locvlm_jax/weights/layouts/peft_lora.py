@@ -15,8 +15,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from locvlm_jax import errors
-from locvlm_jax.weights import huggingface, placement, tables, tensor_files
-from locvlm_jax.weights.json_fields import Fields
+from locvlm_jax.weights import placement
+from locvlm_jax.weights.layouts import huggingface, tables, tensor_files
+from locvlm_jax.weights.layouts.json_fields import Fields
 from locvlm_jax.weights.placement import Tensor
 
 _FILES = ("adapter_model.safetensors", "adapter_model.bin")

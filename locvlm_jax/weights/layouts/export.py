@@ -26,16 +26,9 @@ from flax import traverse_util
 from locvlm_jax import errors
 from locvlm_jax.models import clip_vit, llama, locvlm
 from locvlm_jax.text import tokenizer
-from locvlm_jax.weights import (
-  config_json,
-  frozen,
-  lora_merge,
-  placement,
-  processor_json,
-  stored,
-  tables,
-)
-from locvlm_jax.weights.tables import Leaf
+from locvlm_jax.weights import frozen, lora_merge, placement, stored
+from locvlm_jax.weights.layouts import config_json, processor_json, tables
+from locvlm_jax.weights.layouts.tables import Leaf
 
 Params = dict[str, Any]
 Flat = dict[str, Any]

@@ -20,17 +20,17 @@ import numpy as np
 
 from locvlm_jax import errors
 from locvlm_jax.models import locvlm
-from locvlm_jax.weights import (
+from locvlm_jax.weights import placement
+from locvlm_jax.weights.layouts import (
   config_json,
   huggingface,
   peft_lora,
-  placement,
   tables,
   tensor_files,
 )
-from locvlm_jax.weights.json_fields import Fields
+from locvlm_jax.weights.layouts.json_fields import Fields
+from locvlm_jax.weights.layouts.tensor_files import File
 from locvlm_jax.weights.placement import Tensor
-from locvlm_jax.weights.tensor_files import File
 
 _PROJECTORS = {"linear": "linear", "mlp2x_gelu": "mlp"}
 _MODEL_TYPES = ("llava_llama", "llava", "llama")

@@ -16,7 +16,7 @@ from locvlm_jax.models import clip_vit
 from locvlm_jax.text import formats
 from locvlm_jax.text.encoding import encode_conversation, encode_prompt
 from locvlm_jax.text.tokenizer import Tokenizer
-from locvlm_jax.weights import export, huggingface, processor_json
+from locvlm_jax.weights.layouts import export, huggingface, processor_json
 
 TURNS = [
   ("Where is the cup?", "At [4,5]."),

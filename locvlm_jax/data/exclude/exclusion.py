@@ -12,7 +12,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from locvlm_jax import errors
-from locvlm_jax.data import content, leakage
+from locvlm_jax.data.exclude import content, leakage
 from locvlm_jax.data.records import ImageId, Record, Source
 
 

@@ -9,7 +9,8 @@ import time
 import pytest
 
 from locvlm_jax import errors
-from locvlm_jax.data import reading, surrogates
+from locvlm_jax.data import reading
+from locvlm_jax.text import surrogates
 
 
 @pytest.mark.parametrize("ascii", [True, False])

@@ -1,0 +1,1 @@
+"""No test image is trained on: which images files are about, and which go."""
