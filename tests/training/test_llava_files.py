@@ -124,11 +124,11 @@ def test_lengths_are_measured_by_the_header_of_the_image(folder):
 
 
 def test_boxes_that_nothing_is_said_about_are_refused(folder):
-  fields = {"data.sources.conversation_boxes": ""}
+  fields = {"data.conversation_boxes": ""}
   config = preset(folder, *PRESETS[2][:3], **fields)
   with pytest.raises(errors.DataError, match="file.json: record 1: .*to model"):
     setup.Data.open(config)
-  fields = {"data.sources.conversation_boxes": "model"}
+  fields = {"data.conversation_boxes": "model"}
   setup.Data.open(preset(folder, *PRESETS[2][:3], **fields))
 
 

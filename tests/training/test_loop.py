@@ -473,7 +473,7 @@ def test_batch_that_the_mesh_does_not_divide_is_refused(root):
     ("batch_size", 0),
     ("optim.warmup_ratio", 1.5),
     ("accumulate", 3),
-    ("data.sources.conversation_boxes", "square"),
+    ("data.conversation_boxes", "square"),
     ("prompt_format", "v9"),
     ("eval.prompt_format", "v9"),
   ],
