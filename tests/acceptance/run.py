@@ -14,6 +14,7 @@ import sys
 import pytest
 
 TESTS = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(TESTS.parent))  # as `python -m pytest` does
 RUNS = "acceptance/test_runs.py::test_"
 
 # Number -> (what is done, what has to follow, the tests).
