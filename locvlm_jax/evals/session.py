@@ -170,7 +170,9 @@ def ask(
       questions = _questions(config, request, tasks)
       model = predictor.Predictor.load(config, mesh, workdir, llava)
       manifest = _manifest(config, model.origin, questions)
-      ahead = pictures.ReadingAhead(config.data.threads)
+      # Nothing else needs the cores while pictures are awaited.
+      threads = max(config.data.threads, os.cpu_count() or 1)
+      ahead = pictures.ReadingAhead(threads)
       model = dataclasses.replace(model, decoding=request.decoding, ahead=ahead)
       model = model.with_features(
         itertools.chain.from_iterable(questions.values()),
