@@ -44,13 +44,12 @@ def run_all(
       first, so that nothing of theirs is lost.
   """
   execute = execute or _process
-  graph = graphlib.TopologicalSorter()
-  for run in _with_needs(runs):
-    graph.add(run, *run.needs)
+  wanted = _with_needs(runs)
+  graph = graphlib.TopologicalSorter({run: run.needs for run in wanted})
   for world in {run.world for run in runs}:
     _write_world(world, workdir, execute)
   graph.prepare()
-  counter = progress.Progress("runs", len(_with_needs(runs)), log, every=0.0)
+  counter = progress.Progress("runs", len(wanted), log, every=0.0)
   cores = _shares(jobs)
   with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
     waiting = {}
