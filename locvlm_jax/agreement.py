@@ -61,6 +61,13 @@ def adopt(
   return replaced(config, new)
 
 
+def adopt_start(
+  config: Config, said: Collection[str], override: Collection[str]
+) -> Config:
+  """Does as `adopt`, for the weights that training starts from (`source`)."""
+  return adopt(config, source(config), said, override, start=True)
+
+
 def recorded(directory: str) -> Config:
   """Reads the config that weights were trained with, and their tokenizer.
 

@@ -52,13 +52,7 @@ def main(argv: list[str]) -> None:
   inputs = conversion.Inputs(_INPUT.value, _VISION.value, _BASE.value)
   if _TO.value == "ours":
     config = command.config(init=conversion.init_fields(inputs))
-    config = agreement.adopt(
-      config,
-      agreement.source(config),
-      command.said(),
-      _OVERRIDE.value,
-      start=True,
-    )
+    config = agreement.adopt_start(config, command.said(), _OVERRIDE.value)
     checks.check(config)
     mesh = sharding.make_mesh(dict(config.mesh))
     params = conversion.write_checkpoint(

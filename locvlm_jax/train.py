@@ -38,13 +38,7 @@ def main(argv: list[str]) -> None:
   from locvlm_jax.training import loop
 
   config, workdir = command.config(), command.workdir()
-  config = agreement.adopt(
-    config,
-    agreement.source(config),
-    command.said(),
-    _OVERRIDE.value,
-    start=True,
-  )
+  config = agreement.adopt_start(config, command.said(), _OVERRIDE.value)
   loop.train(config, workdir, _REPLAY.value)
 
 
