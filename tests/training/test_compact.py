@@ -54,7 +54,7 @@ def test_blocks_are_rounded_as_a_reference_does(signed):
       assert np.abs(got - codes).max() <= 1  # a tie in float32
       np.testing.assert_allclose(values[row, part], want, rtol=0.5, atol=1e-9)
   large = np.abs(x) > 0.1 * np.abs(x).reshape(3, 2, 256).max(-1).repeat(256, 1)
-  np.testing.assert_allclose(values[large], x[large], rtol=0.04)
+  np.testing.assert_allclose(values[large], x[large], rtol=0.075)
 
 
 def optim(**change):
