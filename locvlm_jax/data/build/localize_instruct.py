@@ -178,7 +178,7 @@ def _open(settings: Settings) -> Source:
       settings.tracks, settings.videos, settings.static_iou
     )
   _check(settings, ("instances", "images"), ("tracks", "videos"))
-  source = coco.Instances(settings.instances, settings.images)
+  source = coco.AnyInstances(settings.instances, settings.images)
   if settings.captions:
     source = object_captions.captioned(source, settings.captions)
   return source

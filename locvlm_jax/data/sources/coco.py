@@ -1,18 +1,21 @@
 """COCO's annotation files as sources: instances and captions.
 
 The micro-world, COCO 2014 and COCO 2017 are all read here. Format: "Data
-format" on the COCO site, as `pycocotools/coco.py` reads it.
+format" on the COCO site, as `pycocotools/coco.py` reads it. Other formats of
+boxes come in COCO's form from `locvlm_jax/data/formats/`.
 """
 
 import collections
 import copy
 import dataclasses
+import os
 import sys
 from collections.abc import Collection, Mapping
 
 from locvlm_jax import errors
 from locvlm_jax.data import objectives, reading
 from locvlm_jax.data.exclude import leakage
+from locvlm_jax.data.formats import annotated, coco_json, recognize
 from locvlm_jax.data.records import Box, ImageId, Object, Record, Source
 from locvlm_jax.data.sources import category_tree, tfds_coco
 
@@ -110,6 +113,7 @@ class Instances(Source):
     path: `instances_*.json`, or FOLDER:SPLIT of tensorflow_datasets.
     images: the folder that the file names are relative to; FOLDER for the
       latter.
+    found: what `path` says, where it was read before.
 
   Raises:
     DataError: a missing file or folder, malformed json, two records of the
@@ -118,8 +122,14 @@ class Instances(Source):
       box of negative size or of non-numbers; names the record.
   """
 
-  def __init__(self, path: str, images: str):
-    if prepared := tfds_coco.parse_split(path):
+  def __init__(
+    self, path: str, images: str, found: annotated.DataSet | None = None
+  ):
+    self._told = found.told if found else ""
+    prepared = None if found else tfds_coco.parse_split(path)
+    if found:
+      images, content = found.folder, found.content
+    elif prepared:
       images, content = prepared[0], tfds_coco.read_annotations(*prepared)
     else:
       reading.check_directory(images)
@@ -136,7 +146,7 @@ class Instances(Source):
       i: reading.size(row, f"{path}: image {i}")
       for i, row in reading.by_id(self._rows, "images", path).items()
     }
-    if not prepared:
+    if prepared is None:
       reading.check_file_names(self._rows, images, f"{path}: image")
     self._objects = self._group(
       reading.section(content, "annotations", path), names, sizes
@@ -280,9 +290,43 @@ class Instances(Source):
     captions = f", {counts['used']} captions" if counts else ""
     names = ", ".join(self.broader)
     kinds = f", {names} never denied beside kinds of it" if names else ""
-    return (
-      f"Instances({self.path!r}, {len(self._rows)} images{captions}{kinds})"
+    told = f", {self._told}" if self._told else ""
+    odd = "".join(
+      f", boxes {what}: {n}" for what, n in sorted(self.box_counts.items())
     )
+    return (
+      f"Instances({self.path!r}, {len(self._rows)} images"
+      f"{captions}{kinds}{odd}{told})"
+    )
+
+
+class AnyInstances(Instances):
+  """Gives the same records of boxes in any format that is known.
+
+  Args:
+    path: COCO's json, a split of tensorflow_datasets, or what
+      `locvlm_jax/data/formats/recognize.py` describes.
+    images: the folder of the pictures; "": where the format has them.
+
+  Raises:
+    DataError: as `Instances`; or no format is recognized, or several.
+  """
+
+  def __init__(self, path: str, images: str):
+    if images:
+      reading.check_directory(images)
+    super().__init__(path, images, _recognized(path, images))
+
+
+def _recognized(path: str, images: str) -> annotated.DataSet | None:
+  """Reads what is in a format of its own; None: tensorflow_datasets has it."""
+  if tfds_coco.parse_split(path) and not recognize.claims(path):
+    return None
+  if recognize.claims(path) or path.endswith(recognize.SUFFIXES):
+    return recognize.read(path, images)
+  if os.path.isdir(path):
+    return recognize.read(path, images)  # refuses it
+  return coco_json.read(path, "", images)
 
 
 class Captions(Source):
