@@ -12,7 +12,7 @@ from locvlm_jax import errors
 from locvlm_jax.data import reading
 from locvlm_jax.data.cache import entries, sizes, texts
 from locvlm_jax.data.media import images
-from locvlm_jax.data.sources import conversations
+from locvlm_jax.data.sources import coco, conversations
 
 
 @pytest.fixture
@@ -95,6 +95,27 @@ def test_a_wrong_record_is_no_entry_of_the_cache(kept, tmp_path):
     with pytest.raises(errors.DataError, match="a.json: record 3: field"):
       conversations.Conversations(str(path), "")
   assert not [p for p in (kept / "locvlm_jax").iterdir() if p.is_dir()]
+
+
+@pytest.mark.parametrize("kind", [coco.Instances, coco.Captions])
+def test_a_large_file_of_annotations_is_parsed_once(
+  kind, kept, microworld, monkeypatch
+):
+  path, images = _annotations(microworld(2, 1), kind)
+  parsed = _count_reads(monkeypatch)
+  first, again = kind(path, images), kind(path, images)
+  assert len(parsed) == 1
+  assert list(map(first.__getitem__, range(len(first)))) == list(
+    map(again.__getitem__, range(len(again)))
+  )
+  assert again.path == path and again.image_ids() == first.image_ids()
+  assert dict(again.box_counts) == dict(first.box_counts)
+
+
+def _annotations(world: str, kind) -> tuple[str, str]:
+  file = f"{kind.__name__.lower()}_train.json"
+  notes = os.path.join(world, "annotations", file)
+  return notes, os.path.join(world, "images", "train")
 
 
 def test_a_damaged_entry_is_named(kept, tmp_path):
