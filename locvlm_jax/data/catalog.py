@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from locvlm_jax import errors
+from locvlm_jax.data.cache import entries
 from locvlm_jax.data.exclude import exclusion
 from locvlm_jax.data.formats import recognize
 from locvlm_jax.data.records import Source
 from locvlm_jax.data.sources import (
   ade20k,
+  any_format,
   coco,
   conversations,
   object_captions,
@@ -26,8 +28,8 @@ from locvlm_jax.data.sources import (
 # class reads `config.data.<name>`. The order is part of every seed: where
 # several sources are mixed, it says which of them is the first.
 SOURCES = {
-  "instances": (coco.AnyInstances, "images"),
-  "novel": (coco.AnyInstances, "images"),
+  "instances": (any_format.AnyInstances, "images"),
+  "novel": (any_format.AnyInstances, "images"),
   "captions": (coco.Captions, "images"),
   "refer": (refer.Refer, "images"),
   "conversations": (conversations.Conversations, "conversation_images"),
@@ -203,8 +205,7 @@ def file_hash(path: str) -> str:
     names = sorted(os.scandir(path), key=lambda entry: entry.name)
     listing = [(entry.name, entry.stat().st_size) for entry in names]
     return hashlib.sha256(repr(listing).encode()).hexdigest()[:16]
-  with open(path, "rb") as f:
-    return hashlib.file_digest(f, "sha256").hexdigest()[:16]
+  return entries.file_hash(path)
 
 
 def _hash_all(paths: Sequence[str]) -> str:

@@ -21,6 +21,7 @@ from locvlm_jax.data.exclude import leakage
 from locvlm_jax.data.formats import grounding, labelme, table
 from locvlm_jax.data.sources import (
   ade20k,
+  any_format,
   coco,
   conversations,
   object_captions,
@@ -217,7 +218,7 @@ FORMATS = {
       "answer": "yes", "truth": {"answers": ["yes"] * 10, "kind": "yes/no",
                                  "notes": {}}}],
     _scored("vqav2", predictions=None)),
-  "boxes of labeling tools": (_COCO, _in_folder(coco.AnyInstances)),
+  "boxes of labeling tools": (_COCO, _in_folder(any_format.AnyInstances)),
   "LabelMe's": (
     {"imagePath": "a.png", "imageWidth": 9, "imageHeight": 8, "shapes": [
       {"label": "cup", "shape_type": "circle", "points": [[1, 2], [3, 4.5]]},

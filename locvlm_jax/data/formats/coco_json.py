@@ -52,8 +52,8 @@ def read(path: str, split: str, images: str) -> annotated.DataSet:
   if not isinstance(content, Mapping):
     annotated.refuse(file, "not an object with images and annotations.")
   content, told = tidied(content, file)
-  folder = images or _folder(content, file)
-  return annotated.DataSet(content, folder, told)
+  found = images or folder(content["images"], file)
+  return annotated.DataSet(content, found, told)
 
 
 def tidied(content: Mapping, path: str) -> tuple[dict, str]:
@@ -136,19 +136,26 @@ def _is_coco(path: str) -> bool:
   return isinstance(content, Mapping) and all(k in content for k in _SECTIONS)
 
 
-def _folder(content: Mapping, file: str) -> str:
-  """Finds the folder of the pictures: the one that has the first of them."""
+def folder(rows: Sequence[dict], file: str) -> str:
+  """Finds the folder of the pictures: the one that has the first of them.
+
+  Args:
+    rows: the "images" of a file.
+    file: its path.
+
+  Raises:
+    DataError: there is none.
+  """
   above = os.path.dirname(os.path.abspath(file))
   split = _split(file)
   bases = (above, os.path.dirname(above))
   names = ("", "images", "data", split, os.path.join("images", split))
   tries = [os.path.normpath(os.path.join(b, n)) for b in bases for n in names]
-  rows = content["images"]
   first = rows[0].get("file_name") if rows else None
   if reading.stays_inside(first):
-    for folder in tries:
-      if os.path.isfile(os.path.join(folder, first)):
-        return folder
+    for found in tries:
+      if os.path.isfile(os.path.join(found, first)):
+        return found
   annotated.refuse(
     file,
     f"its first picture {first!r:.80} is not beside it; set"

@@ -43,6 +43,11 @@ def claims(path: str) -> bool:
   )
 
 
+def is_known(path: str) -> bool:
+  """Says whether `read` reads a path, or refuses it: all but single json."""
+  return claims(path) or os.path.isdir(path) or path.endswith(SUFFIXES)
+
+
 def is_data_set(path: str) -> bool:
   """Says whether a path is more than a file with a record a line.
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from locvlm_jax import errors
-from locvlm_jax.data.sources import coco
+from locvlm_jax.data.sources import any_format
 
 _SCENES = [
   ("a.png", (40, 30), [("cup", (2, 3, 12, 15)), ("ball", (20, 5, 28, 13))]),
@@ -209,7 +209,7 @@ def test_what_is_wrong_is_named_in_one_line(tmp_path, name):
   if "folder of nothing" in name:
     path = str(tmp_path / "d")
   with pytest.raises(errors.DataError) as caught:
-    coco.AnyInstances(path, "")
+    any_format.AnyInstances(path, "")
   assert re.search(message, str(caught.value)), str(caught.value)
   assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
@@ -227,7 +227,7 @@ def _packed(folder: pathlib.Path) -> pathlib.Path:
 def test_a_zip_is_unpacked_once_beside_itself(tmp_path):
   path = _packed(tmp_path)
   for _ in range(2):
-    source = coco.AnyInstances(str(path), "")
+    source = any_format.AnyInstances(str(path), "")
     assert [len(source[i].objects) for i in range(2)] == [2, 1]
   (folder,) = tmp_path.glob("d.zip.unpacked-*")
   assert source.folder == str(folder / "d" / "images")
@@ -262,7 +262,7 @@ def test_a_zip_that_would_do_harm_is_not_unpacked(
     warnings.simplefilter("ignore")  # of a name that is there
     file.writestr(member, content)
   with pytest.raises(errors.DataError, match=message):
-    coco.AnyInstances(str(path), "")
+    any_format.AnyInstances(str(path), "")
   assert [p.name for p in tmp_path.iterdir()] == ["d.zip"]
 
 
@@ -270,14 +270,14 @@ def test_a_zip_that_is_cut_off_is_named(tmp_path):
   path = _packed(tmp_path)
   path.write_bytes(path.read_bytes()[:-40])
   with pytest.raises(errors.DataError, match="d.zip: not a zip"):
-    coco.AnyInstances(str(path), "")
+    any_format.AnyInstances(str(path), "")
 
 
 def test_a_box_said_twice_counts_once_and_is_told(tmp_path, caplog):
   path = box_files.write_yolo(tmp_path / "d", _SCENES)
   label = tmp_path / "d" / _LABEL
   label.write_text(label.read_text() * 2)
-  source = coco.AnyInstances(path, "")
+  source = any_format.AnyInstances(path, "")
   assert len(source[0].objects) == 2
   assert "boxes said twice that count once: 2" in repr(source)
   assert f"{label}: line 3: the box of cup again" in caplog.text
@@ -286,7 +286,7 @@ def test_a_box_said_twice_counts_once_and_is_told(tmp_path, caplog):
 def test_a_picture_without_a_label_file_has_no_objects_and_is_told(tmp_path):
   path = box_files.write_yolo(tmp_path / "d", _SCENES)
   Image.new("RGB", (9, 8)).save(tmp_path / "d" / "images" / "z.png")
-  source = coco.AnyInstances(path, "")
+  source = any_format.AnyInstances(path, "")
   assert source[2].objects == () and (source[2].width == 9)
   assert "without a label file, taken as empty: 1" in repr(source)
 
@@ -301,6 +301,6 @@ def test_the_category_that_stands_for_roboflows_data_set_is_left_out(tmp_path):
   root = {"id": 0, "name": "things", "supercategory": "none"}
   content["categories"].insert(0, root)
   pathlib.Path(path).write_text(box_files.json.dumps(content))
-  source = coco.AnyInstances(path, "")
+  source = any_format.AnyInstances(path, "")
   assert source.categories == ("ball", "cup") and source.broader == ()
   assert "category 'things'" in repr(source)

@@ -11,7 +11,7 @@ from locvlm_jax import errors
 from locvlm_jax.data import catalog, rows
 from locvlm_jax.data.exclude import exclusion
 from locvlm_jax.data.formats import recognize
-from locvlm_jax.data.sources import coco
+from locvlm_jax.data.sources import any_format
 
 _SCENES = [
   ("a.png", (40, 30), [("cup", (2, 3, 12, 15)), ("ball", (20, 5, 28, 13))]),
@@ -20,7 +20,7 @@ _SCENES = [
 
 
 def _boxes(path: str, images: str = "") -> dict:
-  source = coco.AnyInstances(path, images)
+  source = any_format.AnyInstances(path, images)
   found = (source[i] for i in range(len(source)))
   return {r.id: [o.box for o in r.objects] for r in found}
 
@@ -35,12 +35,12 @@ def test_roboflows_yolo_has_splits_that_begin_with_a_dot_too_many(tmp_path):
     "train: ../train/images\nval: ../valid/images\nnc: 2\nnames: [ball, cup]\n"
   )
   assert recognize.splits(str(folder)) == ("train", "val")
-  assert len(coco.AnyInstances(f"{folder}:train", "")) == 2
-  assert len(coco.AnyInstances(f"{folder}:val", "")) == 1
+  assert len(any_format.AnyInstances(f"{folder}:train", "")) == 2
+  assert len(any_format.AnyInstances(f"{folder}:val", "")) == 1
   with pytest.raises(errors.DataError, match="train, val; say DIR:SPLIT"):
-    coco.AnyInstances(str(folder), "")
+    any_format.AnyInstances(str(folder), "")
   with pytest.raises(errors.DataError, match="split 'test'"):
-    coco.AnyInstances(f"{folder / 'data.yaml'}:test", "")
+    any_format.AnyInstances(f"{folder / 'data.yaml'}:test", "")
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_folders_called_train_and_valid_are_splits(tmp_path, write):
   for split, scenes in (("train", _SCENES), ("valid", _SCENES[1:])):
     write(tmp_path / "d" / split, scenes)
   assert recognize.splits(str(tmp_path / "d")) == ("train", "valid")
-  assert len(coco.AnyInstances(f"{tmp_path}/d:valid", "")) == 1
+  assert len(any_format.AnyInstances(f"{tmp_path}/d:valid", "")) == 1
 
 
 def test_image_sets_are_splits_of_voc(tmp_path):
@@ -64,7 +64,7 @@ def test_image_sets_are_splits_of_voc(tmp_path):
   assert list(_boxes(f"{path}:val").values()) == [[(1, 1, 9, 8)]]
   (sets / "val.txt").write_text("b\nc\n")
   with pytest.raises(errors.DataError, match=r"val.txt: c: there is no c.xml"):
-    coco.AnyInstances(f"{path}:val", "")
+    any_format.AnyInstances(f"{path}:val", "")
 
 
 def test_a_zero_shows_that_corners_of_voc_count_from_zero(tmp_path):
@@ -73,7 +73,7 @@ def test_a_zero_shows_that_corners_of_voc_count_from_zero(tmp_path):
   text = file.read_text()
   assert "<xmin>2</xmin>" in text
   file.write_text(text.replace("<xmin>2</xmin>", "<xmin>0</xmin>"))
-  assert "corners count from 0" in repr(coco.AnyInstances(path, ""))
+  assert "corners count from 0" in repr(any_format.AnyInstances(path, ""))
   assert _boxes(path)["1"][0] == (3, 4, 12, 15)
 
 
@@ -85,7 +85,7 @@ def test_coco_2017_as_it_is_unpacked(tmp_path):
     shutil.move(path, folder / "annotations" / f"instances_{split}.json")
   (folder / "annotations" / "captions_val2017.json").write_text("{}")
   assert recognize.splits(str(folder)) == ("train2017", "val2017")
-  source = coco.AnyInstances(f"{folder}:val2017", "")
+  source = any_format.AnyInstances(f"{folder}:val2017", "")
   assert source[0].image == str(folder / "val2017" / "a.png")
 
 
@@ -94,11 +94,11 @@ def test_names_from_another_machine_are_found_by_their_last_part(tmp_path):
   file = tmp_path / "d" / "a.json"
   file.write_text(file.read_text().replace('"a.png"', '"C:\\\\my\\\\a.png"'))
   (tmp_path / "d" / "sub").mkdir()
-  source = coco.AnyInstances(path, "")
+  source = any_format.AnyInstances(path, "")
   assert source[0].image == str(tmp_path / "d" / "a.png")
   Image.new("RGB", (9, 8)).save(tmp_path / "d" / "sub" / "a.png")
   with pytest.raises(errors.DataError, match="there is a.png and sub/a.png"):
-    coco.AnyInstances(path, "")
+    any_format.AnyInstances(path, "")
 
 
 def test_pictures_may_be_in_a_folder_of_their_own(tmp_path):
@@ -107,15 +107,15 @@ def test_pictures_may_be_in_a_folder_of_their_own(tmp_path):
   for name in ("a.png", "b.png"):
     shutil.move(tmp_path / "d" / name, tmp_path / "p" / name)
   with pytest.raises(errors.DataError, match="Set --config.data.images"):
-    coco.AnyInstances(path, "")
-  assert len(coco.AnyInstances(path, str(tmp_path / "p"))) == 2
+    any_format.AnyInstances(path, "")
+  assert len(any_format.AnyInstances(path, str(tmp_path / "p"))) == 2
 
 
 def test_shapes_without_area_are_there_and_not_asked_for(tmp_path):
   path = box_files.write_labelme(tmp_path / "d", _SCENES)
   file = tmp_path / "d" / "b.json"
   file.write_text(file.read_text().replace("rectangle", "line"))
-  source = coco.AnyInstances(path, "")
+  source = any_format.AnyInstances(path, "")
   x1, y1, x2, y2 = source[1].objects[0].box
   assert (x1, y1) == (x2, y2) and source.box_counts == {"empty": 1}
   assert "boxes empty: 1" in repr(source)
@@ -134,7 +134,7 @@ def test_shapes_of_cvat_that_are_turned_or_round_get_the_box_around(tmp_path):
   found = [pytest.approx(box) for box in _boxes(path)["1"][2:]]
   assert found == [(13, 7, 17, 17), (6, 8, 14, 12), (1, 2, 4, 6)]
   assert "tags of whole pictures, left out: 1" in repr(
-    coco.AnyInstances(path, "")
+    any_format.AnyInstances(path, "")
   )
 
 

@@ -9,7 +9,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from locvlm_jax.data.sources import coco
+from locvlm_jax.data.sources import any_format
 
 _SCENES = [
   ("a.png", (40, 30), [("cup", (2, 3, 12, 15)), ("ball", (20, 5, 28, 13))]),
@@ -21,7 +21,7 @@ _WRITERS = (*box_files.EXHAUSTIVE, box_files.write_qwen)
 
 def seen(path: str, images: str = "") -> dict:
   """Reads {picture: (size, [(category, box)], whether all is annotated)}."""
-  source = coco.AnyInstances(path, images)
+  source = any_format.AnyInstances(path, images)
   records = [source[i] for i in range(len(source))]
   return {
     pathlib.Path(r.image).name: (
