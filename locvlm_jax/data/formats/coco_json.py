@@ -56,7 +56,7 @@ def read(path: str, split: str, images: str) -> annotated.DataSet:
   return annotated.DataSet(content, found, told)
 
 
-def tidied(content: Mapping, path: str) -> tuple[dict, str]:
+def tidied(content: object, path: str) -> tuple[dict, str]:
   """Puts what labeling tools write otherwise into COCO's form.
 
   Returns:
