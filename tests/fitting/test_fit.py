@@ -8,6 +8,7 @@ import subprocess
 import box_files
 import pytest
 import zygote
+from paths import ASSETS
 
 from locvlm_jax import errors
 from locvlm_jax.data.sources import any_format
@@ -165,6 +166,23 @@ def test_fit_runs_what_train_and_evaluate_run_and_nothing_twice(
   assert (results["before"], results["show"]) == ("before", "stage2")
   fit_recipe.run(_fit(tmp_path, data))
   assert [call[0] for call in calls[4:]] == ["locvlm_jax.report"]
+
+
+def test_what_is_trained_of_a_llava_is_decided_once(
+  tmp_path, calls, monkeypatch
+):
+  data = box_files.write_yolo(tmp_path / "d", _scenes(20))
+  llava = str(ASSETS / "micro_base")
+  assert memory.parameters(llava) == 2_353_024
+  monkeypatch.setattr(memory, "at_hand", lambda: 10 << 20)
+  fit_recipe.run(_fit(tmp_path, data, model=llava))
+  assert "--config=configs/fit.py:stage2,llava,lora" in calls[1]
+  monkeypatch.setattr(memory, "at_hand", lambda: 10 << 30)
+  fit_recipe.run(_fit(tmp_path, data, model=llava))
+  assert len(calls) == 5  # the page alone is made again
+  (tmp_path / "run/data/words.json").unlink()
+  fit_recipe.run(_fit(tmp_path, data, model=llava))
+  assert "--config=configs/fit.py:stage2,llava" in calls[6]
 
 
 @pytest.mark.parametrize(
