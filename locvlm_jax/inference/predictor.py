@@ -17,11 +17,11 @@ from locvlm_jax.config import Config
 from locvlm_jax.data import rows as rows_lib
 from locvlm_jax.data.media import images
 from locvlm_jax.inference import constrained as constrained_lib
-from locvlm_jax.inference import decode, pictures, sampling, video_features
+from locvlm_jax.inference import decode, pictures, video_features
 from locvlm_jax.inference import prefixes as prefixes_lib
 from locvlm_jax.inference.answer import Answer
 from locvlm_jax.inference.question import Picture, Question, are_shared
-from locvlm_jax.inference.sampling import Decoding
+from locvlm_jax.inference.sampling import Decoding, Sampling, is_cut_off
 from locvlm_jax.models import locvlm
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
@@ -165,9 +165,9 @@ class Predictor:
     """Answers each; if constrained, locations with legal ones."""
     if self.decoding.constrained and examples[0].location:
       return self.locate(examples)
-    batch = self._batch(examples)
+    batch = self.batch(examples)
     ids = decode.generate(
-      self.model, self.params, batch, self._sampling, rng=self._rng
+      self.model, self.params, batch, self.sampling, rng=self._rng
     )
     answers = [self._answer(row) for row in sharding.fetch(ids)]
     return self._without_unseen(examples, batch, answers)
@@ -178,18 +178,18 @@ class Predictor:
     Raises:
       BadImage: its picture can't be used.
     """
-    batch = self._batch([example])
+    batch = self.batch([example])
     (found,) = self._without_unseen([example], batch, [Answer("")])
     if found.unreadable:
       raise images.BadImage(found.unreadable)
     for ids in decode.stream(
-      self.model, self.params, batch, self._sampling, rng=self._rng
+      self.model, self.params, batch, self.sampling, rng=self._rng
     ):
       yield self._answer(ids[0])
 
   def locate(self, examples: Sequence[Question]) -> list[Answer]:
     """Answers with legal locations, which have a probability."""
-    batch = self._batch(examples, self._opening)
+    batch = self.batch(examples, self.opening)
     found = constrained_lib.locate(
       self.model,
       self.params,
@@ -253,7 +253,7 @@ class Predictor:
     return grammar.build(self.spec.coords, self.spec.tokenizer, after)
 
   @functools.cached_property
-  def _opening(self) -> list[int]:
+  def opening(self) -> list[int]:
     """An answer's tokens up to its bracket."""
     text = _LOCATED.partition("{loc}")[0] + "["
     return self.spec.tokenizer.encode_after(f" {text}")
@@ -263,9 +263,10 @@ class Predictor:
     return jax.random.key(self.decoding.seed)
 
   @functools.cached_property
-  def _sampling(self) -> sampling.Sampling:
+  def sampling(self) -> Sampling:
+    """How tokens are chosen, as `decode` takes it."""
     how, text = self.decoding, self.spec.tokenizer
-    return sampling.Sampling(
+    return Sampling(
       max_new_tokens=how.max_new_tokens,
       stop=tuple(text.stop_ids(self.spec.format)),
       temperature=how.temperature,
@@ -276,15 +277,15 @@ class Predictor:
 
   def _answer(self, ids) -> Answer:
     text = self.spec.tokenizer.answer(ids, self.spec.format)
-    cut_off = sampling.is_cut_off(ids, self._sampling)
+    cut_off = is_cut_off(ids, self.sampling)
     for stop in self.decoding.stop:
       text, found, _ = text.partition(stop)
       cut_off &= not found
     return Answer(text.strip(), cut_off)
 
-  def _batch(self, examples: Sequence[Question], opening: Sequence[int] = ()):
+  def batch(self, examples: Sequence[Question], opening: Sequence[int] = ()):
     """Prompts and pictures on the mesh, each host's own rows."""
-    prompts_ = [[*self._prompt(x), *opening] for x in examples]
+    prompts_ = [[*self.prompt(x), *opening] for x in examples]
     if self.prefixes:
       begun = self.prefixes.lengths(examples)
       prompts_ = [p[n:] for p, n in zip(prompts_, begun, strict=True)]
@@ -313,7 +314,8 @@ class Predictor:
     )
     return batch
 
-  def _prompt(self, example: Question) -> list[int]:
+  def prompt(self, example: Question) -> list[int]:
+    """Returns the tokens of a question's prompt."""
     return encoding.encode_prompt(
       self.spec.tokenizer,
       self.spec.format,

@@ -1,0 +1,125 @@
+"""The process around the application: sockets, signals, idle connections."""
+
+import asyncio
+import contextlib
+import json
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from locvlm_jax.serving.http.requests import ASGI
+from locvlm_jax.serving.limits import Limits, error_body
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def listen(host: str, port: int) -> socket.socket:
+  """Opens the port.
+
+  Raises:
+    ValueError: it is taken, or no such address is here.
+  """
+  family = socket.AF_INET6 if ":" in host else socket.AF_INET
+  try:
+    return socket.create_server((host, port), family=family, backlog=256)
+  except OSError as error:
+    raise ValueError(
+      f"--host={host} --port={port}: {error.strerror}; give another --port, or"
+      " 0 for any that is free"
+    ) from None
+
+
+def protocol(limits: Limits) -> type[H11Protocol]:
+  """Makes the class of a connection that does not wait for ever.
+
+  A client has `read_seconds` to begin a request and send its head; it is not
+  taken at all where `connections` are open already.
+  """
+
+  class Connection(H11Protocol):
+    """One connection."""
+
+    def connection_made(self, transport) -> None:
+      """Takes it, or closes it."""
+      super().connection_made(transport)
+      if len(self.connections) > limits.connections:
+        transport.close()
+        return
+      self._head_timer = self.loop.call_later(
+        limits.read_seconds, self._check_head
+      )
+
+    def connection_lost(self, exc) -> None:
+      """Forgets the timer."""
+      if timer := getattr(self, "_head_timer", None):
+        timer.cancel()
+      super().connection_lost(exc)
+
+    def _check_head(self) -> None:
+      """Closes a connection whose first request has not begun."""
+      if self.cycle is None and not self.transport.is_closing():
+        self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+      """Answers what is no HTTP, in the shape of all errors."""
+      body = json.dumps(error_body(400, "invalid_http", msg)).encode()
+      head = (
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+      )
+      self.transport.write(head.encode() + body)
+      self.transport.close()
+
+  return Connection
+
+
+class Server(uvicorn.Server):
+  """Ends with code 0 when it is asked to end, after what is under way."""
+
+  @contextlib.contextmanager
+  def capture_signals(self) -> Iterator[None]:
+    """Notices signals, and passes none of them on."""
+    try:
+      before = {s: signal.signal(s, self.handle_exit) for s in _SIGNALS}
+    except ValueError:  # not in the main thread: a test's
+      before = {}
+    try:
+      yield
+    finally:
+      for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def run(
+  app: ASGI,
+  listener: socket.socket,
+  limits: Limits,
+  started: Callable[[Server], None] = lambda server: None,
+) -> None:
+  """Serves until the process is asked to end.
+
+  Args:
+    app: what answers.
+    listener: of `listen`.
+    limits: of requests.
+    started: is told of the server before it serves.
+  """
+  config = uvicorn.Config(
+    app,
+    http=protocol(limits),
+    ws="none",
+    lifespan="off",
+    access_log=False,
+    log_config=None,
+    log_level="error",
+    server_header=False,
+    date_header=False,
+    timeout_keep_alive=5,
+    timeout_graceful_shutdown=limits.seconds,
+  )
+  server = Server(config)
+  started(server)
+  asyncio.run(server.serve([listener]))

@@ -1,0 +1,120 @@
+"""The programs that answer: those of the start, and the model's own answers."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import locvlm_jax
+from locvlm_jax.inference.question import Question
+from locvlm_jax.microworld import scene as scene_lib
+from locvlm_jax.serving.limits import Limits
+from locvlm_jax.serving.rows import DETAILED, GREEDY, LOCATED, Row
+from locvlm_jax.serving.writer import Writer
+
+LIMITS = Limits(pictures=2, prompt_tokens=48, new_tokens=16)
+_COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+@pytest.fixture(scope="module")
+def model():
+  return locvlm_jax.load()
+
+
+@pytest.fixture(scope="module")
+def writer(model):
+  made = Writer(model, LIMITS, rows=3, kept=4)
+  made.compile()
+  return made
+
+
+@pytest.fixture(scope="module")
+def pictures():
+  scenes = [scene_lib.make_scene(7, "val", i) for i in range(6)]
+  return [
+    Image.fromarray(scene_lib.paint(s, np.random.default_rng(0)))
+    for s in scenes
+  ]
+
+
+def _rows(pictures, kind=GREEDY, **fields):
+  texts = ("Where is the cup?", "What objects are in the image?", "What is it?")
+  return [
+    Row(Question("0", p, text), kind, limit=16, **fields)
+    for p, text in zip(pictures, texts, strict=False)
+  ]
+
+
+def _last(writer, rows, ended=lambda: ()):
+  *_, parts = writer.write(rows, ended)
+  return parts
+
+
+def test_answers_are_the_predictors_and_nothing_is_compiled_for_them(
+  model, writer, pictures
+):
+  asked = model.predictor.decoded(max_new_tokens=16)
+  rows, found = _rows(pictures), []
+  wanted = [
+    asked.decoded(seed=s, temperature=t)([row.question])[0]
+    for row in rows
+    for s, t in ((0, 0.0), (7, 1.0))
+  ]
+  compiled = []
+  jax.monitoring.register_event_duration_secs_listener(
+    lambda name, *_, **__: compiled.append(name) if name == _COMPILED else None
+  )
+  sampled = [
+    dataclasses.replace(row, kind=DETAILED, temperature=1.0, seed=7)
+    for row in rows
+  ]
+  for one, other in zip(_last(writer, rows), _last(writer, sampled),
+                        strict=True):  # fmt: skip
+    found += [one.text, other.text]
+  no_picture = Row(Question("0", None, "Which is larger, 2 or 5?"), limit=4)
+  both = Row(Question("0", tuple(pictures[:2]), "What is it?"), limit=4)
+  for row in (no_picture, both, *_rows(pictures[3:])):
+    assert _last(writer, [row])[0].finish
+  _last(writer, _rows(pictures, LOCATED))
+  jax.monitoring.clear_event_listeners()
+  assert found == wanted and not compiled
+
+
+def test_a_located_answer_is_the_predictors(model, writer, pictures):
+  rows = _rows(pictures, LOCATED)
+  wanted = model.predictor.locate([row.question for row in rows])
+  parts = _last(writer, rows)
+  assert [p.text for p in parts] == wanted
+  for part, answer in zip(parts, wanted, strict=True):
+    assert part.probability == pytest.approx(answer.probability, rel=1e-3)
+
+
+def test_greedy_and_sampled_rows_share_a_batch(writer, pictures):
+  greedy = _last(writer, _rows(pictures[:1]))[0]
+  mixed = _rows(pictures[:1], DETAILED) + _rows(
+    pictures[:1], DETAILED, temperature=2.0, seed=3
+  )
+  first, second = _last(writer, mixed)
+  assert first.text == greedy.text != second.text
+  # The likeliest token is the one that greedy decoding takes.
+  assert all(t.log_probability == t.likely[0][1] for t in first.tokens)
+  assert all(len(t.likely) == 20 for t in first.tokens)
+
+
+def test_a_limit_and_a_stop_end_a_row(writer, pictures):
+  row = _rows(pictures[:1])[0]
+  whole = _last(writer, [row])[0]
+  short = _last(writer, [dataclasses.replace(row, limit=3)])[0]
+  assert (short.finish, short.num_tokens) == ("length", 3)
+  assert whole.text.startswith(short.text) and whole.finish == "stop"
+  word = whole.text.split()[1]
+  cut = _last(writer, [dataclasses.replace(row, stop=(word,))])[0]
+  assert (cut.text, cut.finish) == (whole.text.split(word)[0].strip(), "stop")
+
+
+def test_rows_that_nobody_waits_for_are_written_no_further(writer, pictures):
+  rows = _rows(pictures)
+  parts = list(writer.write(rows, lambda: [True] * len(rows)))
+  assert len(parts) <= 2
