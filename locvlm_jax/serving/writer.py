@@ -183,9 +183,9 @@ class Writer:
       written.likely[i, k], written.likely_log_probability[i, k], strict=True
     )
     return Token(
-      piece(written.ids[i][k]),
+      piece(int(written.ids[i][k])),
       float(written.log_probability[i, k]),
-      tuple((piece(t), float(p)) for t, p in likely),
+      tuple((piece(int(t)), float(p)) for t, p in likely),
     )
 
   def _piece(self, id_: int) -> str:

@@ -39,7 +39,7 @@ class Rules:
   """
 
   def __init__(self):
-    self.delay, self.batches, self.pixels = 0.0, [], []
+    self.delay, self.batches, self.answers = 0.0, [], {}
 
   def count(self, question):
     return len(question.question.split()) + 64 * len(question.pictures)
@@ -53,7 +53,6 @@ class Rules:
 
   def write(self, rows, ended):
     self.batches.append(rows)
-    self.pixels += [row.question.pictures for row in rows]
     if rows[0].kind == LOCATED:
       box = "It is at [24,24,71,71]."
       yield [Part(box, 8, "stop", (), 0.01) for _ in rows]
@@ -66,7 +65,8 @@ class Rules:
         return
 
   def _words(self, row):
-    words = row.question.question.splitlines()[-1].split()
+    asked = row.question.question
+    words = self.answers.get(asked, asked.splitlines()[-1]).split()
     return [*words, f"<{row.seed}>"] if row.kind == DETAILED else words
 
   def _part(self, row, num):

@@ -161,7 +161,7 @@ def test_a_lying_or_silent_client_is_let_go(client, sent, status):
 
 def test_a_full_queue_is_told_at_once_and_empties_again():
   with served.running() as client:
-    client.rules.delay = 0.15
+    client.rules.delay = 0.05
     statuses = []
 
     def ask(i):
