@@ -13,6 +13,7 @@ under way. Needs the extra: pip install -e '.[serve]'
 import contextlib
 import logging
 import os
+import re
 import time
 
 from absl import flags
@@ -66,6 +67,8 @@ def main(argv: list[str]) -> None:
   from locvlm_jax.inference import model as model_lib
   from locvlm_jax.serving import examples, limits, loading
 
+  if _NAME.value and not re.fullmatch(r"[\w.-]+", _NAME.value):
+    raise ValueError(f"--name={_NAME.value}: use letters, digits, . _ and -")
   bounds = limits.Limits(
     body_bytes=_MEGABYTES.value << 20,
     pixels=_MEGAPIXELS.value * 10**6,
@@ -80,9 +83,8 @@ def main(argv: list[str]) -> None:
   with contextlib.closing(web.listen(_HOST.value, _PORT.value)) as listener:
     start = time.monotonic()
     model = model_lib.Model.load(_CHECKPOINT.value)
-    name = _NAME.value or os.path.basename(
-      os.path.abspath(_CHECKPOINT.value or model_lib.DEFAULT)
-    )
+    folder = os.path.abspath(_CHECKPOINT.value or model_lib.DEFAULT)
+    name = _NAME.value or re.sub(r"[^\w.-]", "-", os.path.basename(folder))
     served = loading.serve_model(model, name, bounds, _ROWS.value, _KEPT.value)
     shown = () if _CHECKPOINT.value else examples.micro_world()
     guarded = requests.Guard(

@@ -89,7 +89,9 @@ class Prefixes:
       (the prefixes, whether the pictures of each row could be used). A
       question without pictures has no prefix.
     """
-    wanted = {key_of(q): q for q in questions if q.pictures}
+    keys = [key_of(q) if q.pictures else None for q in questions]
+    wanted = dict(zip(keys, questions, strict=True))
+    wanted.pop(None, None)
     for key in wanted.keys() & self._known.keys():
       self._known.move_to_end(key)
     missing = {k: q for k, q in wanted.items() if k not in self._known}
@@ -100,11 +102,8 @@ class Prefixes:
       by_count[len(question.pictures)].append((key, question))
     for several in by_count.values():
       self._add(several, read)
-    rows = [
-      self._known[key_of(q)] if q.pictures else (self._capacity, True)
-      for q in questions
-    ]
-    index, valid = zip(*rows, strict=True)
+    known = self._known | {None: (self._capacity, True)}
+    index, valid = zip(*(known[key] for key in keys), strict=True)
     lengths = np.array(self.lengths(questions), np.int32)
     prefix = Prefix(self._kept, np.array(index, np.int32), lengths)
     return prefix, np.array(valid, bool)

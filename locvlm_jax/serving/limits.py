@@ -37,6 +37,11 @@ class Limits:
       if (value := getattr(self, field.name)) <= 0:
         raise ValueError(f"{field.name} {value}: give more than 0")
 
+  @property
+  def held_bytes(self) -> int:
+    """Bytes of all requests that are being read, at most."""
+    return 10 * self.body_bytes
+
 
 class Refused(Exception):
   """A request that is not answered, as OpenAI's clients understand it.

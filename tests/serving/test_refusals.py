@@ -1,6 +1,8 @@
 """Every limit has an error of its own, and no client can hold the server up."""
 
 import base64
+import contextlib
+import dataclasses
 import json
 import socket
 import struct
@@ -159,6 +161,48 @@ def test_a_lying_or_silent_client_is_let_go(client, sent, status):
   assert client.ask("still here")[0] == 200
 
 
+def test_half_a_second_request_is_waited_for_no_longer_than_a_first(client):
+  one = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+  start = time.monotonic()
+  found = raw(client.port, one + b"\r\n" + one)
+  assert found.startswith(b"HTTP/1.1 200") and time.monotonic() - start < 2
+
+
+def test_a_client_that_takes_nothing_of_its_answer_is_let_go():
+  with served.running() as client, socket.socket() as s:
+    client.rules.answers = {"big": "x" * 16_000_000}
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    s.connect(("127.0.0.1", client.port))
+    content = json.dumps(body(messages=say("big"))).encode()
+    s.sendall(HEAD.encode() + b"Content-Length: %d\r\n\r\n" % len(content))
+    s.sendall(content)
+    time.sleep(1.2)
+    s.settimeout(5)
+    taken = 0
+    with contextlib.suppress(ConnectionResetError):
+      while part := s.recv(1 << 20):
+        taken += len(part)
+    assert taken < 16_000_000
+
+
+def test_only_so_many_bytes_of_requests_are_held_at_once(client):
+  """Twelve that are not yet complete are two more than there is room for."""
+  head = HEAD.encode() + b"Content-Length: 60000\r\n\r\n"
+  found = []
+
+  def send():
+    found.append(raw(client.port, head + b" " * 59_000))
+
+  threads = [threading.Thread(target=send) for _ in range(12)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  statuses = [answer.split()[1] for answer in found]
+  assert set(statuses) == {b"408", b"429"}
+  assert client.ask("still here")[0] == 200
+
+
 def test_a_full_queue_is_told_at_once_and_empties_again():
   with served.running() as client:
     client.rules.delay = 0.05
@@ -178,8 +222,6 @@ def test_a_full_queue_is_told_at_once_and_empties_again():
 
 
 def test_an_answer_that_takes_too_long_is_given_up():
-  import dataclasses
-
   limits = dataclasses.replace(served.SMALL, seconds=0.3)
   with served.running(limits) as client:
     client.rules.delay = 0.2

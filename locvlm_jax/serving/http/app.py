@@ -31,18 +31,19 @@ class Chat:
 
   Args:
     served: what answers.
+    bodies: reads requests.
     log_texts: whether questions and answers are logged.
   """
 
-  def __init__(self, served: Served, log_texts: bool):
-    self._served, self._log_texts = served, log_texts
+  def __init__(self, served: Served, bodies: requests.Bodies, log_texts: bool):
+    self._served, self._bodies, self._log_texts = served, bodies, log_texts
     self._decoders = asyncio.Semaphore(_DECODERS)
 
   async def __call__(self, scope, receive, send) -> None:
     """Reads the request and sends its answer, whole or as a stream."""
-    body = await requests.read_body(scope, receive, self._served.limits)
+    async with self._bodies.read(scope, receive) as body, self._decoders:
+      asked = await run_in_threadpool(_prepare, self._served, body)
     async with requests.watched(receive) as gone:
-      asked = await self._prepare(body)
       if self._log_texts:
         requests.LOG.info("asked: %r", asked.rows[0].question.question)
       if asked.chat.stream:
@@ -53,10 +54,6 @@ class Chat:
         if self._log_texts:
           requests.LOG.info("answered: %r", [part.text for part in parts])
         await requests.respond_json(send, 200, found)
-
-  async def _prepare(self, body: bytes) -> chat_lib.Asked:
-    async with self._decoders:
-      return await run_in_threadpool(_prepare, self._served, body)
 
   async def _parts(self, asked: chat_lib.Asked, gone: asyncio.Event):
     """The complete answers; None if the client is gone."""
@@ -75,13 +72,13 @@ def _prepare(served: Served, body: bytes) -> chat_lib.Asked:
 class View:
   """Answers POST /view: a picture as the model sees it, as PNG."""
 
-  def __init__(self, served: Served):
-    self._served = served
+  def __init__(self, served: Served, bodies: requests.Bodies):
+    self._served, self._bodies = served, bodies
 
   async def __call__(self, scope, receive, send) -> None:
     """Reads {"url": data URI} and sends the square."""
-    body = await requests.read_body(scope, receive, self._served.limits)
-    png = await run_in_threadpool(self._png, body)
+    async with self._bodies.read(scope, receive) as body:
+      png = await run_in_threadpool(self._png, body)
     await requests.respond(send, 200, png, b"image/png")
 
   def _png(self, body: bytes) -> bytes:
@@ -142,12 +139,12 @@ def make(
     examples: (name, PNG) of pictures that the page offers.
     log_texts: whether questions and answers are logged.
   """
-  model = model_object(served)
+  model, bodies = model_object(served), requests.Bodies(served.limits)
   listed = {"object": "list", "data": [model]}
   pictures = {name: Fixed(png, "image/png") for name, png in examples}
   routes = [
-    _post("/v1/chat/completions", Chat(served, log_texts)),
-    _post("/view", View(served)),
+    _post("/v1/chat/completions", Chat(served, bodies, log_texts)),
+    _post("/view", View(served, bodies)),
     _get("/v1/models", Fixed(listed)),
     _get(f"/v1/models/{served.name}", Fixed(model)),
     _get("/health", Health(served)),

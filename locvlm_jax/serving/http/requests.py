@@ -32,41 +32,60 @@ def header(scope: dict[str, Any], name: bytes) -> bytes:
   return dict(scope["headers"]).get(name, b"")
 
 
-async def read_body(
-  scope: dict[str, Any], receive: Receive, limits: Limits
-) -> bytes:
-  """Reads the body of a request, as json is sent.
+class Bodies:
+  """Reads the bodies of requests, and no more at a time than there is room for.
 
-  Raises:
-    Refused: it is no json by its header, too large, or arrives too slowly.
-    Gone: the client is gone.
+  Args:
+    limits: of requests.
   """
-  kind = header(scope, b"content-type").split(b";")[0].strip().lower()
-  if kind != _JSON:
-    message = "send json, with the header Content-Type: application/json"
-    raise Refused(415, "unsupported_media_type", message)
-  announced = header(scope, b"content-length")
-  if announced.isdigit() and int(announced) > limits.body_bytes:
-    raise _too_large(limits)
-  try:
-    async with asyncio.timeout(limits.read_seconds):
-      return await _read(receive, limits)
-  except TimeoutError:
-    message = f"the request did not arrive in {limits.read_seconds:g} s"
-    raise Refused(408, "request_timeout", message) from None
 
+  def __init__(self, limits: Limits):
+    self._limits, self._held = limits, 0
 
-async def _read(receive: Receive, limits: Limits) -> bytes:
-  body, more = bytearray(), True
-  while more:
-    message = await receive()
-    if message["type"] == "http.disconnect":
-      raise Gone
-    body += message.get("body", b"")
-    more = message.get("more_body", False)
-    if len(body) > limits.body_bytes:
+  @contextlib.asynccontextmanager
+  async def read(
+    self, scope: dict[str, Any], receive: Receive
+  ) -> AsyncIterator[bytes]:
+    """Reads a body, as json is sent, and makes room again at the end.
+
+    Raises:
+      Refused: it is no json by its header, too large, arrives too slowly, or
+        too many others are there.
+      Gone: the client is gone.
+    """
+    limits, body = self._limits, bytearray()
+    kind = header(scope, b"content-type").split(b";")[0].strip().lower()
+    if kind != _JSON:
+      message = "send json, with the header Content-Type: application/json"
+      raise Refused(415, "unsupported_media_type", message)
+    announced = header(scope, b"content-length")
+    if announced.isdigit() and int(announced) > limits.body_bytes:
       raise _too_large(limits)
-  return bytes(body)
+    try:
+      async with asyncio.timeout(limits.read_seconds):
+        await self._fill(body, receive)
+      yield bytes(body)
+    except TimeoutError:
+      message = f"the request did not arrive in {limits.read_seconds:g} s"
+      raise Refused(408, "request_timeout", message) from None
+    finally:
+      self._held -= len(body)
+
+  async def _fill(self, body: bytearray, receive: Receive) -> None:
+    more, limits = True, self._limits
+    while more:
+      message = await receive()
+      if message["type"] == "http.disconnect":
+        raise Gone
+      part = message.get("body", b"")
+      body += part
+      self._held += len(part)
+      more = message.get("more_body", False)
+      if len(body) > limits.body_bytes:
+        raise _too_large(limits)
+      if self._held > limits.held_bytes:
+        message = "too many large requests at once; ask again later"
+        raise Refused(429, "too_busy", message)
 
 
 def _too_large(limits: Limits) -> Refused:

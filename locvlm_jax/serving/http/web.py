@@ -35,32 +35,56 @@ def listen(host: str, port: int) -> socket.socket:
 def protocol(limits: Limits) -> type[H11Protocol]:
   """Makes the class of a connection that does not wait for ever.
 
-  A client has `read_seconds` to begin a request and send its head; it is not
-  taken at all where `connections` are open already.
+  A client has `read_seconds` to send the head of its next request, and as long
+  to take some of what is sent to it. It is not taken at all where `connections`
+  are open already.
   """
 
   class Connection(H11Protocol):
     """One connection."""
+
+    _timer, _is_full = None, False
 
     def connection_made(self, transport) -> None:
       """Takes it, or closes it."""
       super().connection_made(transport)
       if len(self.connections) > limits.connections:
         transport.close()
-        return
-      self._head_timer = self.loop.call_later(
-        limits.read_seconds, self._check_head
-      )
+      self._wait()
+
+    def on_response_complete(self) -> None:
+      """Waits for the next request."""
+      super().on_response_complete()
+      self._wait()
 
     def connection_lost(self, exc) -> None:
-      """Forgets the timer."""
-      if timer := getattr(self, "_head_timer", None):
-        timer.cancel()
+      """Waits for nothing more."""
       super().connection_lost(exc)
+      self._timer.cancel()
 
-    def _check_head(self) -> None:
-      """Closes a connection whose first request has not begun."""
-      if self.cycle is None and not self.transport.is_closing():
+    def pause_writing(self) -> None:
+      """Waits for the client to take what was sent."""
+      super().pause_writing()
+      self._is_full = True
+      self._wait()
+
+    def resume_writing(self) -> None:
+      """Notices that it did."""
+      super().resume_writing()
+      self._is_full = False
+      self._wait()
+
+    def _wait(self) -> None:
+      """Looks after a while whether anything has happened since."""
+      if self._timer:
+        self._timer.cancel()
+      self._timer = self.loop.call_later(limits.read_seconds, self._look)
+
+    def _look(self) -> None:
+      """Closes a connection that takes nothing, or asks nothing."""
+      if self._is_full:
+        self.transport.abort()
+      elif self.cycle is None or self.cycle.response_complete:
         self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
