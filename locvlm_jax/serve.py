@@ -31,7 +31,11 @@ _NAME = flags.DEFINE_string(
 )
 _ROWS = flags.DEFINE_integer("rows", 16, "Answers of a batch.", 1)
 _KEPT = flags.DEFINE_integer(
-  "kept_pictures", 64, "Pictures whose keys and values are kept.", 1
+  "kept_pictures",
+  0,
+  "Conversations' pictures whose keys and values are kept;"
+  " 0: as many as 4 GB hold, 64 at most.",
+  0,
 )
 _NEW_TOKENS = flags.DEFINE_integer(
   "max_new_tokens", 128, "Of an answer, at most.", 1

@@ -145,6 +145,14 @@ class Prefixes:
     return tuple(encoding.encode_head(spec.tokenizer, spec.format, count))
 
 
+def megabytes(model: Any, spec: rows_lib.RowSpec, pictures: int) -> float:
+  """Returns the memory that one prefix of so many pictures takes."""
+  llm = model.config.llm
+  numbers = 2 * llm.num_layers * llm.num_kv_heads * llm.head_dim
+  slots = pictures * spec.num_visual  # the text before them is short
+  return slots * numbers * jnp.dtype(model.config.dtype).itemsize / 2**20
+
+
 def allowed(spec: rows_lib.RowSpec, mesh: jax.sharding.Mesh) -> bool:
   """Says whether prefixes can be kept: they are, where no rows are split.
 

@@ -1,6 +1,7 @@
 """From a chat that is asked for to OpenAI's objects, by way of the batcher."""
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import secrets
@@ -150,7 +151,7 @@ async def answers(
 
   def teller(i: int):
     def tell(part: Part | Exception) -> None:
-      if not loop.is_closed():
+      with contextlib.suppress(RuntimeError):  # the loop has ended
         loop.call_soon_threadsafe(parts.put_nowait, (i, part))
 
     return tell

@@ -10,7 +10,7 @@ from locvlm_jax.serving.writer import Writer
 
 
 def serve_model(
-  model: Model, name: str, limits: Limits, rows: int = 16, kept: int = 64
+  model: Model, name: str, limits: Limits, rows: int = 16, kept: int = 0
 ) -> Served:
   """Compiles a model's programs and begins to wait for questions.
 
@@ -19,7 +19,7 @@ def serve_model(
     name: that clients call it by.
     limits: of requests.
     rows: of a batch.
-    kept: pictures whose prefixes are kept.
+    kept: prefixes of pictures that are kept; 0: as many as fit.
   """
   writer = Writer(model, limits, rows, kept)
   writer.compile()

@@ -33,6 +33,7 @@ from locvlm_jax.serving.rows import (
 
 _ALTERNATIVES = 20  # log-probabilities at each place, OpenAI's most
 _SHORT = 48  # tokens of a question's text; longer ones are a program apart
+_MOST_KEPT, _ROOM = 64, 4096  # prefixes, and megabytes of them
 _EVERY = 4  # tokens from one part of an answer to the next
 
 
@@ -43,10 +44,12 @@ class Writer:
     model: that answers.
     limits: of requests; programs are compiled for the largest.
     rows: of a batch.
-    kept: pictures whose prefixes are kept.
+    kept: conversations' pictures whose prefixes are kept, at least `rows`; 0:
+      as many as 4 GB hold, 64 at most.
 
   Raises:
-    ValueError: the model's format has no questions.
+    ValueError: the model's format has no questions, or the limits ask for more
+      positions than it has.
   """
 
   def __init__(self, model: Model, limits: Limits, rows: int, kept: int):
@@ -57,6 +60,9 @@ class Writer:
         f"prompt_format {spec.format.name!r} asks no questions: serve a model"
         " that was trained on conversations"
       )
+    _check_positions(model, limits)
+    each = prefixes.megabytes(predictor.model, spec, limits.pictures)
+    kept = kept or min(_MOST_KEPT, int(_ROOM / each))
     self.prefixes = prefixes.Prefixes(
       predictor.model,
       predictor.params,
@@ -161,7 +167,7 @@ class Writer:
   def _part(self, row: Row, written: sampling.Written, i: int) -> Part:
     """What there is of one row's answer."""
     spec = self._predictor.spec
-    ids, finish = _until_stop(
+    ids, finish = until_stop(
       written.ids[i][: row.limit],
       spec.tokenizer.stop_ids(spec.format),
       spec.tokenizer.pad_id,
@@ -175,7 +181,7 @@ class Writer:
     tokens = ()
     if written.likely is not None:
       tokens = tuple(self._token(written, i, k) for k in range(len(ids)))
-    return Part(text, len(ids), finish, tokens)
+    return Part(text.strip(), len(ids), finish, tokens)
 
   def _token(self, written: sampling.Written, i: int, k: int) -> Token:
     piece = self._piece
@@ -189,7 +195,9 @@ class Writer:
     )
 
   def _piece(self, id_: int) -> str:
-    piece = self._predictor.spec.tokenizer.piece(id_) or ""
+    """The text of a token; nothing where the tokenizer has none of this id."""
+    text = self._predictor.spec.tokenizer
+    piece = text.piece(id_) if id_ < text.vocab_size else ""
     return piece.replace("\u2581", " ").replace("\u0120", " ")
 
   def compile(self) -> None:
@@ -208,12 +216,24 @@ class Writer:
       list(self.write([Row(_ask(short, *blank[:count]), limit=1)]))
 
 
+def _check_positions(model: Model, limits: Limits) -> None:
+  visual = model.predictor.spec.num_visual * limits.pictures
+  wanted = visual + limits.prompt_tokens + limits.new_tokens
+  most = model.predictor.model.config.llm.max_positions
+  if wanted > most:
+    raise ValueError(
+      f"--max_pictures={limits.pictures} --max_prompt_tokens="
+      f"{limits.prompt_tokens} --max_new_tokens={limits.new_tokens}: together"
+      f" {wanted} positions, the model has {most}; lower one of them"
+    )
+
+
 def _ask(text: str, *pictures: Image.Image) -> Question:
   return Question("0", pictures or None, text)
 
 
-def _until_stop(ids, stop: Sequence[int], pad: int) -> tuple[list[int], str]:
-  """The ids before a stop or the padding, and "stop" if there was one."""
+def until_stop(ids, stop: Sequence[int], pad: int) -> tuple[list[int], str]:
+  """Returns the ids before a stop or padding, and "stop" if there was one."""
   row, stop = [int(i) for i in ids], list(stop)
   for i in range(len(row)):
     if row[i : i + len(stop)] == stop:

@@ -14,6 +14,8 @@ import pytest
 import served
 from served import CHAT, uri
 
+from locvlm_jax.serving.http import web
+
 pytest.importorskip("starlette", reason="the extra [serve] is not installed")
 
 
@@ -290,3 +292,8 @@ def test_those_of_one_length_are_answered_together(client):
   client.rules.delay = 0
   sizes = list(map(len, client.rules.batches[before:]))
   assert sum(sizes) == 6 and max(sizes) > 1
+
+
+def test_a_port_that_is_taken_is_named_with_the_next_step(client):
+  with pytest.raises(ValueError, match=f"--port={client.port}: .*give another"):
+    web.listen("127.0.0.1", client.port)

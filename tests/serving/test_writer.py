@@ -3,16 +3,25 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import row_specs
+import toy_models
+from paths import ASSETS
 from PIL import Image
 
-import locvlm_jax
+from locvlm_jax.inference.model import Model
+from locvlm_jax.inference.predictor import Decoding, Predictor
 from locvlm_jax.inference.question import Question
-from locvlm_jax.microworld import scene as scene_lib
+from locvlm_jax.models import locvlm
+from locvlm_jax.parallel import sharding
+from locvlm_jax.serving import writer as writer_lib
 from locvlm_jax.serving.limits import Limits
 from locvlm_jax.serving.rows import DETAILED, GREEDY, LOCATED, Row
 from locvlm_jax.serving.writer import Writer
+from locvlm_jax.text import tokenizer
+from locvlm_jax.text.coords import Coords
 
 LIMITS = Limits(pictures=2, prompt_tokens=48, new_tokens=16)
 _COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -20,7 +29,25 @@ _COMPILED = "/jax/core/compile/backend_compile_duration"
 
 @pytest.fixture(scope="module")
 def model():
-  return locvlm_jax.load()
+  """One layer of each kind, since every program here compiles them all."""
+  vision = dataclasses.replace(
+    toy_models.VISION, num_layers=2, num_heads=4, width=32
+  )
+  llm = dataclasses.replace(
+    toy_models.LLM, num_layers=1, num_kv_heads=4, vocab_size=1024
+  )
+  config = dataclasses.replace(toy_models.CONFIG, vision=vision, llm=llm)
+  spec = dataclasses.replace(
+    row_specs.row_spec(tokenizer.Tokenizer.load(ASSETS / "micro_base")),
+    image_size=vision.image_size,
+    num_visual=vision.num_patches,
+    coords=Coords("ivb", 96, "box"),
+  )
+  params = jax.tree.map(jnp.asarray, toy_models.params_of(config))
+  made, params = locvlm.unstack_layers(locvlm.LocVLM(config), params)
+  mesh = sharding.make_mesh({"data": 1, "fsdp": 1, "tensor": -1})
+  how = Decoding(max_new_tokens=16)
+  return Model(Predictor(made, params, mesh, spec, how), mesh)
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +59,10 @@ def writer(model):
 
 @pytest.fixture(scope="module")
 def pictures():
-  scenes = [scene_lib.make_scene(7, "val", i) for i in range(6)]
+  rng = np.random.default_rng(0)
   return [
-    Image.fromarray(scene_lib.paint(s, np.random.default_rng(0)))
-    for s in scenes
+    Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8))
+    for _ in range(6)
   ]
 
 
@@ -106,12 +133,25 @@ def test_greedy_and_sampled_rows_share_a_batch(writer, pictures):
 def test_a_limit_and_a_stop_end_a_row(writer, pictures):
   row = _rows(pictures[:1])[0]
   whole = _last(writer, [row])[0]
+  assert (whole.finish, whole.num_tokens) == ("length", 16)
   short = _last(writer, [dataclasses.replace(row, limit=3)])[0]
   assert (short.finish, short.num_tokens) == ("length", 3)
-  assert whole.text.startswith(short.text) and whole.finish == "stop"
-  word = whole.text.split()[1]
-  cut = _last(writer, [dataclasses.replace(row, stop=(word,))])[0]
-  assert (cut.text, cut.finish) == (whole.text.split(word)[0].strip(), "stop")
+  assert whole.text.startswith(short.text)
+  stop = whole.text[4:7]
+  cut = _last(writer, [dataclasses.replace(row, stop=(stop,))])[0]
+  before = whole.text.partition(stop)[0].strip()
+  assert (cut.text, cut.finish) == (before, "stop")
+
+
+def test_a_stop_of_the_model_ends_a_row_without_being_part_of_it():
+  assert writer_lib.until_stop([5, 6, 2, 0], [2], pad=0) == ([5, 6], "stop")
+  assert writer_lib.until_stop([5, 9, 8, 7], [9, 8], pad=0) == ([5], "stop")
+  assert writer_lib.until_stop([5, 6, 0, 0], [2], pad=0) == ([5, 6], "")
+
+
+def test_limits_beyond_the_models_positions_are_refused(model):
+  with pytest.raises(ValueError, match="together 2[0-9]{3} positions, .* 2048"):
+    Writer(model, Limits(prompt_tokens=1900), rows=2, kept=2)
 
 
 def test_rows_that_nobody_waits_for_are_written_no_further(writer, pictures):
