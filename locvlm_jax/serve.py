@@ -82,8 +82,7 @@ def main(argv: list[str]) -> None:
     queue=_QUEUE.value,
     seconds=_SECONDS.value,
   )
-  logging.basicConfig(format="%(asctime)s %(message)s")
-  requests.LOG.setLevel(logging.INFO)
+  _log_to_standard_error(requests.LOG)
   with contextlib.closing(web.listen(_HOST.value, _PORT.value)) as listener:
     start = time.monotonic()
     model = model_lib.Model.load(_CHECKPOINT.value)
@@ -105,6 +104,15 @@ def main(argv: list[str]) -> None:
     )
     web.run(guarded, listener, bounds)
     served.batcher.close()
+
+
+def _log_to_standard_error(log: logging.Logger) -> None:
+  """Writes the time and what is logged, without what absl puts before it."""
+  handler = logging.StreamHandler()
+  handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+  log.addHandler(handler)
+  log.propagate = False
+  log.setLevel(logging.INFO)
 
 
 if __name__ == "__main__":

@@ -88,8 +88,8 @@ function tell(error) {
   $("error").textContent = error?.message ?? "";
 }
 
-function messages(question) {
-  const found = turns.slice(-REMEMBERED).flatMap((turn) => [
+function messages(question, before = turns) {
+  const found = before.slice(-REMEMBERED).flatMap((turn) => [
     { role: "user", content: turn.question },
     { role: "assistant", content: turn.answer },
   ]);
@@ -134,16 +134,18 @@ async function talk(question, answered) {
   return { question, answer: content, boxes };
 }
 
-/** Asks freely, so that it can be denied, and for one box that can be read. */
+/** Asks freely, so that it can be denied, and for one box that can be read.
+ *  What was said before does not matter for where things are. */
 async function find(name) {
-  const question = `Where is the ${name.replace(/^(the|a|an)\s+/i, "")}?`;
-  const asked = messages(question);
+  const bare = name.replace(/^(the|a|an)\s+/i, "");
+  const question = `Where is the ${bare}?`;
+  const asked = messages(question, []);
   const [free, sure] = await Promise.all([
     server.answer(model.id, asked, {}),
     server.answer(model.id, asked, { constrained: true }),
   ]);
   const found = free.boxes.length ? sure : free;
-  return { question, answer: found.content, boxes: found.boxes };
+  return { question, answer: found.content, boxes: found.boxes, name: bare };
 }
 
 function line(kind, text) {
@@ -157,27 +159,31 @@ function line(kind, text) {
 
 /** Writes an answer; each box is a word that lights up in the picture. */
 function write(item, turn) {
+  if (turn.name && turn.boxes.length) {
+    item.replaceChildren(...turn.boxes.map((box) => mark(box, turn.name)));
+    return;
+  }
   const parts = turn.answer.split(BRACKET);
   const brackets = turn.answer.match(BRACKET) ?? [];
   const boxes = brackets.length === turn.boxes.length ? turn.boxes : [];
   item.replaceChildren(parts[0]);
   brackets.forEach((text, i) => {
     const box = boxes[i];
-    item.append(box ? mark(box, text) : text, parts[i + 1]);
+    const whole = text.replace(/\d+\.\d+/g, (number) => Math.round(number));
+    item.append(box ? mark(box, whole) : text, parts[i + 1]);
   });
 }
 
 function mark(found, text) {
   const index = stage.add(found.box);
   const button = document.createElement("button");
-  const name = found.label || text;
   button.type = "button";
   button.className = "mark";
   button.style.setProperty("--hue", hue(index));
   button.textContent =
-    found.score == null ? name : `${name} · ${found.score.toFixed(2)}`;
-  button.title = found.score == null
-    ? text : `${text}, IoU to expect: ${found.score.toFixed(2)}`;
+    found.score == null ? text : `${text} · ${found.score.toFixed(2)}`;
+  button.title = `[${found.box.join(", ")}] in pixels` +
+    (found.score == null ? "" : `; the number is the IoU to expect`);
   button.onmouseenter = button.onfocus = () => stage.stress(index);
   button.onmouseleave = button.onblur = () => stage.stress(-1);
   return button;
@@ -231,7 +237,7 @@ document.addEventListener("drop", (event) => {
   open(event.dataTransfer.files[0]);
 });
 
-for (const text of ["What objects are in the image?", "find the cup"]) {
+for (const text of ["find the cup", "Is there a cup in the image?"]) {
   const button = document.createElement("button");
   button.type = "button";
   button.textContent = text;
