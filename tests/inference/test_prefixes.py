@@ -79,3 +79,17 @@ def test_a_picture_that_cannot_be_read_is_told_in_every_answer(model, tmp_path):
   answers = model.predictor.sharing(asked, 3)(asked)
   assert answers == [""] * 3
   assert all("absent.png" in answer.unreadable for answer in answers)
+
+
+def test_questions_about_a_few_pictures_come_before_those_about_others():
+  asked = [
+    Question(f"{name}{i}", f"{name}.png", "?" * (9 - i))
+    for i in range(3)
+    for name in "abcd"
+  ]
+  order = [part for part, _ in batches(asked, 2)]
+  names = ["".join(sorted(q.id[0] for q in part)) for part in order]
+  assert set("".join(names[:3])) == set("ab")
+  assert set("".join(names[3:])) == set("cd")
+  lengths = [q.length for part in order[:3] for q in part]
+  assert lengths == sorted(lengths)
