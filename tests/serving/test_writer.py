@@ -90,9 +90,11 @@ def test_answers_are_the_predictors_and_nothing_is_compiled_for_them(
     for s, t in ((0, 0.0), (7, 1.0))
   ]
   compiled = []
-  jax.monitoring.register_event_duration_secs_listener(
-    lambda name, *_, **__: compiled.append(name) if name == _COMPILED else None
-  )
+
+  def count(name, *_, **__):
+    compiled.extend([name] if name == _COMPILED else [])
+
+  jax.monitoring.register_event_duration_secs_listener(count)
   sampled = [
     dataclasses.replace(row, kind=DETAILED, temperature=1.0, seed=7)
     for row in rows
@@ -105,7 +107,7 @@ def test_answers_are_the_predictors_and_nothing_is_compiled_for_them(
   for row in (no_picture, both, *_rows(pictures[3:])):
     assert _last(writer, [row])[0].finish
   _last(writer, _rows(pictures, LOCATED))
-  jax.monitoring.clear_event_listeners()
+  jax.monitoring.unregister_event_duration_listener(count)
   assert found == wanted and not compiled
 
 
