@@ -149,7 +149,7 @@ class Predictor:
       return self
     most = max(len(q.pictures) for q in questions)
     kept = prefixes_lib.Prefixes(
-      self.model, self.params, self.spec, 2 * rows, most, (rows,)
+      self.model, self.params, self.mesh, self.spec, 2 * rows, most, (rows,)
     )
     return dataclasses.replace(self, prefixes=kept)
 

@@ -38,16 +38,18 @@ class Prefixes:
   Args:
     model: a LocVLM.
     params: its parameters.
+    mesh: that they are on.
     spec: how questions are put.
     capacity: C; a batch must not begin with more different ones.
     pictures: K, at most.
-    sizes: R, each a program of its own for each K.
+    sizes: R, each a program of its own; of several pictures only the least.
   """
 
   def __init__(
     self,
     model: Any,
     params: Mapping,
+    mesh: jax.sharding.Mesh,
     spec: rows_lib.RowSpec,
     capacity: int,
     pictures: int = 1,
@@ -58,7 +60,10 @@ class Prefixes:
     slots = len(self._head(pictures))
     cfg = model.config
     # The last one takes the rows that fill a batch up.
-    self._kept = llama.empty_cache(cfg.llm, capacity + 1, slots, cfg.dtype)
+    kept = llama.empty_cache(cfg.llm, capacity + 1, slots, cfg.dtype)
+    # Stated, since a program that found it elsewhere would be another one.
+    self._where = jax.sharding.NamedSharding(mesh, _heads_of(cfg.llm, mesh))
+    self._kept = jax.device_put(kept, self._where)
     self._known: collections.OrderedDict[Hashable, tuple[int, bool]] = (
       collections.OrderedDict()
     )
@@ -110,10 +115,12 @@ class Prefixes:
 
   def _add(self, missing: list[tuple[Hashable, Question]], read) -> None:
     """Computes prefixes of one length, several at a time."""
-    most = self._sizes[-1]
+    several = len(missing[0][1].pictures) > 1
+    sizes = self._sizes[:1] if several else self._sizes
+    most = sizes[-1]
     for first in range(0, len(missing), most):
       part = missing[first : first + most]
-      size = next(s for s in self._sizes if s >= len(part))
+      size = next(s for s in sizes if s >= len(part))
       filled = [q for _, q in part] + [part[-1][1]] * (size - len(part))
       fields = read(filled)
       valid = fields.pop("valid")
@@ -123,6 +130,7 @@ class Prefixes:
       index = places + [self._capacity] * (size - len(part))
       self._kept = _compute(
         self._model,
+        self._where,
         self._params,
         np.array([self._head(len(filled[0].pictures))] * size, np.int32),
         video_lib.visual_input(fields),
@@ -178,9 +186,22 @@ def _identity(picture) -> Hashable:
   return picture.mode, picture.size, pixels
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=4)
+def _heads_of(llm: llama.LlamaConfig, mesh: jax.sharding.Mesh):
+  """The key/value heads are split as those of the model, where they divide."""
+  divides = llm.num_kv_heads % mesh.shape[sharding.TENSOR] == 0
+  axis = sharding.TENSOR if divides else None
+  return jax.sharding.PartitionSpec(None, axis, None, None)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=5)
 def _compute(
-  model, params, tokens: Int[ArrayLike, "R S"], images, kept: Cache, index
+  model,
+  where,
+  params,
+  tokens: Int[ArrayLike, "R S"],
+  images,
+  kept: Cache,
+  index,
 ) -> Cache:
   """Computes prefixes and puts them into their places."""
   run = decode.bound_apply(model, params)
@@ -188,4 +209,9 @@ def _compute(
   cache = llama.empty_cache(model.config.llm, rows, slots, model.config.dtype)
   lengths = jnp.full(rows, tokens.shape[1], jnp.int32)
   _, cache = run(tokens, images, lengths, cache, method="prefill")
-  return jax.tree.map(lambda old, new: old.at[index].set(new), kept, cache)
+
+  def put(old, new):
+    new = old.at[index].set(new)
+    return jax.lax.with_sharding_constraint(new, where)
+
+  return jax.tree.map(put, kept, cache)

@@ -66,6 +66,7 @@ class Writer:
     self.prefixes = prefixes.Prefixes(
       predictor.model,
       predictor.params,
+      model.mesh,
       spec,
       max(kept, rows),
       limits.pictures,

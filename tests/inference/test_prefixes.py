@@ -57,8 +57,10 @@ def test_locations_are_the_same(model, asked):
 
 
 def test_the_least_recently_asked_picture_makes_room(model, asked):
-  spec, params = model.predictor.spec, model.predictor.params
-  kept = prefixes_lib.Prefixes(model.predictor.model, params, spec, 2)
+  asker = model.predictor
+  kept = prefixes_lib.Prefixes(
+    asker.model, asker.params, asker.mesh, asker.spec, 2
+  )
   few = dataclasses.replace(model.predictor, prefixes=kept)
   pictured = {id(q.image): q for q in asked if q.pictures}
   one, two, three = pictured.values()

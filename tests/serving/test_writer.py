@@ -153,7 +153,7 @@ def test_a_stop_of_the_model_ends_a_row_without_being_part_of_it():
 
 def test_limits_beyond_the_models_positions_are_refused(model):
   with pytest.raises(ValueError, match="together 2[0-9]{3} positions, .* 2048"):
-    Writer(model, Limits(prompt_tokens=1900), rows=2, kept=2)
+    Writer(model, Limits(prompt_tokens=1990), rows=2, kept=2)
 
 
 def test_rows_that_nobody_waits_for_are_written_no_further(writer, pictures):
