@@ -21,6 +21,7 @@ COMMANDS = {
   "evaluate": ("--config=configs/micro.py:tiny", "--workdir=w"),
   "generate": ("--prompt=x",),
   "fit": ("--data=d", "--out=o"),
+  "serve": (),
   "reproduce": ("--config=configs/micro.py:tiny", "--workdir=w"),
   "report": ("--workdir=w",),
   "convert": ("--output=o",),
