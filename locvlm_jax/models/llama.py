@@ -67,11 +67,7 @@ class LlamaConfig:
       raise ValueError(
         f"llm.rope_type {self.rope_type!r}: not one of {rotary.ROPE_TYPES}"
       )
-    if self.base_weights not in quantized.PRECISIONS:
-      raise ValueError(
-        f"llm.base_weights {self.base_weights!r}: not one of"
-        f" {quantized.PRECISIONS}"
-      )
+    quantized.check_known(self.base_weights)
 
   @property
   def rope(self) -> rotary.Rope:

@@ -74,6 +74,12 @@ def values_per_code(dtype: jnp.dtype | np.dtype | str) -> int:
   return 2 if jnp.dtype(dtype) == jnp.uint8 else 1
 
 
+def check_known(precision: str) -> None:
+  """Refuses a precision that is not one of PRECISIONS."""
+  if precision not in PRECISIONS:
+    raise ValueError(f"llm.base_weights {precision!r}: not one of {PRECISIONS}")
+
+
 def num_values(
   path: str, shape: Sequence[int], dtype: jnp.dtype | np.dtype | str
 ) -> int:
