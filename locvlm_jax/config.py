@@ -23,7 +23,7 @@ _ADDED = {
     "targets": ("q", "k", "v", "out", "gate", "up", "down"),
     "dropout": 0.0,
   },
-  "optim": {"adapter_lr": 0.0},
+  "optim": {"adapter_lr": 0.0, "moments": "float", "masters": "float32"},
   "data": {"conversation_boxes": "", "visual_genome": ""},
   "eval": {
     "top_k": 0,
@@ -77,4 +77,7 @@ def completed(stored: Mapping) -> dict:
   added = {
     name: {**new, **stored.get(name, {})} for name, new in _ADDED.items()
   }
+  if model := stored.get("model"):
+    llm = {"base_weights": "float", **model["llm"]}
+    added["model"] = {**model, "llm": llm}
   return {**stored, **added}

@@ -119,6 +119,7 @@ def test_an_export_is_the_base_and_its_updates_merged(config, run, tmp_path):
     want = flat[path] + scale * np.einsum(update, a, b)
     np.testing.assert_allclose(exported[path].read(), want, atol=1e-6)
   assert not any("codes" in path or "lora" in path for path in exported)
+  assert runs.stored_config(out).model.llm.base_weights == "float"
 
 
 def test_a_run_answers_as_it_was_trained_or_dequantized(config, run):
