@@ -147,6 +147,8 @@ def recorded_config(directory: str) -> dict | None:
 
 def _merged(fields: dict) -> dict:
   """Makes the config of a run that of its export: no LoRA, plain kernels."""
-  lora, model = fields.get("lora", {}), fields.get("model", {})
-  llm = model.get("llm", {}) | {"base_weights": "float"}
-  return fields | {"lora": lora | {"rank": 0}, "model": model | {"llm": llm}}
+  fields = fields | {"lora": fields.get("lora", {}) | {"rank": 0}}
+  if model := fields.get("model"):
+    llm = model["llm"] | {"base_weights": "float"}
+    fields["model"] = model | {"llm": llm}
+  return fields
