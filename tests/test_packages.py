@@ -19,6 +19,7 @@ PACKAGES = {
 EXTRAS = {
   "av": "video",
   "clu": "tensorboard",
+  "lmms-eval": "lmms",
   "pycocoevalcap": "meteor",
   "tensorflow-datasets": "tfds",
   "torch": "pseudo",
