@@ -14,7 +14,7 @@ from locvlm_jax.evals.harness import lmms_requests, lmms_tasks
 from locvlm_jax.evals.tasks import EVALS
 from locvlm_jax.inference.question import Question
 
-TASKS = ("spatial", "hallucination", "revloc", "locpred", "video_vqa")
+TASKS = ("spatial_trained", "hallucination", "revloc", "locpred", "video_vqa")
 
 
 @pytest.fixture(scope="module")
