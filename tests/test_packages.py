@@ -22,8 +22,10 @@ EXTRAS = {
   "clu": "tensorboard",
   "lmms-eval": "lmms",
   "pycocoevalcap": "meteor",
+  "starlette": "serve",
   "tensorflow-datasets": "tfds",
   "torch": "pseudo",
+  "uvicorn": "serve",
 }
 # Those that are pinned though nothing imports them, with the reason.
 NOT_IMPORTED = {
