@@ -14,6 +14,7 @@ PACKAGES = {
   "absl": "absl-py",
   "google.protobuf": "protobuf",
   "orbax": "orbax-checkpoint",
+  "yaml": "pyyaml",
 }
 # Those that only a part of the users need, with the extra that has them.
 EXTRAS = {
