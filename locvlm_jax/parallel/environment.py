@@ -76,7 +76,7 @@ def _check_devices(value: str, count: str) -> None:
   numbers = [part.strip() for part in value.split(",")] if value else []
   if not all(n.isascii() and n.isdecimal() for n in numbers):
     raise ValueError(
-      f"{_DEVICES}={value!r}: use the numbers of GPUs on this host, as 0 or 0,1."
+      f"{_DEVICES}={value!r}: use numbers of GPUs on this host, as 0 or 0,1."
     )
   if len(set(map(int, numbers))) < len(numbers):
     raise ValueError(f"{_DEVICES}={value!r}: names a GPU twice.")

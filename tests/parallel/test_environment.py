@@ -50,9 +50,9 @@ def test_a_wrong_variable_is_named(given, message):
 @pytest.mark.parametrize(
   "ids, count, message",
   [
-    ("gpu0", "2", "='gpu0': use the numbers of GPUs"),
-    ("0,", "2", "='0,': use the numbers"),
-    ("-1", "auto", "='-1': use the numbers"),
+    ("gpu0", "2", "='gpu0': use numbers of GPUs"),
+    ("0,", "2", "='0,': use numbers"),
+    ("-1", "auto", "='-1': use numbers"),
     ("1, 1", "2", "names a GPU twice"),
     ("0", None, "='0' is set and JAX_NUM_PROCESSES='': a single process"),
   ],
