@@ -12,7 +12,8 @@ results.json and report.html.
 
 The second makes tables of the paper on the micro-world: each arm of a table is
 trained and evaluated with each seed, and the workdir receives a folder for
-each, tables.md and tables.json. Arms that tables share are run once.
+each, and tables.md, tables.json and report.html, written anew whenever one is
+finished. Arms that tables share are run once.
 
 Each command is printed or logged; what is finished is not repeated when the
 same line is run again. Further `--config.x=y` and `--override` go to all of
@@ -37,7 +38,10 @@ _REFERENCE = flags.DEFINE_string(
   "reference", None, "results.json of another run, to show beside this one's."
 )
 _TABLES = flags.DEFINE_list(
-  "tables", [], "Numbers of the paper's tables, to make in place of stages."
+  "tables",
+  [],
+  "Tables to make in place of stages: numbers of the paper's, or"
+  " spatial, or objectives.",
 )
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each arm of a table.", 1)
 _JOBS = flags.DEFINE_integer(
@@ -61,7 +65,7 @@ def _make_tables() -> None:
   print(
     experiment.run(
       experiment.Experiment(
-        tables=experiment.parse_tables(_TABLES.value),
+        tables=experiment.check_tables(_TABLES.value),
         config=_config_file(),
         workdir=_WORKDIR.value,
         seeds=_SEEDS.value,

@@ -1,11 +1,13 @@
 """Runs many commands, several at a time, and goes on where it was stopped."""
 
+import collections
 import concurrent.futures
 import graphlib
 import os
 import pathlib
 import queue
 import shlex
+import statistics
 import subprocess
 import sys
 import time
@@ -24,6 +26,7 @@ def run_all(
   *,
   jobs: int = 1,
   execute: Command | None = None,
+  after: Callable[[], object] = lambda: None,
   log: Callable[[str], None] = print,
 ) -> None:
   """Trains runs and evaluates them, each after what it needs.
@@ -39,6 +42,7 @@ def run_all(
     jobs: steps at a time.
     execute: (command, arguments, path of the log, cores) -> exit code; by
       default a process of the package's command.
+    after: is called after each step.
     log: receives a line of progress after each step.
 
   Raises:
@@ -51,7 +55,7 @@ def run_all(
   for world in {step.world for step in steps}:
     _write_world(world, workdir, execute)
   graph.prepare()
-  counter = progress.Progress("steps", len(wanted), log, every=0.0)
+  left = _TimeLeft(wanted, workdir, jobs)
   cores, order = _shares(jobs), {step: i for i, step in enumerate(wanted)}
   ready, running = [], {}
   with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
@@ -66,7 +70,53 @@ def run_all(
       for future in finished:
         future.result()  # raises what the step has raised
         graph.done(running.pop(future))
-        counter.add(1)
+        log(left.line())
+      after()
+
+
+class _TimeLeft:
+  """How far the steps are, and how long the rest will take.
+
+  A step that is to come takes as long as those of its kind took: trainings of
+  the same stage, evaluations of the same suite.
+  """
+
+  def __init__(self, steps: Sequence[Step], workdir: str, jobs: int):
+    self._steps, self._workdir, self._jobs = steps, workdir, jobs
+    self._number = 0
+
+  def line(self) -> str:
+    """Counts one more step as done, and says how far all are."""
+    self._number += 1
+    minutes = {step: self._minutes(step) for step in self._steps}
+    done = [m for m in minutes.values() if m is not None]
+    by_kind = collections.defaultdict(list)
+    for step, taken in minutes.items():
+      if taken is not None:
+        by_kind[_kind(step)].append(taken)
+    expected = sum(
+      statistics.fmean(by_kind.get(_kind(step), done or [0.0]))
+      for step, taken in minutes.items()
+      if taken is None
+    )
+    left = progress.duration(60 * expected / self._jobs)
+    return f"steps: {self._number}/{len(self._steps)}, {left} left"
+
+  def _minutes(self, step: Step) -> float | None:
+    """Reads how long all commands of a step took; None before their end."""
+    folder = step.folder(self._workdir)
+    paths = [_done(folder, name) for name, _ in step.commands(self._workdir)]
+    if not all(path.exists() for path in paths):
+      return None
+    return sum(float(path.read_text().split()[0]) for path in paths)
+
+
+def _kind(step: Step) -> str:
+  return step.arm.words if isinstance(step, Run) else step.suite.name
+
+
+def _done(folder: str, command: str) -> pathlib.Path:
+  return pathlib.Path(folder, f"{command}.done")
 
 
 def _with_needs(steps: Sequence[Step]) -> list[Step]:
@@ -108,7 +158,7 @@ def _write_world(world: World, workdir: str, execute: Command) -> None:
 
 
 def _once(folder, command: str, arguments: list[str], cores, execute) -> None:
-  done = pathlib.Path(folder, f"{command}.done")
+  done = _done(folder, command)
   if done.exists():
     return
   began = time.monotonic()
