@@ -87,9 +87,9 @@ def run(experiment: Experiment, execute: schedule.Command | None = None) -> str:
   Returns:
     The tables, as Markdown.
   """
-  evaluations = experiment.evaluations()
+  schedule.write_world(experiment.world, experiment.workdir, execute)
   schedule.run_all(
-    evaluations,
+    experiment.evaluations(),
     experiment.workdir,
     jobs=experiment.jobs,
     execute=execute,

@@ -71,14 +71,14 @@ def _curve(
   metric: str = learning.PLACES, *, dashed: bool = False,
 ) -> Line:  # fmt: skip
   found = learning.curve(runs.get(arm, ()), workdir, metric)
-  values = (Value(p.step, p.mean, p.low, p.high) for p in found)
+  values = (Value(float(p.step), p.mean, p.low, p.high) for p in found)
   return Line(label, tuple(values), color, dashed)
 
 
 def _doses(label: str, by_dose: Mapping[float, Arm], found, color) -> Line:
   results = [found.get((arm.name, _DIRECT)) for arm in by_dose.values()]
   values = (
-    Value(i, r.mean, min(r.values.values()), max(r.values.values()))
+    Value(float(i), r.mean, min(r.values.values()), max(r.values.values()))
     for i, r in enumerate(results)
     if r
   )

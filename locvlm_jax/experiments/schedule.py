@@ -12,12 +12,31 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 from locvlm_jax import errors, progress
-from locvlm_jax.experiments.runs import Evaluation, Run, World
+from locvlm_jax.experiments.runs import World
 
-Step = Run | Evaluation
 Command = Callable[[str, list[str], str, frozenset[int]], int]
+
+
+@runtime_checkable
+class Step(Protocol):
+  """A training or an evaluation; hashable.
+
+  Attributes:
+    needs: the steps that have to be finished before.
+    kind: names what takes about as long.
+  """
+
+  needs: tuple["Step", ...]
+  kind: str
+
+  def folder(self, workdir: str) -> str:
+    """Returns the folder that keeps it."""
+
+  def commands(self, workdir: str) -> list[tuple[str, list[str]]]:
+    """Lists (command of the package, its arguments), in order."""
 
 
 def run_all(
@@ -38,7 +57,7 @@ def run_all(
   Args:
     steps: what is wanted, in the order in which it is best begun; what they
       need is run as well, before.
-    workdir: receives a folder for each run, and the micro-worlds.
+    workdir: receives a folder for each run.
     jobs: steps at a time.
     execute: (command, arguments, path of the log, cores) -> exit code; by
       default a process of the package's command.
@@ -50,10 +69,8 @@ def run_all(
       first, so that nothing of theirs is lost.
   """
   execute = execute or _process
-  wanted = _with_needs(steps)
+  wanted = with_needs(steps)
   graph = graphlib.TopologicalSorter({step: step.needs for step in wanted})
-  for world in {step.world for step in steps}:
-    _write_world(world, workdir, execute)
   graph.prepare()
   left = _TimeLeft(wanted, workdir, jobs)
   cores, order = _shares(jobs), {step: i for i, step in enumerate(wanted)}
@@ -93,9 +110,9 @@ class _TimeLeft:
     by_kind = collections.defaultdict(list)
     for step, taken in minutes.items():
       if taken is not None:
-        by_kind[_kind(step)].append(taken)
+        by_kind[step.kind].append(taken)
     expected = sum(
-      statistics.fmean(by_kind.get(_kind(step), done or [0.0]))
+      statistics.fmean(by_kind.get(step.kind, done or [0.0]))
       for step, taken in minutes.items()
       if taken is None
     )
@@ -111,19 +128,15 @@ class _TimeLeft:
     return sum(float(path.read_text().split()[0]) for path in paths)
 
 
-def _kind(step: Step) -> str:
-  return step.arm.words if isinstance(step, Run) else step.suite.name
-
-
 def _done(folder: str, command: str) -> pathlib.Path:
   return pathlib.Path(folder, f"{command}.done")
 
 
-def _with_needs(steps: Sequence[Step]) -> list[Step]:
+def with_needs(steps: Sequence[Step]) -> list[Step]:
   """Lists the steps, each after all that it needs, and each once."""
   found = {}
   for step in steps:
-    found |= dict.fromkeys((*_with_needs(step.needs), step))
+    found |= dict.fromkeys((*with_needs(step.needs), step))
   return list(found)
 
 
@@ -148,13 +161,15 @@ def _run(
     cores.put(mine)
 
 
-def _write_world(world: World, workdir: str, execute: Command) -> None:
-  """Draws the micro-world, on all cores."""
+def write_world(
+  world: World, workdir: str, execute: Command | None = None
+) -> None:
+  """Draws a micro-world below `workdir`, on all cores."""
   out = os.path.join(workdir, world.name)
   everything = frozenset(os.sched_getaffinity(0))
   arguments = [f"--out={out}", *world.arguments]
   # The generator itself knows what is there already.
-  _execute(workdir, "microworld", arguments, everything, execute)
+  _execute(workdir, "microworld", arguments, everything, execute or _process)
 
 
 def _once(folder, command: str, arguments: list[str], cores, execute) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from locvlm_jax.experiments import differences, micro_tables, results
+from locvlm_jax.experiments import differences, results
 from locvlm_jax.experiments.differences import Result
 from locvlm_jax.experiments.micro_tables import Ordering, Table
 from locvlm_jax.experiments.runs import Evaluation
@@ -16,11 +16,12 @@ def read(
   """Reads all cells of a table from what its arms were asked."""
   found = {}
   for arm in table.arms:
-    mine = [e for e in evaluations if e.run.arm == arm]
     for metric in table.metrics.values():
-      suite = micro_tables.suite(metric)
+      task = metric.partition(".")[0]
       folders = {
-        e.run.seed: e.folder(workdir) for e in mine if e.suite == suite
+        e.run.seed: e.folder(workdir)
+        for e in evaluations
+        if e.run.arm.name == arm.name and task in e.suite.tasks
       }
       found[arm.name, metric] = results.read(folders, metric)
   return found
