@@ -24,10 +24,11 @@ ROWS = (
   {"agreement", "assemble", "checks", "provenance"},
   {"inference"},
   {"evals"},
+  {"serving"},
   {"training"},
   {"pseudo"},
   {"reports"},
-  {"experiments"},
+  {"experiments", "fitting"},
   {"bench"},
 )
 # What these may not import from outside: loader workers run the first three,

@@ -21,8 +21,10 @@ EXTRAS = {
   "av": "video",
   "clu": "tensorboard",
   "pycocoevalcap": "meteor",
+  "starlette": "serve",
   "tensorflow-datasets": "tfds",
   "torch": "pseudo",
+  "uvicorn": "serve",
 }
 # Those that are pinned though nothing imports them, with the reason.
 NOT_IMPORTED = {

@@ -18,8 +18,10 @@ from locvlm_jax.data import rows as rows_lib
 from locvlm_jax.data.media import images
 from locvlm_jax.inference import constrained as constrained_lib
 from locvlm_jax.inference import decode, pictures, video_features
+from locvlm_jax.inference import prefixes as prefixes_lib
 from locvlm_jax.inference.answer import Answer
-from locvlm_jax.inference.question import Picture, Question
+from locvlm_jax.inference.question import Picture, Question, are_shared
+from locvlm_jax.inference.sampling import Decoding, Sampling, is_cut_off
 from locvlm_jax.models import locvlm
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
@@ -29,37 +31,6 @@ from locvlm_jax.weights.layouts import huggingface
 
 # The answer whose location the grammar fills in.
 _LOCATED = prompts.LOC_PRED_ANSWERS[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class Decoding:
-  """How answers are decoded; the fields of `config.eval` of these names.
-
-  Attributes:
-    max_new_tokens: of an answer, at most.
-    temperature: 0 is greedy.
-    top_k: samples among so many of the likeliest tokens; 0: among all.
-    top_p: samples among the likeliest that together reach it.
-    stop: texts at which an answer is cut off.
-    constrained: questions whose answer is a location get one that can be read.
-    beams: of constrained decoding; 1 is greedy.
-    seed: of the sampling.
-  """
-
-  max_new_tokens: int = 32
-  temperature: float = 0.0
-  top_k: int = 0
-  top_p: float = 1.0
-  stop: tuple[str, ...] = ()
-  constrained: bool = False
-  beams: int = 1
-  seed: int = 0
-
-  @classmethod
-  def of(cls, evaluation: Any) -> "Decoding":
-    """Reads the fields of `config.eval`."""
-    names = (field.name for field in dataclasses.fields(cls))
-    return cls(**{name: evaluation[name] for name in names})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,6 +52,9 @@ class Predictor:
       process's rows.
     ahead: reads pictures of files in threads; None: they are read one by one,
       when they are needed.
+    prefixes: keeps what prompts begin with; None: each is computed whole.
+    lengths: that prompts, without their prefixes, are padded to, the least that
+      is enough; empty: to `decode.padded_length`.
   """
 
   model: Any
@@ -91,6 +65,8 @@ class Predictor:
   origin: Mapping = dataclasses.field(default_factory=dict)
   skipped: dict[str, str] = dataclasses.field(default_factory=dict)
   ahead: pictures.ReadingAhead | None = None
+  prefixes: prefixes_lib.Prefixes | None = None
+  lengths: tuple[int, ...] = ()
 
   @classmethod
   def load(
@@ -161,19 +137,37 @@ class Predictor:
     )
     return dataclasses.replace(self, spec=spec)
 
+  def sharing(self, questions: Sequence[Question], rows: int) -> "Predictor":
+    """Computes what questions have in common once, if they share pictures.
+
+    Args:
+      questions: all that will be asked, in batches of `question.batches`.
+      rows: of a batch.
+    """
+    is_allowed = prefixes_lib.allowed(self.spec, self.mesh)
+    if not (is_allowed and are_shared(questions)):
+      return self
+    most = max(len(q.pictures) for q in questions)
+    kept = prefixes_lib.Prefixes(
+      self.model, self.params, self.mesh, self.spec, 2 * rows, most, (rows,)
+    )
+    return dataclasses.replace(self, prefixes=kept)
+
   def read_ahead(self, examples: Sequence[Question]) -> None:
     """Begins to read the pictures of a batch that will be asked about."""
     if self.ahead:
-      mine = sharding.host_rows(len(examples))
-      self.ahead.begin(self._read, _pictures(examples[mine]))
+      mine = examples[sharding.host_rows(len(examples))]
+      if self.prefixes:
+        mine = [q for q in mine if not self.prefixes.knows(q)]
+      self.ahead.begin(self._read, _pictures(mine))
 
   def __call__(self, examples: Sequence[Question]) -> list[Answer]:
     """Answers each; if constrained, locations with legal ones."""
     if self.decoding.constrained and examples[0].location:
       return self.locate(examples)
-    batch = self._batch(examples)
+    batch = self.batch(examples)
     ids = decode.generate(
-      self.model, self.params, batch, self._sampling, rng=self._rng
+      self.model, self.params, batch, self.sampling, rng=self._rng
     )
     answers = [self._answer(row) for row in sharding.fetch(ids)]
     return self._without_unseen(examples, batch, answers)
@@ -184,18 +178,18 @@ class Predictor:
     Raises:
       BadImage: its picture can't be used.
     """
-    batch = self._batch([example])
+    batch = self.batch([example])
     (found,) = self._without_unseen([example], batch, [Answer("")])
     if found.unreadable:
       raise images.BadImage(found.unreadable)
     for ids in decode.stream(
-      self.model, self.params, batch, self._sampling, rng=self._rng
+      self.model, self.params, batch, self.sampling, rng=self._rng
     ):
       yield self._answer(ids[0])
 
   def locate(self, examples: Sequence[Question]) -> list[Answer]:
     """Answers with legal locations, which have a probability."""
-    batch = self._batch(examples, self._opening)
+    batch = self.batch(examples, self.opening)
     found = constrained_lib.locate(
       self.model,
       self.params,
@@ -259,7 +253,7 @@ class Predictor:
     return grammar.build(self.spec.coords, self.spec.tokenizer, after)
 
   @functools.cached_property
-  def _opening(self) -> list[int]:
+  def opening(self) -> list[int]:
     """An answer's tokens up to its bracket."""
     text = _LOCATED.partition("{loc}")[0] + "["
     return self.spec.tokenizer.encode_after(f" {text}")
@@ -269,9 +263,10 @@ class Predictor:
     return jax.random.key(self.decoding.seed)
 
   @functools.cached_property
-  def _sampling(self) -> decode.Sampling:
+  def sampling(self) -> Sampling:
+    """How tokens are chosen, as `decode` takes it."""
     how, text = self.decoding, self.spec.tokenizer
-    return decode.Sampling(
+    return Sampling(
       max_new_tokens=how.max_new_tokens,
       stop=tuple(text.stop_ids(self.spec.format)),
       temperature=how.temperature,
@@ -282,17 +277,21 @@ class Predictor:
 
   def _answer(self, ids) -> Answer:
     text = self.spec.tokenizer.answer(ids, self.spec.format)
-    cut_off = decode.is_cut_off(ids, self._sampling)
+    cut_off = is_cut_off(ids, self.sampling)
     for stop in self.decoding.stop:
       text, found, _ = text.partition(stop)
       cut_off &= not found
     return Answer(text.strip(), cut_off)
 
-  def _batch(self, examples: Sequence[Question], opening: Sequence[int] = ()):
+  def batch(self, examples: Sequence[Question], opening: Sequence[int] = ()):
     """Prompts and pictures on the mesh, each host's own rows."""
-    prompts_ = [[*self._prompt(x), *opening] for x in examples]
+    prompts_ = [[*self.prompt(x), *opening] for x in examples]
+    if self.prefixes:
+      begun = self.prefixes.lengths(examples)
+      prompts_ = [p[n:] for p, n in zip(prompts_, begun, strict=True)]
     longest = max(len(p) for p in prompts_)
-    longest = decode.padded_length(longest)
+    fitting = (n for n in self.lengths if n >= longest)
+    longest = next(fitting, decode.padded_length(longest))
     pad = self.spec.tokenizer.pad_id
     tokens = np.full((len(prompts_), longest), pad, np.int32)
     for row, prompt in zip(tokens, prompts_, strict=True):
@@ -300,16 +299,23 @@ class Predictor:
     mine = sharding.host_rows(len(examples))
     batch = {
       "tokens": tokens[mine],
-      **self._media(examples, mine),
+      **({} if self.prefixes else self._media(examples, mine)),
       "lengths": np.array([len(p) for p in prompts_[mine]], np.int32),
       "example": np.array(
         [zlib.crc32(x.id.encode()) & 0x7FFFFFFF for x in examples[mine]],
         np.int32,
       ),
     }
-    return sharding.put_batch(batch, self.mesh, len(examples))
+    if not self.prefixes:
+      return sharding.put_batch(batch, self.mesh, len(examples))
+    everything = slice(None)
+    batch["prefix"], batch["valid"] = self.prefixes.take(
+      examples, lambda some: self._media(some, everything)
+    )
+    return batch
 
-  def _prompt(self, example: Question) -> list[int]:
+  def prompt(self, example: Question) -> list[int]:
+    """Returns the tokens of a question's prompt."""
     return encoding.encode_prompt(
       self.spec.tokenizer,
       self.spec.format,
