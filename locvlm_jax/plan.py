@@ -42,8 +42,13 @@ def main(argv: list[str]) -> None:
   del argv
   from locvlm_jax.perf import machines
 
-  if not _TOPOLOGY.value or _DEVICE.value:
-    return _estimate(_DEVICE.value or "here")
+  if _DEVICE.value:
+    return _estimate(_DEVICE.value)
+  if not _TOPOLOGY.value:
+    raise ValueError(
+      "--topology is missing: a machine to compile for, as a100:8; or a card to"
+      " estimate for, as --device 24GB or --device here."
+    )
   target = machines.parse(_TOPOLOGY.value)
   machines.prepare(target)  # before jax is imported, which reads what this sets
   from locvlm_jax import checks, files
