@@ -161,6 +161,7 @@ def row_spec(
     captions=instances.object_captions() if instances else None,
     boxes=config.data.conversation_boxes.removeprefix(conversation_boxes.MODEL),
     clips=clips.Clips(frames, config.geometry, size) if frames else None,
+    detect=weights[objectives.DETECT],
   )
 
 

@@ -24,7 +24,11 @@ _ADDED = {
     "dropout": 0.0,
   },
   "optim": {"adapter_lr": 0.0},
-  "data": {"conversation_boxes": "", "visual_genome": ""},
+  "data": {
+    "conversation_boxes": "",
+    "visual_genome": "",
+    "objectives": {"detect": 0.0},
+  },
   "eval": {
     "top_k": 0,
     "top_p": 1.0,
@@ -74,7 +78,15 @@ def flat(fields: Mapping) -> dict[str, object]:
 
 def completed(stored: Mapping) -> dict:
   """Adds the fields that later versions have to a config of an older run."""
-  added = {
-    name: {**new, **stored.get(name, {})} for name, new in _ADDED.items()
+  return _filled(stored, _ADDED)
+
+
+def _filled(stored: Mapping, added: Mapping) -> dict:
+  """Adds fields that are missing, at any depth."""
+  found = {
+    name: _filled(stored.get(name, {}), new)
+    if isinstance(new, Mapping)
+    else stored.get(name, new)
+    for name, new in added.items()
   }
-  return {**stored, **added}
+  return {**stored, **found}

@@ -41,6 +41,7 @@ class RowSpec:
     boxes: what the boxes in a conversation's text are fractions of, one of
       `conversation_boxes.FRAMES`; empty: they stay as they are.
     clips: what reads videos; None: records are about images.
+    detect: relative frequency of detect, beside `weights`.
   """
 
   tokenizer: tokenizer_lib.Tokenizer
@@ -56,6 +57,7 @@ class RowSpec:
   captions: Mapping[str, Sequence[str]] | None = None
   boxes: str = ""
   clips: clips_lib.Clips | clips_lib.Features | None = None
+  detect: float = 0.0
 
   @property
   def length(self) -> int:
@@ -85,7 +87,7 @@ class RowMaker:
     """How objectives are phrased; unused where no source has objects."""
     s = self.spec
     return objectives.PairSpec(
-      s.coords, s.vocabulary, s.max_pairs, s.weights, s.captions
+      s.coords, s.vocabulary, s.max_pairs, s.weights, s.captions, s.detect
     )
 
   def __call__(

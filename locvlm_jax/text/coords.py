@@ -52,6 +52,22 @@ class Parsed(NamedTuple):
   error: str = ""
 
 
+class Placed(NamedTuple):
+  """What `Coords.parse_all` found: a location, or why it is none, and where.
+
+  Attributes:
+    value: as of `Parsed`.
+    error: likewise.
+    start: of its bracket in the text.
+    end: behind its bracket.
+  """
+
+  value: tuple[float, ...] | None
+  error: str
+  start: int
+  end: int
+
+
 class _Unreadable(Exception):
   """Why a text isn't a location; never leaves this module."""
 
@@ -135,6 +151,44 @@ class Coords:
     except _Unreadable as e:
       return Parsed(None, str(e))
 
+  def parse_all(self, text: str) -> list[Placed]:
+    """Reads every location in free text; never raises.
+
+    Each bracket of numbers is one, or says why it is none. A bracket that is
+    left open at the end of the text is cut off, and counts as none.
+    """
+    found = []
+    for match in (*_CLOSED.finditer(text), *_OPEN.finditer(text)):
+      words = _split(match[1])
+      if any(map(_has_digit, words)):
+        closed = match.re is _CLOSED
+        found.append(Placed(*self._parsed(words, closed), *match.span()))
+    return found
+
+  def numbers(self, text: str) -> tuple[float, ...]:
+    """Returns the numbers of a location as `encode` wrote it.
+
+    >>> Coords("diga", 96).numbers("[35:-14,-16,10,22]")
+    (35.0, -14.0, -16.0, 10.0, 22.0)
+    """
+    return tuple(map(float, _split(text.strip("[]"))))
+
+  def _parsed(self, words: list[str], closed: bool) -> Parsed:
+    """Reads the numbers of one bracket."""
+    try:
+      if not closed:
+        raise _Unreadable("bracket not closed")
+      if len(words) != self._wanted:
+        raise _Unreadable(f"{len(words)} numbers, {self._wanted} wanted")
+      return Parsed(self._read(words))
+    except _Unreadable as e:
+      return Parsed(None, str(e))
+
+  @property
+  def _wanted(self) -> int:
+    """How many numbers a location has."""
+    return (2 if self.location == "point" else 4) + (self.form == "diga")
+
   def _write(self, values: tuple[float, ...]) -> str:
     if self.form == LLAVA15:
       return "[" + ", ".join(str(round(v, 2) + 0.0) for v in values) + "]"
@@ -175,10 +229,9 @@ class Coords:
       cut = _OPEN.search(text)
       cut = cut and _has_digit(cut.group(1))
       raise _Unreadable("bracket not closed" if cut else "no location")
-    wanted = (2 if self.location == "point" else 4) + (self.form == "diga")
-    complete = [group for group in groups if len(group) == wanted]
+    complete = [group for group in groups if len(group) == self._wanted]
     if not complete:
-      raise _Unreadable(f"{len(groups[0])} numbers, {wanted} wanted")
+      raise _Unreadable(f"{len(groups[0])} numbers, {self._wanted} wanted")
     return complete[0]
 
   def _read(self, words: list[str]) -> tuple[float, ...]:

@@ -123,6 +123,16 @@ REV_LOC = {
 REV_LOC_ANSWERS = ("{a_obj}", "{obj}")
 REV_LOC_TEXT_ANSWERS = ("{text}",)  # "her left hand" takes no other article
 
+# Every object of a category, or of several: `box_lists` writes the answers.
+DETECT = (
+  "Find every {obj}.",
+  "Find every {obj} in the image.",
+  "Find all of these: {obj}.",
+  "Detect: {obj}.",
+  "List all boxes of: {obj}.",
+  "Where are all of these: {obj}?",
+)
+
 # ---------------------------------------------------------------- held out
 
 # The wording of POPE and of kahnchana/locvlm's object probe.
