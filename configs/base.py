@@ -321,6 +321,8 @@ def evaluation() -> ml_collections.ConfigDict:
   e.constrained = False
   # Beginnings of such a location that are kept: 1 is greedy.
   e.beams = 1
+  # Of a category, in lists that are decoded so: no more are listed.
+  e.max_boxes = 20
   e.seed = 0  # of the questions and the sampling
   e.seeds = 1  # repetitions with seed, seed + 1, ...: mean and deviation
   # Fields in which a model is asked otherwise than it was trained; --override

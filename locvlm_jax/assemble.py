@@ -217,6 +217,7 @@ def questions(
     vocabulary=records.categories,
     seed=seed,
     family=family,
+    category_ids=records.category_ids,
   )
   asked = task.questions(records, seen, samples or None)
   found = (records[i] for i in range(len(records)))

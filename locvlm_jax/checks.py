@@ -15,7 +15,8 @@ _POSITIVE = (
   "steps", "batch_size", "accumulate", "log_every", "checkpoint_every",
   "checkpoint_keep", "data.text_length", "data.max_pairs", "data.pack",
   "optim.lr", "optim.eps", "optim.clip_norm", "eval.batch_size",
-  "eval.max_new_tokens", "faults.max_skipped", "faults.spike_factor",
+  "eval.max_new_tokens", "eval.max_boxes", "faults.max_skipped",
+  "faults.spike_factor",
 )  # fmt: skip
 _SHARES = (
   "optim.warmup_ratio", "optim.b1", "optim.b2", "data.max_bad_share",

@@ -35,6 +35,7 @@ _ADDED = {
     "stop": (),
     "constrained": False,
     "beams": 1,
+    "max_boxes": 20,
     "override": (),
     "max_new_tokens_of": (),
     "max_bad_share": 0.01,

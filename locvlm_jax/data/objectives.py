@@ -127,9 +127,10 @@ def detect(
   lists: Lists, coords: Coords, rng: np.random.Generator, video: bool = False
 ) -> Turn:
   """Asks for every object of some categories, answers with their locations."""
-  question = _pick(prompts.DETECT, rng, video)
-  asked = ", ".join(english.bare(name) for name, _ in lists)
-  return prompts.fill(question, obj=asked), box_lists.write(lists, coords)
+  question = prompts.detect(
+    [name for name, _ in lists], _pick(prompts.DETECT, rng, video)
+  )
+  return question, box_lists.write(lists, coords)
 
 
 def loc_pred(

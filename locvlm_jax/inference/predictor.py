@@ -19,6 +19,8 @@ from locvlm_jax.data.media import images
 from locvlm_jax.inference import constrained as constrained_lib
 from locvlm_jax.inference import decode, pictures, video_features
 from locvlm_jax.inference.answer import Answer
+from locvlm_jax.inference.decoding import Decoding
+from locvlm_jax.inference.listing import listings
 from locvlm_jax.inference.question import Picture, Question
 from locvlm_jax.models import locvlm
 from locvlm_jax.models import params as params_lib
@@ -29,37 +31,6 @@ from locvlm_jax.weights.layouts import huggingface
 
 # The answer whose location the grammar fills in.
 _LOCATED = prompts.LOC_PRED_ANSWERS[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class Decoding:
-  """How answers are decoded; the fields of `config.eval` of these names.
-
-  Attributes:
-    max_new_tokens: of an answer, at most.
-    temperature: 0 is greedy.
-    top_k: samples among so many of the likeliest tokens; 0: among all.
-    top_p: samples among the likeliest that together reach it.
-    stop: texts at which an answer is cut off.
-    constrained: questions whose answer is a location get one that can be read.
-    beams: of constrained decoding; 1 is greedy.
-    seed: of the sampling.
-  """
-
-  max_new_tokens: int = 32
-  temperature: float = 0.0
-  top_k: int = 0
-  top_p: float = 1.0
-  stop: tuple[str, ...] = ()
-  constrained: bool = False
-  beams: int = 1
-  seed: int = 0
-
-  @classmethod
-  def of(cls, evaluation: Any) -> "Decoding":
-    """Reads the fields of `config.eval`."""
-    names = (field.name for field in dataclasses.fields(cls))
-    return cls(**{name: evaluation[name] for name in names})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -168,7 +139,9 @@ class Predictor:
       self.ahead.begin(self._read, _pictures(examples[mine]))
 
   def __call__(self, examples: Sequence[Question]) -> list[Answer]:
-    """Answers each; if constrained, locations with legal ones."""
+    """Answers each; if constrained, locations and lists with legal ones."""
+    if self.decoding.constrained and examples[0].listed:
+      return self.list_all(examples)
     if self.decoding.constrained and examples[0].location:
       return self.locate(examples)
     batch = self._batch(examples)
@@ -195,7 +168,7 @@ class Predictor:
 
   def locate(self, examples: Sequence[Question]) -> list[Answer]:
     """Answers with legal locations, which have a probability."""
-    batch = self._batch(examples, self._opening)
+    batch = self._batch(examples, [self._opening] * len(examples))
     found = constrained_lib.locate(
       self.model,
       self.params,
@@ -215,6 +188,17 @@ class Predictor:
       for text, p in zip(texts, probabilities, strict=True)
     ]
     return self._without_unseen(examples, batch, answers)
+
+  def list_all(self, examples: Sequence[Question]) -> list[Answer]:
+    """Answers with lists of locations, which say how sure the model is."""
+    listing = listings.Listings(
+      self.model, self.params, self._list_grammar, self.decoding.max_boxes
+    )
+    mine = sharding.host_rows(len(examples))
+    media = self._media(examples, mine)
+    make_batch = functools.partial(self._batch, examples, media=media)
+    answers = listing.answers([x.listed for x in examples], make_batch)
+    return self._without_unseen(examples, make_batch(None), answers)
 
   def _without_unseen(self, examples, batch, answers) -> list[Answer]:
     """Empties the answers about pictures that could not be used."""
@@ -259,6 +243,10 @@ class Predictor:
     return grammar.build(self.spec.coords, self.spec.tokenizer, after)
 
   @functools.cached_property
+  def _list_grammar(self) -> listings.Written:
+    return listings.Written.of(self.spec.coords, self.spec.tokenizer)
+
+  @functools.cached_property
   def _opening(self) -> list[int]:
     """An answer's tokens up to its bracket."""
     text = _LOCATED.partition("{loc}")[0] + "["
@@ -288,9 +276,19 @@ class Predictor:
       cut_off &= not found
     return Answer(text.strip(), cut_off)
 
-  def _batch(self, examples: Sequence[Question], opening: Sequence[int] = ()):
-    """Prompts and pictures on the mesh, each host's own rows."""
-    prompts_ = [[*self._prompt(x), *opening] for x in examples]
+  def _batch(self, examples: Sequence[Question], openings=None, media=None):
+    """Prompts and pictures on the mesh, each host's own rows.
+
+    Args:
+      examples: the questions.
+      openings: the tokens that each answer begins with; None: nothing.
+      media: the pictures, if they have been read.
+    """
+    openings = openings or [()] * len(examples)
+    prompts_ = [
+      [*self._prompt(x), *begun]
+      for x, begun in zip(examples, openings, strict=True)
+    ]
     longest = max(len(p) for p in prompts_)
     longest = decode.padded_length(longest)
     pad = self.spec.tokenizer.pad_id
@@ -300,7 +298,7 @@ class Predictor:
     mine = sharding.host_rows(len(examples))
     batch = {
       "tokens": tokens[mine],
-      **self._media(examples, mine),
+      **(self._media(examples, mine) if media is None else media),
       "lengths": np.array([len(p) for p in prompts_[mine]], np.int32),
       "example": np.array(
         [zlib.crc32(x.id.encode()) & 0x7FFFFFFF for x in examples[mine]],

@@ -10,7 +10,7 @@ import pytest
 from paths import ASSETS
 from toy_models import CONFIG, params_of, rows
 
-from locvlm_jax.inference import lists
+from locvlm_jax.inference.listing import lists
 from locvlm_jax.models import locvlm
 from locvlm_jax.text import box_lists, grammar, tokenizer
 from locvlm_jax.text import coords as coords_lib
@@ -21,7 +21,7 @@ MODEL = locvlm.LocVLM(
     CONFIG, llm=dataclasses.replace(CONFIG.llm, vocab_size=TEXT.vocab_size)
   )
 )
-FORMS = list(itertools.product(coords_lib.FORMS, coords_lib.LOCATIONS))
+FORMS = [("ivb", "box"), ("diga", "box"), ("nfp", "point")]
 MOST = 7
 
 

@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from locvlm_jax.text import box_lists, coords
@@ -18,6 +18,7 @@ BOX = st.tuples(SIDE, SIDE, SIDE, SIDE).map(
 
 
 @pytest.mark.parametrize("form, location", FORMS)
+@settings(max_examples=25)
 @given(boxes=st.lists(BOX, max_size=5), others=st.lists(BOX, max_size=2))
 def test_a_list_that_is_written_is_read_in_every_form(
   form, location, boxes, others
@@ -35,6 +36,7 @@ def test_a_list_that_is_written_is_read_in_every_form(
 
 
 @pytest.mark.parametrize("form, location", FORMS)
+@settings(max_examples=25)
 @given(boxes=st.lists(BOX, min_size=2, max_size=6))
 def test_each_location_of_a_list_comes_after_the_one_before(
   form, location, boxes
