@@ -23,7 +23,8 @@ _ADDED = {
     "targets": ("q", "k", "v", "out", "gate", "up", "down"),
     "dropout": 0.0,
   },
-  "optim": {"adapter_lr": 0.0},
+  "optim": {"adapter_lr": 0.0, "digit_loss": 0.0},
+  "coords": {"fixed_width": False},
   "data": {
     "conversation_boxes": "",
     "visual_genome": "",
@@ -36,6 +37,7 @@ _ADDED = {
     "constrained": False,
     "beams": 1,
     "max_boxes": 20,
+    "zoom": 0.0,
     "override": (),
     "max_new_tokens_of": (),
     "max_bad_share": 0.01,

@@ -59,6 +59,10 @@ _CONSTRAINED = flags.DEFINE_bool(
 _BEAMS = flags.DEFINE_integer(
   "beams", 1, "With --constrained: beginnings that are kept; 1 is greedy.", 1
 )
+_ZOOM = flags.DEFINE_float(
+  "zoom", 0.0, "With --constrained: look again at a window so many times as"
+  " large as the box; 3 for small objects.", 0.0,
+)  # fmt: skip
 _EXPECTED = flags.DEFINE_integer(
   "expected", 0, "Also the mean and deviation of so many drawn locations.", 0
 )
@@ -94,6 +98,7 @@ def main(argv: list[str]) -> None:
       stop=tuple(_STOP.value),
       beams=_BEAMS.value,
       max_boxes=_MAX_BOXES.value,
+      zoom=_ZOOM.value,
       seed=_SEED.value,
     ),
     config,
@@ -118,6 +123,10 @@ def _check_flags(pictures) -> None:
   """
   if bool(_PROMPT.value) == bool(_DETECT.value):
     raise ValueError("--prompt asks a question, --detect lists: give one.")
+  if _ZOOM.value and not (_CONSTRAINED.value and _ZOOM.value > 1):
+    raise ValueError(
+      f"--zoom={_ZOOM.value} needs a factor above 1, and --constrained."
+    )
   if _DETECT.value and (len(pictures) != 1 or _EXPECTED.value):
     raise ValueError(
       "--detect is about one --image or --video, and without --expected."

@@ -82,7 +82,7 @@ def evaluate(
 def _calibrate(out: str, manifest: Mapping) -> None:
   """Writes what the probabilities of boxes are worth, where there are any."""
   how = manifest["config"]["eval"]
-  if how["constrained"] and not how["temperature"]:
+  if how["constrained"] and not (how["temperature"] or how["zoom"]):
     path = os.path.join(out, predictions.FILE)
     if said := calibration.write(path, out, manifest):
       _log(said)

@@ -43,11 +43,13 @@ class Answer(str):
       of the whole text of the location among all that can be written.
     lists: of an answer that lists locations, where only such lists were
       allowed: in the order of the question.
+    refined: the location of a second look, in [0, 1] of the square, which is
+      finer than its text.
     unreadable: why a picture of the question could not be used: the text is
       then empty. None: all could.
   """
 
-  __slots__ = ("cut_off", "lists", "probability", "unreadable")
+  __slots__ = ("cut_off", "lists", "probability", "refined", "unreadable")
 
   def __new__(
     cls,
@@ -56,6 +58,7 @@ class Answer(str):
     probability: float | None = None,
     unreadable: str | None = None,
     lists: Sequence[Listing] | None = None,
+    refined: Sequence[float] | None = None,
   ):
     """Makes an answer of a text."""
     answer = super().__new__(cls, text)
@@ -63,6 +66,7 @@ class Answer(str):
     answer.probability = probability
     answer.unreadable = unreadable
     answer.lists = lists
+    answer.refined = refined
     return answer
 
   @property
@@ -72,6 +76,7 @@ class Answer(str):
       "cut_off": self.cut_off,
       "probability": self.probability,
       "unreadable": self.unreadable,
+      "refined": self.refined,
       "lists": self.lists and [dataclasses.asdict(x) for x in self.lists],
     }
     return {name: value for name, value in found.items() if value is not None}
@@ -89,4 +94,5 @@ def of(text: str, details: dict[str, Any] | None = None) -> Answer:
     known.get("probability"),
     known.get("unreadable"),
     lists and tuple(map(Listing.of, lists)),
+    known.get("refined"),
   )

@@ -35,7 +35,7 @@ from locvlm_jax.weights import runs
 
 DEFAULT = str(ASSETS / "micro_reference")
 # What an answer says of a location without a name of the object.
-_NAMELESS = {
+_NAMELESS = {""} | {
   text.partition("{loc}")[0].strip() for text in prompts.LOC_PRED_ANSWERS
 }
 _BATCH = 8  # questions at a time: each size is a program of its own
@@ -109,7 +109,8 @@ class Model:
       )
     decoding = decoding or Decoding(max_new_tokens=64)
     predictor = dataclasses.replace(predictor, decoding=decoding)
-    if decoding.temperature:  # of samples no calibration says anything
+    # Of samples and second looks no calibration says anything.
+    if decoding.temperature or decoding.zoom:
       return cls(predictor, mesh)
     sha256, load = predictor.origin["sha256"], confidence.load
     known = load(directory, sha256, decoding.beams)
@@ -219,11 +220,14 @@ class Model:
       return []
     coords, transform = self.predictor.spec.coords, self._transform(picture)
     asked = prompts.named(question)
+    listed = box_lists.read(answer, coords).listed
+    if refined := getattr(answer, "refined", None):
+      listed = (listed[0]._replace(value=tuple(refined)),)
     return [
       Location(
         _pixels(transform, value), label=asked if label in _NAMELESS else label
       )
-      for label, value in box_lists.read(answer, coords).listed
+      for label, value in listed
     ]
 
   def expected_iou(self, probability: float) -> float | None:
@@ -275,6 +279,7 @@ class Model:
     if picture is None:
       return None, "no picture"
     value, reason = self.predictor.spec.coords.parse(answer)
+    value = getattr(answer, "refined", None) or value
     if value is None:
       return None, reason
     return Location(_pixels(self._transform(picture), value)), ""

@@ -17,7 +17,7 @@ from locvlm_jax.config import Config
 from locvlm_jax.data import rows as rows_lib
 from locvlm_jax.data.media import images
 from locvlm_jax.inference import constrained as constrained_lib
-from locvlm_jax.inference import decode, pictures, video_features
+from locvlm_jax.inference import decode, pictures, video_features, zoom
 from locvlm_jax.inference.answer import Answer
 from locvlm_jax.inference.decoding import Decoding
 from locvlm_jax.inference.listing import listings
@@ -168,6 +168,13 @@ class Predictor:
 
   def locate(self, examples: Sequence[Question]) -> list[Answer]:
     """Answers with legal locations, which have a probability."""
+    answers, factor = self._located(examples), self.decoding.zoom
+    if not factor:
+      return answers
+    return zoom.refined(self._located, examples, answers, self.spec, factor)
+
+  def _located(self, examples: Sequence[Question]) -> list[Answer]:
+    """Answers so at the first look."""
     batch = self._batch(examples, [self._opening] * len(examples))
     found = constrained_lib.locate(
       self.model,
@@ -231,7 +238,7 @@ class Predictor:
     draws = [
       dataclasses.replace(example, id=f"{example.id}#{i}") for i in range(num)
     ]
-    answers = self.decoded(temperature=1.0, beams=1).locate(draws)
+    answers = self.decoded(temperature=1.0, beams=1, zoom=0.0).locate(draws)
     if answers[0].unreadable:
       raise images.BadImage(answers[0].unreadable)
     values = np.array([self.spec.coords.parse(a)[0] for a in answers])

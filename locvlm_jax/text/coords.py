@@ -87,15 +87,20 @@ class Coords:
       (paper: 224 for LocVLM-B, 336 for LocVLM-L).
     location: "box" or "point", what `encode` writes and `parse` expects.
     grid: anchors along each side for diga; n_a = grid * grid.
+    fixed_width: ivb writes leading zeros, so that every number has as many
+      digits and each digit a place: [028,038,052,076] of 224 bins. Numbers
+      without them are read all the same.
 
   Raises:
-    ValueError: an unknown form or location, or no bins.
+    ValueError: an unknown form or location, no bins, or a fixed width of
+      another form than ivb.
   """
 
   form: str = "ivb"
   num_bins: int = 224
   location: str = "box"
   grid: int = 8
+  fixed_width: bool = False
 
   def __post_init__(self):
     for name, value, allowed in (
@@ -110,6 +115,11 @@ class Coords:
       raise ValueError(
         f"coords num_bins {self.num_bins} and grid {self.grid}: give at least"
         " one anchor a side and no more anchors than bins"
+      )
+
+    if self.fixed_width and self.form != "ivb":
+      raise ValueError(
+        f"coords fixed_width with form {self.form!r}: only ivb has it"
       )
 
   def encode(self, box: Box) -> str:
@@ -196,11 +206,16 @@ class Coords:
       return "[" + ",".join(f"{v + 0.0:.4f}" for v in values) + "]"
     bins = [self._bin(v) for v in values]
     if self.form == "ivb":
-      return "[" + ",".join(map(str, bins)) + "]"
+      return "[" + ",".join(map(self.bin_text, bins)) + "]"
     anchor = self._anchor(bins)
     centers = self.anchor_bins(anchor) * (len(bins) // 2)
     deviations = [b - c for b, c in zip(bins, centers, strict=True)]
     return f"[{anchor}:" + ",".join(map(str, deviations)) + "]"
+
+  def bin_text(self, number: int) -> str:
+    """Writes the number of a bin."""
+    width = len(str(self.num_bins - 1)) if self.fixed_width else 1
+    return f"{number:0{width}}"
 
   def _bin(self, value: float) -> int:
     return min(int(value * self.num_bins), self.num_bins - 1)

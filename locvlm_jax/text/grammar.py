@@ -79,7 +79,8 @@ class Grammar:
     """Writes the location of C numbers as `coords` does."""
     if self.coords.form == "nfp":
       return _joined(self.coords, [f"{v / _DECIMALS:.4f}" for v in numbers])
-    return _joined(self.coords, [str(int(v)) for v in numbers])
+    write = self.coords.bin_text if self.coords.form == "ivb" else str
+    return _joined(self.coords, [write(int(v)) for v in numbers])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -251,7 +252,8 @@ def _numbers(coords: coords_lib.Coords, kind: str) -> dict[str, int]:
     "anchor": (0, coords.grid**2),
     "deviation": (1 - coords.num_bins, coords.num_bins),
   }[kind]
-  return {str(v): v for v in range(first, last)}
+  write = coords.bin_text if kind == "bin" else str
+  return {write(v): v for v in range(first, last)}
 
 
 def _tokens(coords, places, afters, text) -> tuple[list[int], list[str]]:

@@ -29,6 +29,7 @@ from locvlm_jax.training import journal as journal_lib
 from locvlm_jax.training import program as program_lib
 from locvlm_jax.training import step as step_lib
 from locvlm_jax.training import validation as validation_lib
+from locvlm_jax.training.losses import digits
 from locvlm_jax.weights import checkpoints as checkpoints_lib
 from locvlm_jax.weights import checksums, frozen, initial, runs
 
@@ -218,6 +219,7 @@ def open_run(
   print(*data.left_out(), *origins, sep="\n", flush=True)
   if config.video.cache:
     data = _with_features(data, model, state, mesh, watch)
+  spec = data.make_row.spec
   train_step = step_lib.jit_train_step(
     model,
     tx,
@@ -225,6 +227,12 @@ def open_run(
     sharding.batch_sharding(mesh),
     config.accumulate,
     config.seed,
+    digits.build(
+      config.optim.digit_loss,
+      spec.coords,
+      spec.tokenizer,
+      config.model.llm.vocab_size,
+    ),
   )
   traced, journal = train_step, None
   if not replay:

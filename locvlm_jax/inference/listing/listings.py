@@ -16,6 +16,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import ArrayLike, Int
 
 from locvlm_jax.inference.answer import Answer, Listing
 from locvlm_jax.inference.decoding import Decoding
@@ -24,6 +25,8 @@ from locvlm_jax.parallel import sharding
 from locvlm_jax.text import box_lists, grammar
 from locvlm_jax.text.coords import Coords
 from locvlm_jax.text.tokenizer import Tokenizer
+
+_NOTHING = np.zeros((0, 0), int)  # the numbers of no location
 
 
 def check(decoding: Decoding, name: str) -> None:
@@ -59,8 +62,8 @@ class Written:
     some = f"{before} {box_lists.opening(name, True)}["
     return self.tokenizer.encode_after(none), self.tokenizer.encode_after(some)
 
-  def sentence(self, name: str, numbers: Sequence) -> str:
-    """Writes the sentence of a category."""
+  def sentence(self, name: str, numbers: Int[ArrayLike, "L C"]) -> str:
+    """Writes the sentence of a category with L locations."""
     texts = map(self.grammar.one.text, numbers)
     opening = box_lists.opening(name, len(numbers))
     return opening + box_lists.AGAIN.join(texts) + box_lists.STOP
@@ -138,7 +141,7 @@ class Listings:
     return sharding.fetch(lists.choose(self.model, self.params, batch, ids))
 
   def _none(self, name: str, some: float) -> tuple[str, Listing]:
-    return self.written.sentence(name, ()), Listing(name, float(some))
+    return self.written.sentence(name, _NOTHING), Listing(name, float(some))
 
   def _sentence(
     self, name, some, numbers, count, log_probability, more
