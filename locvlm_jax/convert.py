@@ -27,6 +27,11 @@ _CONFIG = command.define_config(
 _INPUT = flags.DEFINE_string("input", "", "The directory to convert.")
 _OUTPUT = flags.DEFINE_string("output", None, "The directory to write.")
 _TO = flags.DEFINE_enum("to", "hf", ["hf", "ours"], "The layout to write.")
+_FOR = flags.DEFINE_enum(
+  "for", "transformers", ["transformers", "vllm"],
+  "Which of the two loads the output as it is; README.md there says how the"
+  " other does.",
+)  # fmt: skip
 _DTYPE = flags.DEFINE_enum(
   "dtype", None, ["bfloat16", "float32"],
   "How numbers are stored; if absent, as bfloat16 for a run and else as in the"
@@ -47,6 +52,7 @@ def main(argv: list[str]) -> None:
   del argv
   from locvlm_jax import agreement, assemble, checks, provenance
   from locvlm_jax.parallel import sharding
+  from locvlm_jax.reports import model_card
   from locvlm_jax.weights import conversion
 
   inputs = conversion.Inputs(_INPUT.value, _VISION.value, _BASE.value)
@@ -61,8 +67,12 @@ def main(argv: list[str]) -> None:
   else:
     opened = conversion.open_model(inputs, assemble.model, provenance.versions)
     _check_flags(opened, inputs)
+    opened = conversion.meant_for(opened, _FOR.value)
+    card = ""
+    if opened.kind in ("run", "llava"):
+      card = model_card.render(opened.origin, opened.shape, _FOR.value)
     params = conversion.write_hf(
-      opened, _OUTPUT.value, _TOKENIZER.value, _DTYPE.value
+      opened, _OUTPUT.value, _TOKENIZER.value, _DTYPE.value, card
     )
   for line in conversion.summary(params):
     print(f"  {line}")

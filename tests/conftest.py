@@ -25,6 +25,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
   _CACHE = tempfile.mkdtemp(prefix="locvlm_jax_tests_")
   atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
   os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
+  os.environ["XDG_CACHE_HOME"] = _CACHE
 os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(8 << 30)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from locvlm_jax import errors
+from locvlm_jax.data.cache import entries
 from locvlm_jax.data.exclude import exclusion
 from locvlm_jax.data.records import Source
 from locvlm_jax.data.sources import (
@@ -199,5 +200,4 @@ def file_hash(path: str) -> str:
     names = sorted(os.scandir(path), key=lambda entry: entry.name)
     listing = [(entry.name, entry.stat().st_size) for entry in names]
     return hashlib.sha256(repr(listing).encode()).hexdigest()[:16]
-  with open(path, "rb") as f:
-    return hashlib.file_digest(f, "sha256").hexdigest()[:16]
+  return entries.file_hash(path)

@@ -12,8 +12,9 @@ import json
 import logging
 import os
 import pickle
+import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from locvlm_jax import errors, files
@@ -55,6 +56,55 @@ def read_jsonl(path: str) -> list:
     repaired += number
   _tell(path, repaired)
   return rows
+
+
+def each(path: str, what: str, key: str = "") -> Iterator[Any]:
+  """Yields the values of a json list, or of jsonl, one after the other.
+
+  Of a list only the file's text and the value at hand are in memory.
+
+  Args:
+    path: of the file.
+    what: the values, for a message.
+    key: under which an object may keep the list; "": it may not.
+
+  Raises:
+    DataError: as `read_json` and `read_jsonl`; or there is no list.
+  """
+  if path.removesuffix(".gz").endswith(".jsonl"):
+    yield from read_jsonl(path)
+    return
+  source, repaired, end = read_text(path), 0, 0
+  if not (begin := _LIST.match(source)):
+    yield from _listed(read_json(path), path, what, key)
+    return
+  try:
+    while begin:
+      value, end = _ELEMENTS.raw_decode(source, begin.end())
+      if surrogates.may_be_in(source, begin.end(), end):
+        value, number = surrogates.replaced(value)
+        repaired += number
+      yield value
+      begin = _COMMA.match(source, end)
+  except (ValueError, RecursionError) as e:
+    raise files.damaged(path, f"not valid json ({e}).") from None
+  if not _END.match(source, end):
+    read_json(path)  # says what is wrong there
+  _tell(path, repaired)
+
+
+def _listed(value: object, path: str, what: str, key: str) -> list:
+  """Returns a list, or the one that an object keeps under `key`."""
+  if key and isinstance(value, dict):
+    return section(value, key, path)
+  if not isinstance(value, list):
+    raise errors.DataError(f"{path}: not a list of {what}.")
+  return value
+
+
+_LIST = re.compile(r"\s*\[\s*(?!\])")  # of one value at least
+_COMMA, _END = re.compile(r"\s*,\s*"), re.compile(r"\s*\]\s*\Z")
+_ELEMENTS = json.JSONDecoder()
 
 
 def read_table(path: str, delimiter: str) -> list[dict[str, str]]:

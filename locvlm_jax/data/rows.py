@@ -11,6 +11,7 @@ import numpy as np
 
 from locvlm_jax.data import geometry as geometry_lib
 from locvlm_jax.data import objectives
+from locvlm_jax.data.cache import sizes
 from locvlm_jax.data.media import clips as clips_lib
 from locvlm_jax.data.media import images
 from locvlm_jax.data.records import Record, Turn
@@ -128,7 +129,7 @@ class RowMaker:
     """
     size = record.width, record.height
     if not all(size) and self._depends_on_size(record):
-      if record.is_video or not (size := _stored_size(record.image)):
+      if record.is_video or not (size := sizes.read(record.image)):
         return self.spec.length
     try:
       turns = self._turns(record, size, rng)
@@ -247,12 +248,3 @@ class RowMaker:
       self.skipped[name] = reason
     pad = [self.spec.tokenizer.pad_id]
     return self._padded(self._blank(), pad, [False], False)
-
-
-@functools.lru_cache(maxsize=1 << 20)
-def _stored_size(path: str) -> tuple[int, int] | None:
-  """Reads the size of an image from its header, once; None if it is broken."""
-  try:
-    return images.read_size(path)
-  except images.BadImage:
-    return None

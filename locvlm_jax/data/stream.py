@@ -2,8 +2,10 @@
 
 Position i of the global stream is one example: the sources are mixed by
 weight, each shuffled anew every epoch, or by epoch, all shuffled together, and
-example i draws its randomness from (seed, i). A host takes a contiguous block
-of each global batch:
+example i draws its randomness from (seed, i). The order within a source does
+not depend on the others: of two runs with one seed that mix them otherwise, one
+sees the same records of it as the other, and then perhaps more. A host takes a
+contiguous block of each global batch:
 
   step              0               1
   example     0 1 2 3 4 5 6 7 | 8 9 ...
@@ -28,6 +30,9 @@ from locvlm_jax.data.records import Batch, Record, Records
 from locvlm_jax.data.rows import RowMaker
 
 MIX_BY = ("weight", "epoch")
+# What is added to the seed for the order of a source, and 0 for others. It must
+# not depend on what else is mixed.
+_SEEDS = {"conversations": 1, "tracks": 1, "text": 2, "spatial": 3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,8 +153,11 @@ def _mixed(sources, spec: StreamSpec) -> grain.MapDataset:
   if spec.mix_by == "epoch":
     return _in_epochs(sources, spec)
   parts = [
-    grain.MapDataset.source(source).seed(spec.seed + i).shuffle().repeat(None)
-    for i, source in enumerate(sources.values())
+    grain.MapDataset.source(source)
+    .seed(spec.seed + _SEEDS.get(name, 0))
+    .shuffle()
+    .repeat()
+    for name, source in sources.items()
   ]
   if len(parts) == 1:
     return parts[0]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from locvlm_jax import files, provenance
 from locvlm_jax.experiments import micro_tables, schedule, summary
-from locvlm_jax.experiments.runs import Arm, Run, World
+from locvlm_jax.experiments.runs import Arm, Evaluation, Run, World
 
 TABLES_FILE, RESULTS_FILE = "tables.md", "tables.json"
 
@@ -42,11 +42,23 @@ class Experiment:
     arms = {a for n in self.tables for a in micro_tables.TABLES[n].arms}
     return {
       arm: [
-        Run(arm, seed, self.config, self.world, self.samples, self.overrides)
+        Run(arm, seed, self.config, self.world, self.overrides)
         for seed in range(self.seeds)
       ]
       for arm in sorted(arms, key=lambda arm: arm.name)
     }
+
+  def evaluations(self) -> list[Evaluation]:
+    """Lists what runs are asked, the first seed of all arms first."""
+    runs = self.runs()
+    found = {
+      Evaluation(run, micro_tables.suite(metric), self.samples): run.seed
+      for n in self.tables
+      for arm in micro_tables.TABLES[n].arms
+      for metric in micro_tables.TABLES[n].metrics.values()
+      for run in runs[arm]
+    }
+    return sorted(found, key=found.get)
 
 
 def parse_tables(words: Sequence[str]) -> tuple[int, ...]:
@@ -72,11 +84,11 @@ def run(experiment: Experiment, execute: schedule.Command | None = None) -> str:
   Returns:
     The tables, as Markdown.
   """
-  runs, workdir = experiment.runs(), experiment.workdir
-  everything = [r for several in runs.values() for r in several]
-  schedule.run_all(everything, workdir, jobs=experiment.jobs, execute=execute)
+  workdir, jobs = experiment.workdir, experiment.jobs
+  evaluations = experiment.evaluations()
+  schedule.run_all(evaluations, workdir, jobs=jobs, execute=execute)
   found = {
-    n: summary.read(micro_tables.TABLES[n], runs, workdir)
+    n: summary.read(micro_tables.TABLES[n], evaluations, workdir)
     for n in experiment.tables
   }
   text = "\n\n".join(

@@ -12,7 +12,7 @@ and 12 are the paper's ablations, 4 to 10 its results.
 import dataclasses
 
 from locvlm_jax.evals.tasks import DESCRIBED
-from locvlm_jax.experiments.runs import Arm, World
+from locvlm_jax.experiments.runs import Arm, Suite, World
 
 WORLD = World(train=20_000, val=2000, videos=1500)
 SAMPLES = 2000
@@ -59,21 +59,49 @@ class Table:
 
 _DESCRIPTIONS = tuple(f"rd_{split}" for split in DESCRIBED)
 _VIDEO_QA = ("activitynet_qa", "msrvtt_qa", "msvd_qa", "tgif_qa")
-_IMAGE_TASKS = (
-  "locpred", "spatial_trained", "spatial_trained_disjoint", "spatial", "vqa",
-  "gqa", "vqav2", "hal_coco", "hal_ade", "pope_random", "pope_popular",
-  "pope_adversarial", "activitynet_qa", *_DESCRIPTIONS,
+# What is asked together; a table asks the suites that its metrics are from.
+SUITES = (
+  Suite("spatial", ("locpred", "spatial_trained", "spatial_trained_disjoint",
+                    "spatial")),
+  Suite("vqa", ("vqa", "gqa", "vqav2")),
+  Suite("objects", ("hal_coco", "hal_ade", "pope_random", "pope_popular",
+                    "pope_adversarial")),
+  Suite("activitynet", ("activitynet_qa",)),
+  Suite("videos", (*_VIDEO_QA[1:], "hal_act")),
+  Suite("regions", _DESCRIPTIONS),
 )  # fmt: skip
+
+
+def suite(metric: str) -> Suite:
+  """Returns the suite that a metric of results.json is from."""
+  task = metric.partition(".")[0]
+  return next(s for s in SUITES if task in s.tasks)
 
 
 def _mixture(**weights: float) -> tuple[str, ...]:
   return tuple(f"data.mixture.{name}={w}" for name, w in weights.items())
 
 
-# Spatial questions have the same share in both, and so has what is asked about
-# pictures or without them: the objectives take the place of general data.
-_WITH = _mixture(instances=0.65, conversations=0.1, text=0.15, spatial=DOSE)
-_WITHOUT = _mixture(instances=0.0, conversations=0.47, text=0.43, spatial=DOSE)
+def _general(objectives: bool, dose: float) -> tuple[str, ...]:
+  """Returns the shares of rows, of which `dose` are spatial questions.
+
+  The objectives take the place of general data, and so do spatial questions:
+  with the same dose both arms see the same number of these.
+  """
+  pictures, text = (0.2, 0.15) if objectives else (0.57, 0.43)
+  return _mixture(
+    instances=0.65 if objectives else 0.0,
+    conversations=round(pictures - dose, 4),
+    text=text,
+    spatial=dose,
+  )
+
+
+# How soon each arm learns to compare places, and to find them.
+_CURVES = (
+  "validation.every=100", "validation.rows=0", "validation.samples=300",
+  "validation.tasks=('spatial_trained', 'locpred')",
+)  # fmt: skip
 
 
 def _stage1(*coords: str) -> Arm:
@@ -93,22 +121,21 @@ def _stage2(
   captions: Arm | None = None,
 ) -> Arm:
   """An arm of stage 2; stage 1 has no coordinates, and is alike for all."""
-  fields = (f"steps={_STEPS}", *fields, *coords)
-  start = _stage1(*coords)
-  return Arm(name, "stage2", fields, start, captions, _IMAGE_TASKS)
+  fields = (f"steps={_STEPS}", *_CURVES, *fields, *coords)
+  return Arm(name, "stage2", fields, _stage1(*coords), captions)
 
 
 def _vid(name: str, *fields: str, words: str = "vid_b_plus") -> Arm:
   """An arm of stage 3, from the committed reference."""
-  tasks = (*_VIDEO_QA, "hal_act", "video_vqa")
-  return Arm(name, words, (f"steps={_VIDEO_STEPS}", *fields), tasks=tasks)
+  return Arm(name, words, (f"steps={_VIDEO_STEPS}", *fields))
 
 
 def _without(*objectives: str) -> tuple[str, ...]:
   return tuple(f"data.objectives.{name}=0" for name in objectives)
 
 
-BASELINE = _stage2("baseline", *_WITHOUT)
+_WITH = _general(True, DOSE)
+BASELINE = _stage2("baseline", *_general(False, DOSE))
 LOC_PRED = _stage2("locpred", *_WITH, *_without("neg_pred", "rev_loc"))
 LOC_NEG = _stage2("locpred-negpred", *_WITH, *_without("rev_loc"))
 FULL = _stage2("locvlm", *_WITH)

@@ -1,8 +1,9 @@
 """What an experiment trains and evaluates, and where that is kept.
 
-An *arm* is one way to train; with a seed it is a *run*. A run's folder is named
-after all that it depends on, so that what is finished is found again, and what
-has changed is trained anew.
+An *arm* is one way to train; with a seed it is a *run*. What a run is asked is
+an *evaluation*, of one suite of tasks. Folders are named after all that they
+depend on, so that what is finished is found again, and what has changed is
+made anew: a run that is asked more is not trained again.
 """
 
 import dataclasses
@@ -43,7 +44,6 @@ class Arm:
     start: the arm whose weights it starts from; None: those of its config.
     captions: the arm whose model describes the objects first: its captions
       take the place of categories (the paper's pseudo-data).
-    tasks: that it is evaluated on.
   """
 
   name: str
@@ -51,7 +51,14 @@ class Arm:
   fields: tuple[str, ...] = ()
   start: "Arm | None" = None
   captions: "Arm | None" = None
-  tasks: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+  """Tasks that are asked in one evaluation."""
+
+  name: str
+  tasks: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +70,6 @@ class Run:
     seed: of training; questions are the same for all.
     config: the file, and after a colon words that are added to the arm's.
     world: that it is trained on.
-    samples: questions a task.
     overrides: words such as "--config.steps=3" that every command receives.
   """
 
@@ -71,7 +77,6 @@ class Run:
   seed: int
   config: str
   world: World
-  samples: int
   overrides: tuple[str, ...] = ()
 
   @property
@@ -83,45 +88,82 @@ class Run:
   @functools.cached_property
   def name(self) -> str:
     """Returns the name of its folder, with a hash of what it depends on."""
-    content = json.dumps(dataclasses.asdict(self), sort_keys=True)
-    digest = hashlib.sha256(content.encode()).hexdigest()
-    return f"{self.arm.name}-seed{self.seed}-{digest[:8]}"
+    return f"{self.arm.name}-seed{self.seed}-{_digest(self)}"
 
   def folder(self, workdir: str) -> str:
     """Returns its folder below the workdir of the experiment."""
     return os.path.join(workdir, self.name)
 
-  def commands(self, workdir: str) -> list[tuple[str, list[str]]]:
-    """Lists (command of the package, its arguments), in order."""
-    arm, folder = self.arm, self.folder(workdir)
+  def arguments(self, workdir: str) -> list[str]:
+    """Returns what every command of this run is given."""
     file, _, words = self.config.partition(":")
-    shared = [
-      f"--config={file}:{','.join(filter(None, (arm.words, words)))}",
+    return [
+      f"--config={file}:{','.join(filter(None, (self.arm.words, words)))}",
       f"--config.root={os.path.join(workdir, self.world.name)}",
       f"--config.seed={self.seed}",
-      *(f"--config.{field}" for field in arm.fields),
+      *(f"--config.{field}" for field in self.arm.fields),
       *self.overrides,
+      f"--workdir={self.folder(workdir)}",
     ]
-    mine = [*shared, f"--workdir={folder}"]
-    found = []
-    if arm.captions:
-      path = os.path.join(folder, "captions.jsonl")
+
+  def commands(self, workdir: str) -> list[tuple[str, list[str]]]:
+    """Lists (command of the package, its arguments), in order."""
+    found, train = [], self.arguments(workdir)
+    if self.arm.captions:
+      path = os.path.join(self.folder(workdir), "captions.jsonl")
       found.append(("pseudo_label", self._captions(workdir, path)))
-      mine.append(f"--config.data.object_captions={path}")
-    start = []
-    if arm.start:
-      before = dataclasses.replace(self, arm=arm.start).folder(workdir)
-      start = [f"--config.init.checkpoint={before}"]
-    found.append(("train", mine + start))
-    if arm.tasks:
-      asked = [f"--tasks={','.join(arm.tasks)}", f"--samples={self.samples}"]
-      found.append(("evaluate", mine + asked))
-    return found
+      train.append(f"--config.data.object_captions={path}")
+    if self.arm.start:
+      before = dataclasses.replace(self, arm=self.arm.start).folder(workdir)
+      train.append(f"--config.init.checkpoint={before}")
+    return [*found, ("train", train)]
 
   def _captions(self, workdir: str, path: str) -> list[str]:
     """Returns the arguments with which the other arm's model describes."""
     other = dataclasses.replace(self, arm=self.arm.captions)
-    ((_, arguments),) = [c for c in other.commands(workdir) if c[0] == "train"]
-    kept = [a for a in arguments if not a.startswith("--config.init.")]
-    return [*kept, "--mode=self_training", f"--out={path}",
+    return [*other.arguments(workdir), "--mode=self_training", f"--out={path}",
             "--config.eval.max_new_tokens=12"]  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """A run that is asked a suite of tasks.
+
+  Attributes:
+    run: whose weights are asked.
+    suite: the tasks.
+    samples: questions a task; they are the same for all runs.
+  """
+
+  run: Run
+  suite: Suite
+  samples: int
+
+  @property
+  def needs(self) -> tuple[Run, ...]:
+    """Lists the runs that have to be finished before."""
+    return (self.run,)
+
+  @property
+  def world(self) -> World:
+    """Returns the micro-world that it is about."""
+    return self.run.world
+
+  def folder(self, workdir: str) -> str:
+    """Returns its folder, below that of its run."""
+    digest = _digest((self.suite, self.samples))
+    name = f"{self.suite.name}-{digest}"
+    return os.path.join(self.run.folder(workdir), name)
+
+  def commands(self, workdir: str) -> list[tuple[str, list[str]]]:
+    """Lists (command of the package, its arguments), in order."""
+    asked = [f"--tasks={','.join(self.suite.tasks)}",
+             f"--samples={self.samples}",
+             f"--out={self.folder(workdir)}"]  # fmt: skip
+    return [("evaluate", [*self.run.arguments(workdir), *asked])]
+
+
+def _digest(value) -> str:
+  """Hashes dataclasses by their content."""
+  content = json.dumps(value, sort_keys=True, default=dataclasses.asdict)
+  return hashlib.sha256(content.encode()).hexdigest()[:8]

@@ -12,76 +12,68 @@ import time
 from collections.abc import Callable, Sequence
 
 from locvlm_jax import errors, progress
-from locvlm_jax.experiments.runs import Run, World
+from locvlm_jax.experiments.runs import Evaluation, Run, World
 
+Step = Run | Evaluation
 Command = Callable[[str, list[str], str, frozenset[int]], int]
 
 
 def run_all(
-  runs: Sequence[Run],
+  steps: Sequence[Step],
   workdir: str,
   *,
   jobs: int = 1,
   execute: Command | None = None,
   log: Callable[[str], None] = print,
 ) -> None:
-  """Trains and evaluates runs, each after those that it needs.
+  """Trains runs and evaluates them, each after what it needs.
 
   Each command has a process of its own on its share of the cores, and writes
-  COMMAND.log and, at its end, COMMAND.done into the run's folder. What is done
+  COMMAND.log and, at its end, COMMAND.done into its folder. What is done
   is not repeated; a training that was killed resumes from its checkpoint.
 
   Args:
-    runs: what is wanted; what they need is run as well.
+    steps: what is wanted, in the order in which it is best begun; what they
+      need is run as well, before.
     workdir: receives a folder for each run, and the micro-worlds.
-    jobs: runs at a time.
+    jobs: steps at a time.
     execute: (command, arguments, path of the log, cores) -> exit code; by
       default a process of the package's command.
-    log: receives a line of progress after each run.
+    log: receives a line of progress after each step.
 
   Raises:
-    CommandFailed: a command failed; names its log. Runs that had begun end
+    CommandFailed: a command failed; names its log. Steps that had begun end
       first, so that nothing of theirs is lost.
   """
   execute = execute or _process
-  wanted = _with_needs(runs)
-  graph = graphlib.TopologicalSorter({run: run.needs for run in wanted})
-  for world in {run.world for run in runs}:
+  wanted = _with_needs(steps)
+  graph = graphlib.TopologicalSorter({step: step.needs for step in wanted})
+  for world in {step.world for step in steps}:
     _write_world(world, workdir, execute)
   graph.prepare()
-  counter = progress.Progress("runs", len(wanted), log, every=0.0)
-  cores = _shares(jobs)
+  counter = progress.Progress("steps", len(wanted), log, every=0.0)
+  cores, order = _shares(jobs), {step: i for i, step in enumerate(wanted)}
+  ready, running = [], {}
   with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-    waiting = {}
     while graph.is_active():
-      for run in graph.get_ready():
-        waiting[pool.submit(_run, run, workdir, cores, execute)] = run
+      ready = sorted([*ready, *graph.get_ready()], key=order.get)
+      while ready and len(running) < jobs:
+        step = ready.pop(0)
+        running[pool.submit(_run, step, workdir, cores, execute)] = step
       finished, _ = concurrent.futures.wait(
-        waiting, return_when=concurrent.futures.FIRST_COMPLETED
+        running, return_when=concurrent.futures.FIRST_COMPLETED
       )
       for future in finished:
-        run = waiting.pop(future)
-        _raise_from(future, waiting)
-        graph.done(run)
+        future.result()  # raises what the step has raised
+        graph.done(running.pop(future))
         counter.add(1)
 
 
-def _raise_from(future, waiting) -> None:
-  """Raises what a run has raised, after those that wait are called off."""
-  if error := future.exception():
-    for other in waiting:
-      other.cancel()
-    raise error
-
-
-def _with_needs(runs: Sequence[Run]) -> list[Run]:
-  """Lists the runs and all that they need, each once."""
-  found, left = {}, list(runs)
-  while left:
-    run = left.pop()
-    if run not in found:
-      found[run] = None
-      left += run.needs
+def _with_needs(steps: Sequence[Step]) -> list[Step]:
+  """Lists the steps, each after all that it needs, and each once."""
+  found = {}
+  for step in steps:
+    found |= dict.fromkeys((*_with_needs(step.needs), step))
   return list(found)
 
 
@@ -94,11 +86,13 @@ def _shares(jobs: int) -> queue.Queue:
   return shares
 
 
-def _run(run: Run, workdir: str, cores: queue.Queue, execute: Command) -> None:
-  folder = run.folder(workdir)
+def _run(
+  step: Step, workdir: str, cores: queue.Queue, execute: Command
+) -> None:
+  folder = step.folder(workdir)
   mine = cores.get()
   try:
-    for command, arguments in run.commands(workdir):
+    for command, arguments in step.commands(workdir):
       _once(folder, command, arguments, mine, execute)
   finally:
     cores.put(mine)

@@ -1,24 +1,29 @@
 """Writes tables of arms over seeds, with the verdict on each ordering."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from locvlm_jax.experiments import differences, results
+from locvlm_jax.experiments import differences, micro_tables, results
 from locvlm_jax.experiments.differences import Result
 from locvlm_jax.experiments.micro_tables import Ordering, Table
-from locvlm_jax.experiments.runs import Arm, Run
+from locvlm_jax.experiments.runs import Evaluation
 
 Results = dict[tuple[str, str], Result | None]  # by (arm, metric)
 
 
 def read(
-  table: Table, runs: Mapping[Arm, Sequence[Run]], workdir: str
+  table: Table, evaluations: Sequence[Evaluation], workdir: str
 ) -> Results:
-  """Reads all cells of a table."""
-  return {
-    (arm.name, metric): results.read(runs[arm], workdir, metric)
-    for arm in table.arms
-    for metric in table.metrics.values()
-  }
+  """Reads all cells of a table from what its arms were asked."""
+  found = {}
+  for arm in table.arms:
+    mine = [e for e in evaluations if e.run.arm == arm]
+    for metric in table.metrics.values():
+      suite = micro_tables.suite(metric)
+      folders = {
+        e.run.seed: e.folder(workdir) for e in mine if e.suite == suite
+      }
+      found[arm.name, metric] = results.read(folders, metric)
+  return found
 
 
 def markdown(table: Table, found: Results) -> str:

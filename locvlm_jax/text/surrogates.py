@@ -9,6 +9,7 @@ left: valid json, and yet no tokenizer takes it and no file can hold it.
 """
 
 import re
+import sys
 from typing import Any
 
 _HIGH, _LOW = r"\\u[dD][89abAB][0-9a-fA-F]{2}", r"\\u[dD][c-fC-F]"
@@ -20,9 +21,12 @@ _ESCAPED = re.compile(
 _HALF = re.compile("[\ud800-\udfff]")
 
 
-def may_be_in(source: str) -> bool:
-  """Says whether the json that `source` is written in can have such halves."""
-  return _ESCAPED.search(source) is not None
+def may_be_in(source: str, begin: int = 0, end: int = sys.maxsize) -> bool:
+  """Says whether the json in source[begin:end] can have such halves."""
+  # A text is found much sooner than a pattern, and most files have none.
+  starts = (source.find(start, begin, end) for start in ("\\ud", "\\uD"))
+  first = min((at for at in starts if at >= 0), default=None)
+  return first is not None and bool(_ESCAPED.search(source, first, end))
 
 
 def replaced(value: Any) -> tuple[Any, int]:

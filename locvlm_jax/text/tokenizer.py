@@ -76,6 +76,11 @@ class Tokenizer:
     """Writes tokenizer.json and what transformers needs to load it."""
     write_files(directory, self._backend, self._specials)
 
+  @property
+  def special_texts(self) -> list[str]:
+    """The texts that a reader of the files takes for special tokens."""
+    return sorted({*self._forbidden.values(), *self._specials.values()})
+
   def fingerprint(self) -> str:
     """Hashes the pieces of the vocabulary and how a text is cut into them.
 

@@ -143,12 +143,23 @@ def _open_run(inputs: Inputs, build, versions: Mapping[str, str]) -> Opened:
     "step": info["next_step"],
     "config": plain(config),
     "versions": versions,
+    "metrics": _metrics(workdir, info["next_step"]),
   }
   shape = build(config).config
   if shape.lora.rank:
     params = lora_merge.merge(params, shape.lora.scale)
-  usage = processor_json.Usage(config.geometry, config.prompt_format)
+  usage = _usage_of(config)
   return Opened(workdir, "run", params, shape, config.tokenizer, usage, origin)
+
+
+def _metrics(workdir: str, step: int) -> dict[str, float]:
+  """What `evaluate` found of a run's checkpoint, if it was asked."""
+  path = os.path.join(workdir, "results.json")
+  if not os.path.isfile(path):
+    return {}
+  found = tensor_files.read_json(workdir, "results.json")
+  of = found.get("origin", {})
+  return found.get("metrics", {}) if of.get("step") == step else {}
 
 
 def _open_foreign(what: str, inputs: Inputs) -> Opened:
@@ -164,9 +175,17 @@ def _open_foreign(what: str, inputs: Inputs) -> Opened:
     params, shape = original.open_llava(directory, vision, base)
   places = (directory, base if what == "original" else "")
   own = next((p for p in places if p and tokenizer_lib.exists(p)), "")
-  origin = {"input": directory, "vision": vision, "base": base}
+  origin = _recorded(directory)
+  origin |= {"input": directory, "vision": vision, "base": base}
   usage = _usage(directory, what)
   return Opened(directory, what, params, shape, own, usage, origin)
+
+
+def _recorded(directory: str) -> dict:
+  """What an export says of the run that it came from."""
+  if not os.path.isfile(os.path.join(directory, "origin.json")):
+    return {}
+  return tensor_files.read_json(directory, "origin.json")
 
 
 def _usage(directory: str, what: str) -> processor_json.Usage:
@@ -175,14 +194,31 @@ def _usage(directory: str, what: str) -> processor_json.Usage:
     geometry = original.geometry(directory)
     return processor_json.Usage(geometry, source=directory)
   if recorded := runs.recorded_config(directory):
-    return processor_json.Usage(
-      recorded["geometry"], recorded["prompt_format"], directory
-    )
+    return _usage_of(freeze(completed(recorded)), directory)
   return processor_json.Usage(source=directory)
 
 
+def _usage_of(config: Config, source: str = "") -> processor_json.Usage:
+  """How the model of a run is used."""
+  e = config.eval
+  sampling = (e.temperature, e.top_k, e.top_p)
+  return processor_json.Usage(
+    config.geometry, config.prompt_format, source, sampling
+  )
+
+
+def meant_for(opened: Opened, program: str) -> Opened:
+  """Returns the model to be written for "transformers" or for "vllm"."""
+  usage = dataclasses.replace(opened.usage, program=program)
+  return opened._replace(usage=usage)
+
+
 def write_hf(
-  opened: Opened, output: str, tokenizer: str = "", dtype: str | None = None
+  opened: Opened,
+  output: str,
+  tokenizer: str = "",
+  dtype: str | None = None,
+  card: str = "",
 ) -> Mapping[str, Any]:
   """Writes a model in Hugging Face's layout, with origin.json.
 
@@ -191,6 +227,7 @@ def write_hf(
     output: the directory.
     tokenizer: the directory of its tokenizer, in place of the model's own.
     dtype: as stored; None: bfloat16 of a run, else as in the input.
+    card: the text of README.md; "": none is written.
 
   Returns:
     The parameters that were written, by path.
@@ -213,6 +250,8 @@ def write_hf(
   else:
     export.save_llava(output, params, shape, tokenizer, stored, opened.usage)
   files.write_json(os.path.join(output, "origin.json"), opened.origin)
+  if card:
+    files.write_lines(os.path.join(output, "README.md"), [card])
   prefix = f"{what}/" if what in ("vision", "llm") else ""
   return {prefix + path: value for path, value in opened.params.items()}
 

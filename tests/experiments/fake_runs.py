@@ -40,11 +40,11 @@ class Commands:
       self.fails = ""
       return 75
     if command == "evaluate":
-      self._evaluate(flags["workdir"], flags["config.seed"])
+      self._evaluate(flags["workdir"], flags["out"], flags["config.seed"])
     return 0
 
-  def _evaluate(self, folder: str, seed: str) -> None:
-    arm = os.path.basename(folder).split("-seed")[0]
+  def _evaluate(self, workdir: str, folder: str, seed: str) -> None:
+    arm = os.path.basename(workdir).split("-seed")[0]
     rng = random.Random(arm + seed)
     rows, metrics = [], {}
     for axis in ("left_right", "above_below"):

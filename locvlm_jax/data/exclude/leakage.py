@@ -35,6 +35,7 @@ from typing import NamedTuple
 
 from locvlm_jax import errors
 from locvlm_jax.data import reading
+from locvlm_jax.data.cache import values
 from locvlm_jax.data.records import ImageId
 from locvlm_jax.data.sources import tfds_coco
 
@@ -120,12 +121,17 @@ def named(path: str) -> Named:
   if prepared := tfds_coco.parse_split(path):
     content = tfds_coco.read_annotations(*prepared)
     return Named(frozenset(r["id"] for r in content["images"]), frozenset())
+  return Named(*values.make_once(path, "named", lambda: _read_named(path)))
+
+
+def _read_named(path: str) -> tuple[frozenset[int | str], frozenset[str]]:
+  """Reads the ids and names of a file; see `Named`."""
   ids, names = set(), set()
   for row in _rows(path):
     if isinstance(row, Mapping) and row.get("split") not in _TRAINING_SPLITS:
       ids |= _ids(row)
       names |= {row[k] for k in _IMAGE_FIELDS if isinstance(row.get(k), str)}
-  return Named(frozenset(ids), frozenset(names))
+  return frozenset(ids), frozenset(names)
 
 
 def image_ids(path: str) -> frozenset[int | str]:

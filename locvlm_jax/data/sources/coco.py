@@ -12,10 +12,12 @@ from collections.abc import Collection, Mapping
 
 from locvlm_jax import errors
 from locvlm_jax.data import objectives, reading
+from locvlm_jax.data.cache import values
 from locvlm_jax.data.exclude import leakage
 from locvlm_jax.data.records import Box, ImageId, Object, Record, Source
 from locvlm_jax.data.sources import category_tree, tfds_coco
 
+_FIELDS = ("id", "file_name", "width", "height")  # of an image, in use
 _ROUNDING = 0.01  # pixels past the edge that COCO's rounding explains
 
 
@@ -119,13 +121,26 @@ class Instances(Source):
   """
 
   def __init__(self, path: str, images: str):
-    if prepared := tfds_coco.parse_split(path):
-      images, content = prepared[0], tfds_coco.read_annotations(*prepared)
+    prepared = tfds_coco.parse_split(path)
+    self.path, self.folder = path, prepared[0] if prepared else images
+    if prepared:
+      self._index(tfds_coco.read_annotations(*prepared))
     else:
       reading.check_directory(images)
-      content = reading.read_json(path)
-    self.path, self.folder = path, images
-    self.box_counts = collections.Counter()
+      vars(self).update(values.make_once(path, "Instances", self._read))
+    self._order = list(range(len(self._rows)))  # record -> row
+
+  def _read(self) -> dict:
+    """Returns what the file makes of the source, but for the paths."""
+    self._index(reading.read_json(self.path))
+    rows = f"{self.path}: image"
+    reading.check_file_names(self._rows, self.folder, rows)
+    self._rows = [{k: r[k] for k in _FIELDS} for r in self._rows]
+    return {k: v for k, v in vars(self).items() if k not in ("path", "folder")}
+
+  def _index(self, content: object) -> None:
+    """Checks what a file has, and groups its annotations by image."""
+    path, self.box_counts = self.path, collections.Counter()
     names = reading.category_names(content, path)
     self.categories = tuple(names[i] for i in sorted(names))
     self.category_ids = tuple(sorted(names))
@@ -137,13 +152,10 @@ class Instances(Source):
       i: reading.size(row, f"{path}: image {i}")
       for i, row in reading.by_id(self._rows, "images", path).items()
     }
-    if not prepared:
-      reading.check_file_names(self._rows, images, f"{path}: image")
     self._objects = self._group(
       reading.section(content, "annotations", path), names, sizes
     )
     self._absent = self._listed_absent(names)
-    self._order = list(range(len(self._rows)))  # record -> row
 
   def per_object(self) -> "Instances":
     """Copies the source, with an image once for each of its unique objects.
@@ -303,29 +315,34 @@ class Captions(Source):
 
   def __init__(self, path: str, images: str):
     reading.check_directory(images)
-    content = reading.read_json(path)
+    self.path, self.folder = path, images
+    self._images, self._rows = values.make_once(path, "Captions", self._read)
+
+  def _read(self) -> tuple[dict[int, dict], list[dict]]:
+    """Reads and checks the file: images by their ids, and captions."""
+    path, content = self.path, reading.read_json(self.path)
     if isinstance(content, list):
       raise errors.DataError(
         f"{path}: a list, as LLaVA's chat.json has its captions; set"
         " data.conversations and data.mixture.conversations in place of"
         " data.captions, as configs/locvlm_b.py:chat595k does."
       )
-    self.path, self.folder = path, images
-    self._images = reading.by_id(
+    found = reading.by_id(
       reading.section(content, "images", path), "images", path
     )
-    self._rows = reading.section(content, "annotations", path)
-    reading.check_file_names(self._images.values(), images, f"{path}: image")
-    for row in self._images.values():
+    reading.check_file_names(found.values(), self.folder, f"{path}: image")
+    for row in found.values():
       for key in ("width", "height"):
         if key in row:
           reading.integer(row, key, f"{path}: image {row['id']}")
-    for row in self._rows:
+    rows = reading.section(content, "annotations", path)
+    for row in rows:
       origin = f"{path}: caption {row.get('id')}"
       reading.text(row, "caption", origin)
       image = reading.integer(row, "image_id", origin)
-      if image not in self._images:
+      if image not in found:
         raise errors.DataError(f"{origin}: unknown image {image}.")
+    return found, rows
 
   def __len__(self) -> int:
     return len(self._rows)

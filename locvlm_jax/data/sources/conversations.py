@@ -9,11 +9,14 @@ authors publish it, [{"video_id", "q", "a"}].
 """
 
 import collections
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from locvlm_jax import errors
 from locvlm_jax.data import reading
+from locvlm_jax.data.cache import rows
+from locvlm_jax.data.cache import texts as cached
 from locvlm_jax.data.exclude import leakage
 from locvlm_jax.data.media import video
 from locvlm_jax.data.records import ImageId, Record, Source
@@ -32,6 +35,8 @@ class Conversations(Source):
 
   Attributes:
     left_out: how many messages, turns and records are not used, by reason.
+    first_malformed: what is wrong with the first record that is left out as
+      malformed; "": none is.
 
   Raises:
     DataError: a missing or malformed file, a record that is no conversation of
@@ -43,23 +48,45 @@ class Conversations(Source):
 
   def __init__(self, path: str, images: str):
     self.path, self.folder = path, images
-    self.left_out = collections.Counter()
-    is_lines = path.removesuffix(".gz").endswith(".jsonl")
-    read = reading.read_jsonl if is_lines else reading.read_json
-    rows = self._conversations(read(path))
-    if not isinstance(rows, list):
-      raise errors.DataError(f"{path}: not a list of conversations.")
-    self._rows = [
-      row for i, row in enumerate(rows) if self._use(row, f"{path}: record {i}")
-    ]
-    if rows and not self._rows:
+    self._rows = rows.read_once(path, type(self).__name__, self._read)
+    facts = self._rows.facts
+    self.left_out = collections.Counter(facts["left out"])
+    # These name a record; the file may have had another path.
+    self.boxed, self.first_malformed = (
+      facts[key] and f"{path}: {facts[key]}" for key in ("boxed", "malformed")
+    )
+    if not len(self) and self.left_out["records without a turn"]:
       raise errors.DataError(
         f"{path}: no record has a turn that can be used ({self._told()})."
       )
 
-  def _conversations(self, content):
-    """Finds the list of conversations in what the file holds."""
-    return content
+  def _read(self) -> rows.Rows:
+    """Reads the file, checks its records, and keeps those that have a turn."""
+    self.left_out, self.boxed, self.first_malformed = (
+      collections.Counter(), "", "",
+    )  # fmt: skip
+    names = []
+    texts = cached.Texts.of(self._used(names))
+    facts = {
+      "left out": dict(self.left_out),
+      "boxed": self.boxed.removeprefix(f"{self.path}: "),
+      "malformed": self.first_malformed.removeprefix(f"{self.path}: "),
+    }
+    return rows.Rows(texts, cached.Texts.of(names), facts)
+
+  def _used(self, names: list[str]) -> Iterator[str]:
+    """Yields the records that have a turn, as json; adds to `names`."""
+    found = reading.each(self.path, "conversations", self._list_key)
+    for i, row in enumerate(map(self._conversation, found)):
+      if self._use(row, f"{self.path}: record {i}"):
+        names.append(row.get(self._key) or "")
+        yield _JSON.encode(row)
+
+  _list_key = ""  # under which an object may keep the list
+
+  def _conversation(self, row: object) -> object:
+    """Makes a conversation of what the list holds."""
+    return row
 
   def _use(self, row: object, origin: str) -> bool:
     """Checks a record, and says whether it has a turn to train on."""
@@ -96,13 +123,13 @@ class Conversations(Source):
 
   def image_ids(self) -> list[ImageId]:
     """Lists what the image of each record is known by; None: by nothing."""
-    names = [row.get("image") for row in self._rows]
-    return [leakage.image_id(name, self.folder) for name in names]
+    names = self._rows.names
+    return [leakage.image_id(name or None, self.folder) for name in names]
 
   def image_paths(self, indices: Sequence[int]) -> list[str | None]:
     """Lists the files of these records' images; None: text alone."""
-    names = [self._rows[i].get("image") for i in indices]
-    return [name and os.path.join(self.folder, name) for name in names]
+    names = [self._rows.names[i] for i in indices]
+    return [os.path.join(self.folder, n) if n else None for n in names]
 
   def __getitem__(self, index: int) -> Record:
     row = self._rows[index]
@@ -126,6 +153,9 @@ class Conversations(Source):
     return ", ".join(f"{n} {why}" for why, n in self.left_out.items() if n)
 
 
+_JSON = json.JSONEncoder(ensure_ascii=False)
+
+
 def _has_box(text: str) -> bool:
   return bool(conversation_boxes.find_boxes(text))
 
@@ -146,8 +176,6 @@ class Text(Conversations):
       self.first_malformed = self.first_malformed or str(e)
       return ()
 
-  first_malformed = ""
-
   def _told(self) -> str:
     first = self.first_malformed
     return super()._told() + (first and f", the first: {first}")
@@ -165,7 +193,7 @@ class Videos(Conversations):
     DataError: as `Conversations`; also a record without a video.
   """
 
-  _key = "video"
+  _key, _list_key = "video", "conversations"
 
   def __init__(self, path: str, videos: str):
     reading.check_directory(videos, "videos")
@@ -175,12 +203,8 @@ class Videos(Conversations):
         self._files[os.path.splitext(name)[0]].append(name)
     super().__init__(path, videos)
 
-  def _conversations(self, content):
-    if isinstance(content, dict):
-      content = reading.section(content, "conversations", self.path)
-    if not isinstance(content, list):
-      raise errors.DataError(f"{self.path}: not a list of conversations.")
-    return list(map(_as_conversation, content))
+  def _conversation(self, row: object) -> object:
+    return _as_conversation(row)
 
   def _check_name(self, row: dict, origin: str) -> None:
     reading.field(row, "video", origin)
@@ -189,11 +213,11 @@ class Videos(Conversations):
 
   def image_ids(self) -> list[ImageId]:
     """Lists the name of the video that each record is about."""
-    return [leakage.video_name(row["video"]) for row in self._rows]
+    return [leakage.video_name(name) for name in self._rows.names]
 
   def image_paths(self, indices: Sequence[int]) -> list[str | None]:
     """Lists the files of these records' videos."""
-    names = [self._file(self._rows[i]["video"]) for i in indices]
+    names = [self._file(self._rows.names[i]) for i in indices]
     return [os.path.join(self.folder, name) for name in names]
 
   def __getitem__(self, index: int) -> Record:

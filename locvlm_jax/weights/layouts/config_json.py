@@ -20,6 +20,11 @@ _ROPE_NEEDS = {
   "linear": ("rope_factor",),
   "llama3": tuple(_ROPE),
 }
+# What a program calls the activation that changes nothing.
+IDENTITY = {
+  "transformers": "linear",
+  "vllm": "torch.nn.modules.linear.Identity",
+}
 _ROPE_FIELDS = ("rope_parameters", "rope_scaling")  # today's, and the earlier
 _VISION = ("clip_vision_model", "siglip_vision_model")
 _MOST_LAYERS = 10_000  # of a model; each is listed before any shape is compared
@@ -227,9 +232,20 @@ def _rope_json(config: llama.LlamaConfig) -> dict:
 
 
 def llava_json(
-  config: locvlm.LocVLMConfig, vocab_size: int, image_id: int
+  config: locvlm.LocVLMConfig,
+  vocab_size: int,
+  image_id: int,
+  program: str = "transformers",
 ) -> dict:
-  """As for a LlavaForConditionalGeneration; `image_id`: its <image>."""
+  """As for a LlavaForConditionalGeneration.
+
+  Args:
+    config: the model's shape.
+    vocab_size: with the rows that were added.
+    image_id: of <image>.
+    program: that is to read it first of all, of `IDENTITY`.
+  """
+  act = IDENTITY[program] if config.adapter == "linear" else "gelu"
   text = llama_json(config.llm) | {"vocab_size": vocab_size}
   return {
     "architectures": ["LlavaForConditionalGeneration"],
@@ -238,7 +254,7 @@ def llava_json(
     "text_config": text,
     "image_token_index": image_id,
     "image_seq_length": config.vision.num_patches,
-    "projector_hidden_act": "linear" if config.adapter == "linear" else "gelu",
+    "projector_hidden_act": act,
     "multimodal_projector_bias": True,
     "vision_feature_layer": config.vision.feature_layer,
     "vision_feature_select_strategy": _strategy(config.vision),

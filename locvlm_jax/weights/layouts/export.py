@@ -147,7 +147,7 @@ def save_llava(
     image_id = backend.token_to_id(tokenizer.IMAGE)
   rows = max(size, image_id + 1)
   tensors |= _grown(tensors, rows - size)
-  raw = config_json.llava_json(config, rows, image_id)
+  raw = config_json.llava_json(config, rows, image_id, usage.program)
   if text:
     raw["text_config"] |= processor_json.token_ids(text)
     raw["pad_token_id"] = text.pad_id
@@ -208,6 +208,14 @@ def _write_tokenizer(folder: str, source: str) -> None:
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
       if os.path.exists(path := os.path.join(source, name)):
         shutil.copyfile(path, os.path.join(folder, name))
+  # transformers continues rows of a batch, so that they have to end alike.
+  path = os.path.join(folder, "tokenizer_config.json")
+  if os.path.exists(path):
+    with open(path, encoding="utf-8") as f:
+      content = json.load(f)
+    _write_json(
+      folder, "tokenizer_config.json", content | {"padding_side": "left"}
+    )
 
 
 def _flat(params: Params) -> Flat:

@@ -161,7 +161,8 @@ def _drop_identity(
   flat: Flat, config: locvlm.LocVLMConfig, fields: Fields
 ) -> locvlm.LocVLMConfig:
   """Makes an adapter linear whose second layer changes nothing."""
-  act = fields.only("projector_hidden_act", "gelu", "gelu", "linear")
+  identities = config_json.IDENTITY.values()
+  act = fields.only("projector_hidden_act", "gelu", "gelu", *identities)
   if act == "gelu":
     return config
   kernel = flat.pop("adapter/linear_2").read()

@@ -3,7 +3,8 @@
 preprocessor_config.json   the square that the model sees, its mean and std
 processor_config.json      how many visual tokens a picture has
 chat_template.jinja        how a conversation becomes text
-generation_config.json     the tokens that start, end and fill a row
+generation_config.json     the temperature; what starts, ends and fills a row
+image_processing_locvlm.py the square, where transformers has no such processor
 """
 
 import dataclasses
@@ -13,35 +14,43 @@ import re
 import shutil
 from collections.abc import Mapping
 
+from locvlm_jax import ASSETS
 from locvlm_jax.models import clip_vit, locvlm
 from locvlm_jax.text import formats
-from locvlm_jax.text.tokenizer import Tokenizer
+from locvlm_jax.text.tokenizer import IMAGE, Tokenizer
 
+_CODE = "image_processing_locvlm.py"
 NAMES = (
   "preprocessor_config.json", "processor_config.json", "chat_template.jinja",
-  "chat_template.json", "generation_config.json",
+  "chat_template.json", "generation_config.json", _CODE,
 )  # fmt: skip
 _BICUBIC = 3  # of PIL
+# As `encode_prompt` has it, all pictures come before the first question.
 _TEMPLATE = """\
-{%- set turn = namespace(first=true) -%}
+{{- BOS -}}
+{%- set all = namespace(first=true, images='') -%}
+{%- for message in messages if message['content'] is not string -%}
+{%- for part in message['content'] if part['type'] == 'image' -%}
+{%- set all.images = all.images + '<image>' -%}
+{%- endfor -%}
+{%- endfor -%}
 {%- for message in messages -%}
-{%- set text = namespace(value='', images='') -%}
+{%- set text = namespace(value='') -%}
 {%- if message['content'] is string -%}
 {%- set text.value = message['content'] -%}
 {%- else -%}
-{%- for part in message['content'] -%}
-{%- if part['type'] == 'image' -%}
-{%- set text.images = text.images + '<image>' -%}
-{%- elif part['type'] == 'text' -%}
+{%- for part in message['content'] if part['type'] == 'text' -%}
 {%- set text.value = text.value + part['text'] -%}
-{%- endif -%}
 {%- endfor -%}
 {%- endif -%}
+{%- for special in SPECIALS if special in text.value -%}
+{{- raise_exception(special + ' in a text would become a special token') -}}
+{%- endfor -%}
 {%- if message['role'] == 'user' -%}
-{{- START if turn.first else USER -}}
-{{- text.images + NEWLINE if text.images else '' -}}
+{{- START if all.first else USER -}}
+{{- all.images + NEWLINE if all.first and all.images else '' -}}
 {{- text.value.strip() -}}
-{%- set turn.first = false -%}
+{%- set all.first = false -%}
 {%- if not loop.last or add_generation_prompt -%}{{- ASSISTANT -}}{%- endif -%}
 {%- elif message['role'] == 'assistant' -%}
 {{- ' ' + text.value.strip() + END -}}
@@ -60,11 +69,15 @@ class Usage:
     geometry: of its pictures: center_crop, pad or square; "" if unknown.
     prompt_format: of its conversations, a name of `FORMATS`; "" if unknown.
     source: a directory whose files about it are copied; "" for none.
+    sampling: temperature, top_k and top_p of its answers, as in `config.eval`.
+    program: that reads the files first of all: "transformers" or "vllm".
   """
 
   geometry: str = ""
   prompt_format: str = ""
   source: str = ""
+  sampling: tuple[float, int, float] = (0.0, 0, 1.0)
+  program: str = "transformers"
 
 
 def copy_files(source: str, target: str) -> None:
@@ -98,25 +111,50 @@ def write_files(
       vision, usage.geometry
     )
     content["processor_config.json"] = processor_json(vision, strategy)
+    if needs_code(vision, usage.geometry):
+      content[_CODE] = (ASSETS / _CODE).read_text(encoding="utf-8")
+  fmt = formats.FORMATS.get(usage.prompt_format)
   if text:
-    content["generation_config.json"] = token_ids(text) | {"do_sample": False}
-  if text and usage.prompt_format:
-    fmt = formats.FORMATS[usage.prompt_format]
+    content["generation_config.json"] = generation_json(text, fmt, usage)
+  if text and fmt:
     content["chat_template.jinja"] = chat_template(fmt, text)
   for name, value in content.items():
     path = os.path.join(directory, name)
     if value is not None and not os.path.exists(path):
       with open(path, "w", encoding="utf-8") as f:
         f.write(value if isinstance(value, str) else _as_json(value))
+  _set_greedy(os.path.join(directory, "generation_config.json"), usage.program)
+
+
+def _set_greedy(path: str, program: str) -> None:
+  """Makes a copied file say in the program's words that answers are greedy.
+
+  vLLM reads the temperature alone, and transformers warns of it.
+  """
+  if not os.path.exists(path):
+    return
+  with open(path, encoding="utf-8") as f:
+    content = json.load(f)
+  if content.get("do_sample") is False and not content.get("temperature"):
+    content.pop("temperature", None)
+    content |= {"temperature": 0.0} if program == "vllm" else {}
+    with open(path, "w", encoding="utf-8") as f:
+      f.write(_as_json(content))
 
 
 def _as_json(value: Mapping) -> str:
   return json.dumps(value, indent=2, sort_keys=True) + "\n"
 
 
-def preprocessor_json(
-  vision: clip_vit.VisionConfig, geometry: str
-) -> dict | None:
+def needs_code(vision: clip_vit.VisionConfig, geometry: str) -> bool:
+  """Says whether transformers has no processor for such a square.
+
+  Its own pads with the tower's mean color; all of ours are trained with CLIP's.
+  """
+  return geometry == "pad" and vision.family != "clip"
+
+
+def preprocessor_json(vision: clip_vit.VisionConfig, geometry: str) -> dict:
   """Describes how a picture becomes the model's square.
 
   Args:
@@ -124,15 +162,19 @@ def preprocessor_json(
     geometry: of the config: center_crop, pad or square.
 
   Returns:
-    What LlavaImageProcessor reads; None where it has no such geometry: it
-    pads with the tower's own mean, and we with CLIP's.
+    What LlavaImageProcessor reads, or that of image_processing_locvlm.py,
+    which its user has to trust.
   """
-  if geometry == "pad" and vision.family != "clip":
-    return None
   side = vision.image_size
   square = {"height": side, "width": side}
-  return {
-    "image_processor_type": "LlavaImageProcessor",
+  name, code = "LlavaImageProcessor", {}
+  if needs_code(vision, geometry):
+    # A name that transformers does not know, lest its own be taken instead.
+    name = "LocvlmImageProcessor"
+    module = _CODE.removesuffix(".py")
+    code = {"auto_map": {"AutoImageProcessor": f"{module}.{name}"}}
+  return code | {
+    "image_processor_type": name,
     "processor_class": "LlavaProcessor",
     "do_convert_rgb": True,
     "do_pad": geometry == "pad",
@@ -160,6 +202,25 @@ def processor_json(vision: clip_vit.VisionConfig, strategy: str) -> dict:
   }
 
 
+def generation_json(
+  text: Tokenizer, fmt: formats.Format | None, usage: Usage
+) -> dict:
+  """Describes how answers are decoded, and what ends one.
+
+  Args:
+    text: the tokenizer.
+    fmt: the conversation format; None if unknown.
+    usage: has the sampling, and the program that is to read it.
+  """
+  temperature, top_k, top_p = usage.sampling
+  found = token_ids(text) | {"do_sample": temperature > 0}
+  if temperature:  # without a top_k, transformers takes 50
+    found |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+  if fmt and not fmt.end.endswith(formats.EOS):
+    found["stop_strings"] = [fmt.end]
+  return found
+
+
 def token_ids(text: Tokenizer) -> dict[str, int | None]:
   """Returns the ids that config.json and generation_config.json name."""
   bos = text.start_ids[0] if text.start_ids else None
@@ -173,19 +234,23 @@ def token_ids(text: Tokenizer) -> dict[str, int | None]:
 def chat_template(fmt: formats.Format, text: Tokenizer) -> str | None:
   """Writes a conversation format in transformers' template language.
 
-  The tokenizer itself adds BOS, as in training.
+  It begins with BOS, since vLLM adds none to what a template gives; where
+  transformers tokenizes it (tokenize=True), it adds no second one.
 
   Returns:
     None for a format that has no place for a question.
   """
   if not fmt.questions:
     return None
-  bos = text.piece(text.start_ids[0]) if fmt.bos and text.start_ids else ""
+  bos = text.piece(text.start_ids[0]) if text.start_ids else ""
   special = fmt.end.endswith(formats.EOS)
+  again = bos if fmt.bos else ""
   words = {
+    "SPECIALS": [*text.special_texts, IMAGE],
+    "BOS": bos,
     "START": fmt.start,
     # Without a special token between them, the space that starts a text.
-    "USER": bos + fmt.user if special else " " + fmt.user,
+    "USER": again + fmt.user if special else " " + fmt.user,
     "NEWLINE": "\n",
     "ASSISTANT": fmt.assistant,
     "END": fmt.end.replace(formats.EOS, text.piece(text.eos_id)),

@@ -16,6 +16,7 @@ from locvlm_jax.models import clip_vit
 from locvlm_jax.text import formats
 from locvlm_jax.text.encoding import encode_conversation, encode_prompt
 from locvlm_jax.text.tokenizer import Tokenizer
+from locvlm_jax.weights import runs
 from locvlm_jax.weights.layouts import export, huggingface, processor_json
 
 TURNS = [
@@ -32,20 +33,20 @@ SIGLIP = dataclasses.replace(
 def exported(words, tmp_path):
   """Writes a toy model that is used as the arguments say; its directory."""
 
-  def write(*usage, vision=CONFIG.vision):
+  def write(*usage, vision=CONFIG.vision, model=CONFIG, **fields):
     llm = dataclasses.replace(CONFIG.llm, vocab_size=400)
-    config = dataclasses.replace(CONFIG, llm=llm, vision=vision)
-    out = str(tmp_path / "-".join(usage))
-    told = processor_json.Usage(*usage)
+    config = dataclasses.replace(model, llm=llm, vision=vision)
+    out = str(tmp_path / "-".join((*usage, *map(str, fields.values()))))
+    told = processor_json.Usage(*usage, **fields)
     export.save_llava(out, params_of(config), config, words, None, told)
     return out
 
   return write
 
 
-def processor(directory):
+def processor(directory, **options):
   transformers = pytest.importorskip("transformers")
-  return transformers.AutoProcessor.from_pretrained(directory)
+  return transformers.AutoProcessor.from_pretrained(directory, **options)
 
 
 def read(directory, name):
@@ -82,9 +83,26 @@ def test_a_picture_becomes_the_square_that_was_trained(
 def test_mean_and_deviation_are_those_of_the_tower(exported):
   raw = read(exported("square", vision=SIGLIP), "preprocessor_config.json")
   assert raw["image_mean"] == raw["image_std"] == [0.5] * 3
-  # transformers pads with that mean, and we with CLIP's.
-  out = pathlib.Path(exported("pad", vision=SIGLIP))
-  assert not (out / "preprocessor_config.json").exists()
+
+
+def test_a_square_that_transformers_cannot_pad_comes_with_code_to_trust(
+  exported,
+):
+  """Its processors pad with the tower's mean color, and we with CLIP's."""
+  out = exported("pad", vision=SIGLIP)
+  with pytest.raises(Exception, match="trust_remote_code"):
+    processor(out, trust_remote_code=False)
+  picture = Image.new("RGB", (50, 30), (255, 0, 9))
+  theirs = processor(out, trust_remote_code=True).image_processor(
+    picture, return_tensors="np"
+  )["pixel_values"][0]
+  ours = geometry.make("pad", 50, 30, 16).apply_image(picture)
+  np.testing.assert_array_equal(
+    np.rint((theirs.transpose(1, 2, 0) * 0.5 + 0.5) * 255), ours
+  )
+  assert not pathlib.Path(
+    exported("square", vision=SIGLIP), "image_processing_locvlm.py"
+  ).exists()
 
 
 @pytest.mark.parametrize("name", ["v0", "v1", "llama_2", "bare"])
@@ -103,7 +121,7 @@ def test_a_conversation_becomes_the_ids_that_were_trained(
   if with_image:
     messages[0]["content"].insert(0, {"type": "image"})
   prompt = loaded.apply_chat_template(messages[:-1], add_generation_prompt=True)
-  ids = np.array(loaded.tokenizer(prompt)["input_ids"])
+  ids = np.array(unchanged(loaded.tokenizer, prompt))
   image = loaded.image_token_id
   ours = encode_prompt(
     text, formats.FORMATS[name], TURNS[:-1], "Why?", int(with_image)
@@ -115,11 +133,60 @@ def test_a_conversation_becomes_the_ids_that_were_trained(
   row = encode_conversation(
     text, formats.FORMATS[name], TURNS[:-1], int(with_image), 1000
   )
-  ids = np.array(loaded.tokenizer(whole)["input_ids"])
+  ids = np.array(unchanged(loaded.tokenizer, whole))
   assert (
     np.where(ids == image, formats.IMAGE_TOKEN, ids).tolist()
     == row.tokens.tolist()
   )
+
+
+def unchanged(tokenizer, prompt):
+  """Tokenizes as vLLM and apply_chat_template do: the template has BOS."""
+  return tokenizer(prompt, add_special_tokens=False)["input_ids"]
+
+
+def test_all_pictures_come_before_the_first_question(exported):
+  out = exported("square", "v1")
+  loaded, text = processor(out), Tokenizer.load(out)
+  picture = {"type": "image"}
+  asked = [
+    {"role": "user", "content": [picture, {"type": "text", "text": "One?"}]},
+    {"role": "assistant", "content": "A cup."},
+    {"role": "user", "content": [{"type": "text", "text": "Two?"}, picture]},
+  ]
+  prompt = loaded.apply_chat_template(asked, add_generation_prompt=True)
+  ids = np.array(unchanged(loaded.tokenizer, prompt))
+  ids[ids == loaded.image_token_id] = formats.IMAGE_TOKEN
+  turns = [("One?", "A cup.")]
+  ours = encode_prompt(text, formats.FORMATS["v1"], turns, "Two?", 2)
+  assert ids.tolist() == ours.tolist()
+
+
+def test_text_that_reads_like_a_special_token_is_refused(exported):
+  loaded = processor(exported("square", "v1"))
+  for text in ("What is <image>?", "Say </s> now."):
+    asked = [{"role": "user", "content": [{"type": "text", "text": text}]}]
+    with pytest.raises(Exception, match="special token"):
+      loaded.apply_chat_template(asked)
+
+
+@pytest.mark.parametrize(
+  "name, fields, wanted",
+  [
+    ("v1", {}, {"do_sample": False}),
+    ("v1", {"program": "vllm"}, {"do_sample": False, "temperature": 0.0}),
+    (
+      "v1",
+      {"sampling": (0.2, 0, 1.0)},
+      {"do_sample": True, "temperature": 0.2, "top_k": 0, "top_p": 1.0},
+    ),
+    ("v0", {}, {"do_sample": False, "stop_strings": ["\n###"]}),
+  ],
+)
+def test_answers_are_decoded_and_end_as_ours(exported, name, fields, wanted):
+  raw = read(exported("square", name, **fields), "generation_config.json")
+  ids = {"bos_token_id", "eos_token_id", "pad_token_id"}
+  assert {k: v for k, v in raw.items() if k not in ids} == wanted
 
 
 def test_visual_tokens_are_counted_as_in_the_model(exported):
@@ -142,6 +209,22 @@ def test_ids_of_special_tokens_are_those_of_the_tokenizer(exported, words):
     assert raw["pad_token_id"] == text.pad_id
 
 
+def test_for_vllm_a_linear_projector_and_greedy_answers_are_named_its_way(
+  exported,
+):
+  linear = dataclasses.replace(CONFIG, adapter="linear")
+  own = exported("square", "v1", model=linear)
+  out = exported("square", "v1", model=linear, program="vllm")
+  name = "torch.nn.modules.linear.Identity"
+  assert read(own, "config.json")["projector_hidden_act"] == "linear"
+  assert read(out, "config.json")["projector_hidden_act"] == name
+  assert huggingface.open_llava(out)[1].adapter == "linear"
+  usage = processor_json.Usage(source=out)
+  flat, config = huggingface.load_llava(out)
+  export.save_llava(own, flat, config, out, None, usage)
+  assert "temperature" not in read(own, "generation_config.json")
+
+
 def test_an_export_is_exported_again_with_all_of_it(tmp_path):
   first = to_hf(ASSETS / "micro_reference", tmp_path / "a")
   config = read(ASSETS / "micro_reference", "origin.json")["config"]
@@ -155,3 +238,11 @@ def test_an_export_is_exported_again_with_all_of_it(tmp_path):
     one, other = pathlib.Path(first, name), pathlib.Path(second, name)
     assert one.exists() == other.exists()
     assert not one.exists() or one.read_bytes() == other.read_bytes()
+
+
+def test_an_export_that_is_exported_again_says_how_it_was_trained(tmp_path):
+  again = to_hf(ASSETS / "micro_reference", tmp_path / "again")
+  assert runs.recorded_config(again)["geometry"] == "square"
+  assert runs.recorded_config(again) == runs.recorded_config(
+    str(ASSETS / "micro_reference")
+  )

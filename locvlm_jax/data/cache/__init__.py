@@ -1,0 +1,1 @@
+"""What is read once, on disk for other processes and later starts."""
