@@ -32,6 +32,7 @@ def write(
     rows = [_row(q, d) for q, d in found]
     files.write_lines(path, [json.dumps(rows)])
     return
+  os.makedirs(path, exist_ok=True)
   for name, lines in _labels(questions, found).items():
     files.write_lines(os.path.join(path, f"{name}.txt"), lines)
 

@@ -21,7 +21,7 @@ MODEL = locvlm.LocVLM(
     CONFIG, llm=dataclasses.replace(CONFIG.llm, vocab_size=TEXT.vocab_size)
   )
 )
-FORMS = [("ivb", "box"), ("diga", "box"), ("nfp", "point")]
+FORMS = [("ivb", "box"), ("diga", "point")]
 MOST = 7
 
 

@@ -87,17 +87,11 @@ def test_the_gradient_draws_digits_to_the_right_one():
   assert not others.any()
 
 
-def test_off_is_no_loss_and_joined_digits_are_refused():
+def test_off_is_no_loss_and_joined_digits_are_refused(monkeypatch):
   assert digits.build(0.0, IVB, TEXT, TEXT.vocab_size) is None
-
-  class Joined:
-    vocab_size = 2
-
-    def encode_after(self, text):
-      return [0, 1]
-
-    def piece(self, i):
-      return " [" if i == 0 else "00"
-
+  comma = TEXT.encode_after(" ,")[-1:]
+  monkeypatch.setattr(
+    tokenizer.Tokenizer, "encode_after", lambda self, text: comma * 2
+  )
   with pytest.raises(ValueError, match="a token for each digit"):
-    digits.build(1.0, IVB, Joined(), 2)
+    digits.build(1.0, IVB, TEXT, TEXT.vocab_size)

@@ -51,7 +51,8 @@ def test_right_answers_have_full_marks_in_every_task():
     questions = ask(task, [SCENE])
     answers = [right_answer(q, BOXES) for q in questions]
     metrics = rate(task, questions, answers)
-    assert metrics["ap_unscored"] == pytest.approx(1) and "ap" not in metrics
+    # A box that is rounded to bins has an IoU of about 0.93.
+    assert metrics["ap_unscored"] > 0.8 and "ap" not in metrics
     assert metrics["f1_50"] == metrics["none_right"] == 1
     assert metrics["some_right"] == 1 and metrics["duplicates"] == 0
     assert all(
