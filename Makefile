@@ -1,4 +1,5 @@
 # make demo   micro-world -> base weights -> stage 1 -> stage 2 -> report
+# make serve  the micro reference behind HTTP, with a page to try it on
 # make test   the quick test suite
 # make base   trains the committed base weights again: hours on two cores
 # make reference   the same for the reference model and its baseline
@@ -13,7 +14,7 @@ REFERENCE_DIR := locvlm_jax/assets/micro_reference
 REFERENCE := $(wildcard $(REFERENCE_DIR)/results.json)
 export JAX_PLATFORMS ?=
 
-.PHONY: help demo base reference test test-slow test-acceptance \
+.PHONY: help demo serve base reference test test-slow test-acceptance \
   test-parity lint clean
 
 help:
@@ -41,6 +42,12 @@ demo: $(READY)
 	  --stages stage1,stage2,course@stage2,course@stage1 \
 	  --workdir runs/demo $(if $(REFERENCE),--reference $(REFERENCE))
 	@echo 'open runs/demo/report.html'
+
+# What is compiled at the first start is read at the next.
+serve: export JAX_COMPILATION_CACHE_DIR ?= $(VENV)/compiled
+serve: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
+serve: $(READY)
+	$(BIN)/python -m locvlm_jax.serve $(if $(PORT),--port $(PORT))
 
 BASE_WORLD := runs/microworld_base
 TRAIN := $(BIN)/python -m locvlm_jax.train

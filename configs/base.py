@@ -198,10 +198,12 @@ def model() -> ml_collections.ConfigDict:
 def data() -> ml_collections.ConfigDict:
   """Where training examples come from and what a row holds."""
   d = ml_collections.ConfigDict()
-  d.images = ""  # the folder that COCO's file names are relative to
+  # The folder that COCO's file names are relative to. Empty: where the format
+  # of `instances` has its pictures.
+  d.images = ""
   d.conversation_images = ""  # the same for LLaVA's
-  # COCO instances: the three objectives. Json, or FOLDER:SPLIT of
-  # tensorflow_datasets, as coco/2017/1.1.0:train.
+  # Boxes: the three objectives. COCO json, FOLDER:SPLIT of tensorflow_datasets,
+  # as coco/2017/1.1.0:train, or YOLO, VOC and others, see docs/own_boxes.md.
   d.instances = ""
   # jsonl of captions by COCO's annotation id, in place of the categories of
   # `instances` in all three objectives.

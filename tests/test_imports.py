@@ -24,6 +24,7 @@ ROWS = (
   {"agreement", "assemble", "checks", "provenance"},
   {"inference"},
   {"evals"},
+  {"serving"},
   {"training"},
   {"pseudo"},
   {"reports"},

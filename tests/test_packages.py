@@ -14,14 +14,17 @@ PACKAGES = {
   "absl": "absl-py",
   "google.protobuf": "protobuf",
   "orbax": "orbax-checkpoint",
+  "yaml": "pyyaml",
 }
 # Those that only a part of the users need, with the extra that has them.
 EXTRAS = {
   "av": "video",
   "clu": "tensorboard",
   "pycocoevalcap": "meteor",
+  "starlette": "serve",
   "tensorflow-datasets": "tfds",
   "torch": "pseudo",
+  "uvicorn": "serve",
 }
 # Those that are pinned though nothing imports them, with the reason.
 NOT_IMPORTED = {

@@ -9,9 +9,11 @@ from typing import Any
 from locvlm_jax import errors
 from locvlm_jax.data.cache import entries
 from locvlm_jax.data.exclude import exclusion
+from locvlm_jax.data.formats import recognize
 from locvlm_jax.data.records import Source
 from locvlm_jax.data.sources import (
   ade20k,
+  any_format,
   coco,
   conversations,
   object_captions,
@@ -26,8 +28,8 @@ from locvlm_jax.data.sources import (
 # class reads `config.data.<name>`. The order is part of every seed: where
 # several sources are mixed, it says which of them is the first.
 SOURCES = {
-  "instances": (coco.Instances, "images"),
-  "novel": (coco.Instances, "images"),
+  "instances": (any_format.AnyInstances, "images"),
+  "novel": (any_format.AnyInstances, "images"),
   "captions": (coco.Captions, "images"),
   "refer": (refer.Refer, "images"),
   "conversations": (conversations.Conversations, "conversation_images"),
@@ -94,7 +96,8 @@ def _open_benchmark(name: str, files: Any) -> Source:
 def test_sets(evaluation: Any) -> list[exclusion.TestSet]:
   """Lists the files of annotations and questions that `config.eval` names.
 
-  Folders, of which only ADE20K's is one, hold no image of COCO.
+  Of folders only those count that hold boxes in one of the formats: the others,
+  of which only ADE20K's is one, hold no image of COCO.
   """
   found = [
     (evaluation[name], evaluation[SOURCES[name][1]])
@@ -105,7 +108,7 @@ def test_sets(evaluation: Any) -> list[exclusion.TestSet]:
   return [
     exclusion.TestSet(path, media)
     for path, media in found
-    if path and not os.path.isdir(path)
+    if path and (not os.path.isdir(path) or recognize.is_data_set(path))
   ]
 
 
@@ -194,6 +197,8 @@ def _hash(paths: str) -> str:
 
 def file_hash(path: str) -> str:
   """Hashes a file; a folder by the names and sizes of what is in it."""
+  if recognize.is_data_set(path):
+    return _hash_all(recognize.files(path))
   if prepared := tfds_coco.parse_split(path):
     path = prepared[0]  # its split counts as the whole folder
   if os.path.isdir(path):
@@ -201,3 +206,12 @@ def file_hash(path: str) -> str:
     listing = [(entry.name, entry.stat().st_size) for entry in names]
     return hashlib.sha256(repr(listing).encode()).hexdigest()[:16]
   return entries.file_hash(path)
+
+
+def _hash_all(paths: Sequence[str]) -> str:
+  """Hashes the contents of several files, in this order."""
+  digest = hashlib.sha256()
+  for path in paths:
+    with open(path, "rb") as f:
+      digest.update(hashlib.file_digest(f, "sha256").digest())
+  return digest.hexdigest()[:16]

@@ -233,15 +233,17 @@ def _scores(model, questions, request, out, manifest, watch) -> dict:
   scores, done = {}, _resume(out, manifest)
   with _open(os.path.join(out, predictions.FILE), "a") as file:
     for (task, seed), asked in questions.items():
+      asker = request.decoded(model, task, seed)
+      asker = asker.sharing(asked, request.batch_size)
       scores[task.name, seed] = found = ask_task(
         task,
         asked,
-        _stoppable(request.decoded(model, task, seed), watch),
+        _stoppable(asker, watch),
         batch_size=request.batch_size,
         max_bad_share=request.max_bad_share,
         seed=seed,
         done=done.get(part_name(task.name, seed)),
-        read_ahead=model.read_ahead,
+        read_ahead=asker.read_ahead,
         out=file,
         log=_log,
       )

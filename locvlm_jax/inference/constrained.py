@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 
-from locvlm_jax.inference import decode, places
-from locvlm_jax.models import kv_cache, llama
+from locvlm_jax.inference import decode, places, sampling
+from locvlm_jax.models import kv_cache
 from locvlm_jax.text import grammar as grammar_lib
 
 _STEP = 2  # J: a token that is chosen and one that has to follow it
@@ -114,7 +114,7 @@ def locate(
       f"beams {num_beams} at temperature {temperature}: give 1 beam or more,"
       " and above 1 a temperature of 0"
     )
-  decode.check_rng(temperature, rng)
+  sampling.check_rng(temperature, rng)
   rows = batch["tokens"].shape[0]
   # Arrays of numpy, since each small operation of jax is a program of its own.
   request = _Request(
@@ -169,10 +169,9 @@ def _prefill(
   static: _Static, run: Callable, num_numbers: int, request: _Request
 ) -> tuple[_State, Float[Array, "B D"]]:
   """Fills the cache with the prompts; their last hidden states come along."""
-  rows, length = request.prompt.tokens.shape
-  cfg, slots = static.model.config, length + static.longest + _STEP
-  cache = llama.empty_cache(cfg.llm, rows, slots, cfg.dtype)
-  hidden, cache = run(*request.prompt, cache, method="prefill")
+  cfg, room = static.model.config, static.longest + _STEP
+  hidden, cache = decode.fill(cfg, run, request.prompt, room)
+  rows = len(hidden)
   zeros = jnp.zeros(rows, jnp.int32)
   place = places.Place(
     node=zeros,
@@ -183,7 +182,7 @@ def _prefill(
     place=place,
     tokens=jnp.zeros((rows, _STEP), jnp.int32),
     count=zeros,
-    position=request.prompt.lengths,
+    position=request.prompt.ends,
     log_probability=jnp.zeros(rows),
     step=jnp.int32(0),
     cache=cache,
@@ -203,7 +202,7 @@ def _choose(
   scores = _legal_scores(run, tables, state, hidden)
   index = jnp.argmax(scores, axis=-1)
   if static.is_sampled:
-    draw = functools.partial(decode.draw_token, request.rng, state.step)
+    draw = functools.partial(sampling.draw_token, request.rng, state.step)
     index = jax.vmap(draw)(request.example, scores / request.temperature)
   gained = jnp.take_along_axis(
     jax.nn.log_softmax(scores), index[:, None], axis=1

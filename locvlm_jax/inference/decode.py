@@ -1,13 +1,12 @@
 """Generation: a prefill, a static cache, and a while loop with early exit.
 
-Letters: B rows, S prompt positions, K images in a row, G generated tokens, E
-ids of a stop, V vocabulary.
+Letters: B rows, S prompt positions, K images in a row, G generated tokens, A
+alternatives of a token, E ids of a stop, V vocabulary.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -15,55 +14,27 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, UInt8
 
+from locvlm_jax.inference.sampling import (
+  Each,
+  Sampling,
+  Written,
+  check_rng,
+  describe,
+  sample,
+)
 from locvlm_jax.models import kv_cache, llama, locvlm, video
+from locvlm_jax.models.kv_cache import Prefix
 
 _LEAST_STEP = 16  # between two lengths that prompts are padded to
 
 
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-  """How each token is chosen, and what ends a row.
+class Prompt(NamedTuple):
+  """The inputs of a `LocVLM`.
 
   Attributes:
-    max_new_tokens: G.
-    stop: E ids that, one after the other, end a row; part of the output.
-    temperature: 0 is greedy; above 0 samples from softmax(logits / T).
-    top_k: samples from the k likeliest tokens alone; 0: from all.
-    top_p: samples from the smallest set of tokens whose probabilities,
-      likeliest first, reach p; with top_k too, of the probabilities among those
-      k, as in transformers.
-    pad_id: fills a row after its end.
-
-  Raises:
-    ValueError: a temperature below 0, max_new_tokens below 1, top_k below 0,
-      top_p not within (0, 1], or no stop.
+    prefix: what the cache already holds of the rows, before `tokens`; the
+      pictures are in it then, and `images` is None.
   """
-
-  max_new_tokens: int
-  stop: tuple[int, ...]
-  temperature: float = 0.0
-  top_k: int = 0
-  top_p: float = 1.0
-  pad_id: int = 0
-
-  def __post_init__(self) -> None:
-    if self.temperature < 0:
-      raise ValueError(
-        f"temperature {self.temperature} is negative: give 0 (greedy) or more"
-      )
-    if self.max_new_tokens < 1:
-      raise ValueError(f"max_new_tokens {self.max_new_tokens} is below 1")
-    if self.top_k < 0 or not 0 < self.top_p <= 1:
-      raise ValueError(
-        f"top_k {self.top_k}, top_p {self.top_p}: give at least 0 (all tokens)"
-        " and a number within (0, 1]"
-      )
-    if not self.stop:
-      raise ValueError("stop is empty: name at least one id, such as EOS")
-
-
-class Prompt(NamedTuple):
-  """The inputs of a `LocVLM`."""
 
   tokens: Int[ArrayLike, "B S"]
   images: (
@@ -73,11 +44,21 @@ class Prompt(NamedTuple):
     | None
   )
   lengths: Int[ArrayLike, " B"]
+  prefix: Prefix | None = None
 
   @classmethod
-  def from_batch(cls, batch: Mapping[str, ArrayLike | None]) -> "Prompt":
+  def from_batch(cls, batch: Mapping[str, Any]) -> "Prompt":
     """Takes the inputs from a batch."""
-    return cls(batch["tokens"], video.visual_input(batch), batch["lengths"])
+    prefix = batch.get("prefix")
+    images = None if prefix else video.visual_input(batch)
+    return cls(batch["tokens"], images, batch["lengths"], prefix)
+
+  @property
+  def ends(self) -> Int[ArrayLike, " B"]:
+    """The position after each row's last one."""
+    if self.prefix is None:
+      return self.lengths
+    return self.prefix.lengths + self.lengths
 
 
 class _Static(NamedTuple):
@@ -87,6 +68,7 @@ class _Static(NamedTuple):
   max_new_tokens: int
   is_sampled: bool  # else greedy
   is_filtered: bool  # by top_k or top_p
+  alternatives: int  # tokens at each place whose probabilities are kept
 
 
 class _Request(NamedTuple):
@@ -97,10 +79,8 @@ class _Request(NamedTuple):
   example: Int[ArrayLike, " B"]
   stop: Int[ArrayLike, " E"]
   pad_id: Int[ArrayLike, ""]
-  temperature: Float[ArrayLike, ""]
-  top_k: Int[ArrayLike, ""]
-  top_p: Float[ArrayLike, ""]
-  rng: Key[Array, ""] | None
+  each: Each
+  rng: Key[Array, "..."] | None
 
 
 class _State(NamedTuple):
@@ -109,7 +89,7 @@ class _State(NamedTuple):
   step: Int[Array, ""]  # tokens generated so far
   recent: Int[Array, "B E"]  # the last tokens; the last is not in the cache yet
   done: Bool[Array, " B"]
-  output: Int[Array, "B G"]
+  output: Written
   cache: kv_cache.Cache
 
 
@@ -163,19 +143,6 @@ def generate(
   return _generate(static, params, request)
 
 
-def is_cut_off(
-  ids: Sequence[int] | Int[np.ndarray, " G"], sampling: Sampling
-) -> bool:
-  """Tells whether a generated row ended for want of tokens, before its stop.
-
-  A row of padding alone was never asked.
-  """
-  row, stop = [int(i) for i in ids], list(sampling.stop)
-  starts = range(len(row) - len(stop) + 1)
-  ended = any(row[i : i + len(stop)] == stop for i in starts)
-  return not ended and any(i != sampling.pad_id for i in row)
-
-
 def stream(
   model: nn.Module,
   params: Mapping,
@@ -194,11 +161,41 @@ def stream(
     model, params, batch, sampling, rng: as for `generate`.
     every: tokens from one array to the next.
   """
-  static, request = _prepare(model, batch, sampling, rng)
+  for written in write(model, params, batch, sampling, rng=rng, every=every):
+    yield written.ids
+
+
+def write(
+  model: nn.Module,
+  params: Mapping,
+  batch: Mapping[str, ArrayLike | None],
+  sampling: Sampling,
+  *,
+  rng: Key[Array, "..."] | None = None,
+  each: Each | None = None,
+  alternatives: int = 0,
+  every: int = 4,
+  ended: Callable[[], Sequence[bool]] | None = None,
+) -> Iterator[Written]:
+  """Yields what `stream` does, of rows that may be sampled differently.
+
+  Args:
+    model, params, batch: as for `generate`.
+    sampling: of all rows, but for what `each` says.
+    rng: a key, or one for each row.
+    each: of each row; all that it may ask for is compiled in, so that calls of
+      the same shapes share a program.
+    alternatives: A; 0 keeps no probabilities, and is a program of its own.
+    every: tokens from one array to the next.
+    ended: is asked before each part which rows need no more tokens.
+  """
+  static, request = _prepare(model, batch, sampling, rng, each, alternatives)
   state = _jit_prefill(static, params, request)
+  rows = len(request.valid)
   for until in range(every, sampling.max_new_tokens + every, every):
-    state = _jit_decode(static, params, request, state, until)
-    yield np.asarray(state.output)
+    over = np.array(ended() if ended else [False] * rows, bool)
+    state = _jit_decode(static, params, request, state, np.int32(until), over)
+    yield Written(*(x if x is None else np.asarray(x) for x in state.output))
     if state.done.all():
       return
 
@@ -237,23 +234,21 @@ def _log_likelihood(model, params, prompt: Prompt, mask) -> Array:
   return jnp.where(mask[:, 1:], logs, 0).sum(1)
 
 
-def check_rng(temperature: float, rng: Key[Array, ""] | None) -> None:
-  """Raises ValueError where there is sampling but no key to sample with."""
-  if temperature > 0 and rng is None:
-    raise ValueError(
-      f"temperature {temperature} samples: give rng=jax.random.key(seed)"
-    )
-
-
 def _prepare(
-  model: nn.Module, batch: Mapping, sampling: Sampling, rng
+  model: nn.Module,
+  batch: Mapping,
+  sampling: Sampling,
+  rng,
+  each: Each | None = None,
+  alternatives: int = 0,
 ) -> tuple[_Static, _Request]:
   """Separates what programs are compiled for from the arrays of this call."""
   check_rng(sampling.temperature, rng)
+  has_filter = sampling.top_k > 0 or sampling.top_p < 1 or each is not None
   is_sampled = sampling.temperature > 0
-  has_filter = sampling.top_k > 0 or sampling.top_p < 1
+  is_filtered = is_sampled and has_filter
   static = _Static(
-    model, sampling.max_new_tokens, is_sampled, is_sampled and has_filter
+    model, sampling.max_new_tokens, is_sampled, is_filtered, alternatives
   )
   rows = batch["tokens"].shape[0]
   # Arrays of numpy, since each small operation of jax is a program of its own.
@@ -263,9 +258,7 @@ def _prepare(
     example=batch.get("example", np.arange(rows, dtype=np.int32)),
     stop=np.array(sampling.stop, np.int32),
     pad_id=np.int32(sampling.pad_id),
-    temperature=np.float32(sampling.temperature),
-    top_k=np.int32(sampling.top_k),
-    top_p=np.float32(sampling.top_p),
+    each=each or Each.of(sampling, rows),
     rng=rng,
   )
   return static, request
@@ -275,7 +268,7 @@ def _prepare(
 def _generate(static: _Static, params, request: _Request) -> Array:
   state = _prefill(static, params, request)
   until = static.max_new_tokens
-  return _decode(static, params, request, state, until).output
+  return _decode(static, params, request, state, until).output.ids
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -285,26 +278,62 @@ def _jit_prefill(static: _Static, params, request: _Request) -> _State:
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
 def _jit_decode(
-  static: _Static, params, request: _Request, state: _State, until
+  static: _Static, params, request: _Request, state: _State, until, over
 ) -> _State:
+  state = state._replace(done=state.done | over)
   return _decode(static, params, request, state, until)
+
+
+def fill(
+  config: locvlm.LocVLMConfig, run: Callable, prompt: Prompt, room: int
+) -> tuple[Float[Array, "B D"], kv_cache.Cache]:
+  """Fills a cache with prompts, and leaves `room` slots in it.
+
+  Args:
+    config: of the model.
+    run: `bound_apply` of it.
+    prompt: its prefix, if there is one, is copied.
+    room: for the tokens that follow.
+
+  Returns:
+    The hidden state of each row's last position, and the cache.
+  """
+  rows, length = prompt.tokens.shape
+  held = prompt.prefix
+  slots = length + room + (held.num_slots if held else 0)
+  cache = llama.empty_cache(config.llm, rows, slots, config.dtype)
+  if held is None:
+    return run(*prompt[:3], cache, method="prefill")
+  cache = kv_cache.begin(cache, held)
+  hidden, cache = run(prompt.tokens, cache, held.lengths, method="decode_step")
+  last = (prompt.lengths - 1)[:, None, None]
+  return jnp.take_along_axis(hidden, last, axis=1)[:, 0], cache
 
 
 def _prefill(static: _Static, params, request: _Request) -> _State:
   """Fills the cache with the prompts and chooses the first token."""
-  rows, length = request.prompt.tokens.shape
-  cfg, num = static.model.config, static.max_new_tokens
-  cache = llama.empty_cache(cfg.llm, rows, length + num, cfg.dtype)
-  run = bound_apply(static.model, params)
-  hidden, cache = run(*request.prompt, cache, method="prefill")
+  run, num = bound_apply(static.model, params), static.max_new_tokens
+  hidden, cache = fill(static.model.config, run, request.prompt, num)
+  rows = len(hidden)
   start = _State(
     step=jnp.int32(0),
     recent=jnp.full((rows, len(request.stop)), -1, jnp.int32),  # no id is -1
     done=~request.valid,
-    output=jnp.full((rows, num), request.pad_id, jnp.int32),
+    output=_nothing(static, request.pad_id, rows),
     cache=cache,
   )
   return _append(static, request, start, run(hidden, method="logits"))
+
+
+def _nothing(static: _Static, pad_id, rows: int) -> Written:
+  """The output before the first token."""
+  shape = rows, static.max_new_tokens
+  ids = jnp.full(shape, pad_id, jnp.int32)
+  if not static.alternatives:
+    return Written(ids)
+  several = *shape, static.alternatives
+  zeros = jnp.zeros(several, jnp.int32)
+  return Written(ids, jnp.zeros(shape), zeros, jnp.zeros(several))
 
 
 def _decode(
@@ -315,7 +344,7 @@ def _decode(
 
   def advance(state: _State) -> _State:
     # The last of `step` tokens is not in the cache yet: this is its position.
-    position = request.prompt.lengths + state.step - 1
+    position = request.prompt.ends + state.step - 1
     newest = state.recent[:, -1:]
     hidden, cache = run(newest, state.cache, position, method="decode_step")
     logits = run(hidden[:, 0], method="logits")
@@ -331,62 +360,22 @@ def _append(
   static: _Static, request: _Request, state: _State, logits: Float[Array, "B V"]
 ) -> _State:
   """Chooses and appends a token for each row that has not ended."""
+  each, step = request.each, state.step
   if static.is_sampled:
-    token = _sample(static, request, state.step, logits)
+    arguments = each, request.rng, step, request.example, logits
+    token = sample(*arguments, static.is_filtered)
   else:
     token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
   token = jnp.where(state.done, request.pad_id, token)
-  output = jax.lax.dynamic_update_slice(
-    state.output, token[:, None], (0, state.step)
+  added = describe(static.alternatives, token, logits)
+  output = jax.tree.map(
+    lambda old, new: jax.lax.dynamic_update_slice_in_dim(
+      old, new[:, None].astype(old.dtype), step, axis=1
+    ),
+    state.output,
+    added,
   )
   recent = jnp.concatenate([state.recent[:, 1:], token[:, None]], axis=1)
   done = state.done | (recent == request.stop).all(axis=1)
-  return _State(state.step + 1, recent, done, output, state.cache)
-
-
-def _sample(
-  static: _Static,
-  request: _Request,
-  step: Int[Array, ""],
-  logits: Float[Array, "B V"],
-) -> Int[Array, " B"]:
-  """Draws a token for each row, by the key of that row."""
-  logits = logits / request.temperature
-  if static.is_filtered:
-    logits = _filter(logits, request.top_k, request.top_p)
-  draw = functools.partial(draw_token, request.rng, step)
-  return jax.vmap(draw)(request.example, logits).astype(jnp.int32)
-
-
-def draw_token(
-  rng: Key[Array, ""],
-  step: Int[Array, ""],
-  example: Int[Array, ""],
-  logits: Float[Array, " V"],
-) -> Int[Array, ""]:
-  """Draws an index of `logits` by a key of this example and step alone."""
-  key = jax.random.fold_in(jax.random.fold_in(rng, example), step)
-  return jax.random.categorical(key, logits)
-
-
-def _filter(
-  logits: Float[Array, "B V"], top_k: Int[Array, ""], top_p: Float[Array, ""]
-) -> Float[Array, "B V"]:
-  """Sets all to -inf but the k likeliest, and of these what reaches p.
-
-  As in transformers (`huggingface/transformers:generation/logits_process.py`),
-  whose order these filters have: tokens as likely as the k-th stay, and p is
-  reached by probabilities among what the first filter has left.
-  """
-  vocabulary = logits.shape[-1]
-  order = jnp.argsort(-logits, axis=-1)
-  ranked = jnp.take_along_axis(logits, order, axis=-1)
-  last = jnp.where(top_k > 0, jnp.minimum(top_k, vocabulary), vocabulary) - 1
-  least = jax.lax.dynamic_index_in_dim(ranked, last, axis=-1)
-  ranked = jnp.where(ranked >= least, ranked, -jnp.inf)
-  probabilities = jax.nn.softmax(ranked)
-  before = jnp.cumsum(probabilities, axis=-1) - probabilities
-  kept = (before < top_p) | (top_p >= 1)
-  rows = jnp.arange(len(logits))[:, None]
-  filtered = jnp.full_like(logits, -jnp.inf)
-  return filtered.at[rows, order].set(jnp.where(kept, ranked, -jnp.inf))
+  done |= step + 1 >= each.limit
+  return _State(step + 1, recent, done, output, state.cache)

@@ -23,7 +23,7 @@ from locvlm_jax import ASSETS, agreement, errors
 from locvlm_jax.config import Config
 from locvlm_jax.data import geometry
 from locvlm_jax.data.media import images, video
-from locvlm_jax.inference import confidence
+from locvlm_jax.inference import confidence, expectation
 from locvlm_jax.inference.answer import Answer
 from locvlm_jax.inference.confidence import Calibration
 from locvlm_jax.inference.listing import listings
@@ -298,7 +298,7 @@ class Model:
     """
     asked = _question(picture, question, id=str(seed))
     with jax.set_mesh(self.mesh), _named(asked):
-      return self.predictor.expect(_opened(asked), num)
+      return expectation.expect(self.predictor, _opened(asked), num)
 
   def _transform(self, picture: Picture) -> geometry.Transform:
     spec = self.predictor.spec

@@ -18,10 +18,11 @@ from locvlm_jax.data import rows as rows_lib
 from locvlm_jax.data.media import images
 from locvlm_jax.inference import constrained as constrained_lib
 from locvlm_jax.inference import decode, pictures, video_features, zoom
+from locvlm_jax.inference import prefixes as prefixes_lib
 from locvlm_jax.inference.answer import Answer
-from locvlm_jax.inference.decoding import Decoding
 from locvlm_jax.inference.listing import listings
-from locvlm_jax.inference.question import Picture, Question
+from locvlm_jax.inference.question import Picture, Question, are_shared
+from locvlm_jax.inference.sampling import Decoding, Sampling, is_cut_off
 from locvlm_jax.models import locvlm
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
@@ -52,6 +53,9 @@ class Predictor:
       process's rows.
     ahead: reads pictures of files in threads; None: they are read one by one,
       when they are needed.
+    prefixes: keeps what prompts begin with; None: each is computed whole.
+    lengths: that prompts, without their prefixes, are padded to, the least that
+      is enough; empty: to `decode.padded_length`.
   """
 
   model: Any
@@ -62,6 +66,8 @@ class Predictor:
   origin: Mapping = dataclasses.field(default_factory=dict)
   skipped: dict[str, str] = dataclasses.field(default_factory=dict)
   ahead: pictures.ReadingAhead | None = None
+  prefixes: prefixes_lib.Prefixes | None = None
+  lengths: tuple[int, ...] = ()
 
   @classmethod
   def load(
@@ -132,11 +138,29 @@ class Predictor:
     )
     return dataclasses.replace(self, spec=spec)
 
+  def sharing(self, questions: Sequence[Question], rows: int) -> "Predictor":
+    """Computes what questions have in common once, if they share pictures.
+
+    Args:
+      questions: all that will be asked, in batches of `question.batches`.
+      rows: of a batch.
+    """
+    is_allowed = prefixes_lib.allowed(self.spec, self.mesh)
+    if not (is_allowed and are_shared(questions)):
+      return self
+    most = max(len(q.pictures) for q in questions)
+    kept = prefixes_lib.Prefixes(
+      self.model, self.params, self.mesh, self.spec, 2 * rows, most, (rows,)
+    )
+    return dataclasses.replace(self, prefixes=kept)
+
   def read_ahead(self, examples: Sequence[Question]) -> None:
     """Begins to read the pictures of a batch that will be asked about."""
     if self.ahead:
-      mine = sharding.host_rows(len(examples))
-      self.ahead.begin(self._read, _pictures(examples[mine]))
+      mine = examples[sharding.host_rows(len(examples))]
+      if self.prefixes:
+        mine = [q for q in mine if not self.prefixes.knows(q)]
+      self.ahead.begin(self._read, _pictures(mine))
 
   def __call__(self, examples: Sequence[Question]) -> list[Answer]:
     """Answers each; if constrained, locations and lists with legal ones."""
@@ -144,9 +168,9 @@ class Predictor:
       return self.list_all(examples)
     if self.decoding.constrained and examples[0].location:
       return self.locate(examples)
-    batch = self._batch(examples)
+    batch = self.batch(examples)
     ids = decode.generate(
-      self.model, self.params, batch, self._sampling, rng=self._rng
+      self.model, self.params, batch, self.sampling, rng=self._rng
     )
     answers = [self._answer(row) for row in sharding.fetch(ids)]
     return self._without_unseen(examples, batch, answers)
@@ -157,12 +181,12 @@ class Predictor:
     Raises:
       BadImage: its picture can't be used.
     """
-    batch = self._batch([example])
+    batch = self.batch([example])
     (found,) = self._without_unseen([example], batch, [Answer("")])
     if found.unreadable:
       raise images.BadImage(found.unreadable)
     for ids in decode.stream(
-      self.model, self.params, batch, self._sampling, rng=self._rng
+      self.model, self.params, batch, self.sampling, rng=self._rng
     ):
       yield self._answer(ids[0])
 
@@ -175,7 +199,7 @@ class Predictor:
 
   def _located(self, examples: Sequence[Question]) -> list[Answer]:
     """Answers so at the first look."""
-    batch = self._batch(examples, [self._opening] * len(examples))
+    batch = self.batch(examples, [self.opening] * len(examples))
     found = constrained_lib.locate(
       self.model,
       self.params,
@@ -202,10 +226,10 @@ class Predictor:
       self.model, self.params, self._list_grammar, self.decoding.max_boxes
     )
     mine = sharding.host_rows(len(examples))
-    media = self._media(examples, mine)
-    make_batch = functools.partial(self._batch, examples, media=media)
+    media = None if self.prefixes else self._media(examples, mine)
+    make_batch = functools.partial(self.batch, examples, media=media)
     answers = listing.answers([x.listed for x in examples], make_batch)
-    return self._without_unseen(examples, make_batch(None), answers)
+    return self._without_unseen(examples, make_batch(), answers)
 
   def _without_unseen(self, examples, batch, answers) -> list[Answer]:
     """Empties the answers about pictures that could not be used."""
@@ -223,27 +247,6 @@ class Predictor:
     known = (self.skipped[p] for p in example.pictures if p in self.skipped)
     return next(known, "another process could not read it")
 
-  def expect(
-    self, example: Question, num: int
-  ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Gives mean and deviation of the location under the model, in [0, 1].
-
-    Each number's mean and standard deviation over `num` legal locations drawn
-    from the model. Where it wavers between two places, the mean lies between
-    them and the deviation says so.
-
-    Raises:
-      BadImage: the picture can't be used.
-    """
-    draws = [
-      dataclasses.replace(example, id=f"{example.id}#{i}") for i in range(num)
-    ]
-    answers = self.decoded(temperature=1.0, beams=1, zoom=0.0).locate(draws)
-    if answers[0].unreadable:
-      raise images.BadImage(answers[0].unreadable)
-    values = np.array([self.spec.coords.parse(a)[0] for a in answers])
-    return tuple(values.mean(0).tolist()), tuple(values.std(0).tolist())
-
   @functools.cached_property
   def _grammar(self) -> grammar.Grammar:
     after = _LOCATED.partition("{loc}")[2]
@@ -254,7 +257,7 @@ class Predictor:
     return listings.Written.of(self.spec.coords, self.spec.tokenizer)
 
   @functools.cached_property
-  def _opening(self) -> list[int]:
+  def opening(self) -> list[int]:
     """An answer's tokens up to its bracket."""
     text = _LOCATED.partition("{loc}")[0] + "["
     return self.spec.tokenizer.encode_after(f" {text}")
@@ -264,9 +267,10 @@ class Predictor:
     return jax.random.key(self.decoding.seed)
 
   @functools.cached_property
-  def _sampling(self) -> decode.Sampling:
+  def sampling(self) -> Sampling:
+    """How tokens are chosen, as `decode` takes it."""
     how, text = self.decoding, self.spec.tokenizer
-    return decode.Sampling(
+    return Sampling(
       max_new_tokens=how.max_new_tokens,
       stop=tuple(text.stop_ids(self.spec.format)),
       temperature=how.temperature,
@@ -277,13 +281,13 @@ class Predictor:
 
   def _answer(self, ids) -> Answer:
     text = self.spec.tokenizer.answer(ids, self.spec.format)
-    cut_off = decode.is_cut_off(ids, self._sampling)
+    cut_off = is_cut_off(ids, self.sampling)
     for stop in self.decoding.stop:
       text, found, _ = text.partition(stop)
       cut_off &= not found
     return Answer(text.strip(), cut_off)
 
-  def _batch(self, examples: Sequence[Question], openings=None, media=None):
+  def batch(self, examples: Sequence[Question], openings=None, media=None):
     """Prompts and pictures on the mesh, each host's own rows.
 
     Args:
@@ -293,28 +297,41 @@ class Predictor:
     """
     openings = openings or [()] * len(examples)
     prompts_ = [
-      [*self._prompt(x), *begun]
+      [*self.prompt(x), *begun]
       for x, begun in zip(examples, openings, strict=True)
     ]
+    if self.prefixes:
+      begun = self.prefixes.lengths(examples)
+      prompts_ = [p[n:] for p, n in zip(prompts_, begun, strict=True)]
     longest = max(len(p) for p in prompts_)
-    longest = decode.padded_length(longest)
+    fitting = (n for n in self.lengths if n >= longest)
+    longest = next(fitting, decode.padded_length(longest))
     pad = self.spec.tokenizer.pad_id
     tokens = np.full((len(prompts_), longest), pad, np.int32)
     for row, prompt in zip(tokens, prompts_, strict=True):
       row[: len(prompt)] = prompt
     mine = sharding.host_rows(len(examples))
+    if media is None:
+      media = {} if self.prefixes else self._media(examples, mine)
     batch = {
       "tokens": tokens[mine],
-      **(self._media(examples, mine) if media is None else media),
+      **media,
       "lengths": np.array([len(p) for p in prompts_[mine]], np.int32),
       "example": np.array(
         [zlib.crc32(x.id.encode()) & 0x7FFFFFFF for x in examples[mine]],
         np.int32,
       ),
     }
-    return sharding.put_batch(batch, self.mesh, len(examples))
+    if not self.prefixes:
+      return sharding.put_batch(batch, self.mesh, len(examples))
+    everything = slice(None)
+    batch["prefix"], batch["valid"] = self.prefixes.take(
+      examples, lambda some: self._media(some, everything)
+    )
+    return batch
 
-  def _prompt(self, example: Question) -> list[int]:
+  def prompt(self, example: Question) -> list[int]:
+    """Returns the tokens of a question's prompt."""
     return encoding.encode_prompt(
       self.spec.tokenizer,
       self.spec.format,

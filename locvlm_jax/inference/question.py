@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 from PIL import Image
@@ -54,18 +54,40 @@ class Question:
     return turns + len(self.question)
 
 
+def are_shared(questions: Sequence[Question]) -> bool:
+  """Says whether there are two questions or more for each set of pictures."""
+  asked = [_subject(q) for q in questions if q.pictures]
+  return bool(asked) and len(asked) >= 2 * len(set(asked))
+
+
 def batches(
   questions: Sequence[Question], size: int
 ) -> Iterator[tuple[list[Question], list[Question]]]:
   """Yields questions in the order of their lengths, so that little is padding.
 
-  Every batch is full, so that one program answers all: the last one is filled
-  up with copies of its last question.
+  Where they share their pictures, this is the order among those about `size`
+  pictures, so that what they have in common need not be kept for long. Every
+  batch is full, so that one program answers all: the last one is filled up with
+  copies of its last question.
 
   Yields:
     (the questions of a batch, the same filled up to `size`).
   """
-  waiting = sorted(questions, key=lambda question: question.length)
+  group = {}
+  if are_shared(questions):
+    for question in questions:
+      group.setdefault(_subject(question), len(group) // size)
+  waiting = sorted(
+    questions, key=lambda q: (group.get(_subject(q), 0), q.length)
+  )
   for first in range(0, len(waiting), size):
     part = waiting[first : first + size]
     yield part, part + [part[-1]] * (size - len(part))
+
+
+def _subject(question: Question) -> Hashable:
+  """What a question is about: a path, or the very picture in memory."""
+  pictures = (
+    id(p) if isinstance(p, Image.Image) else str(p) for p in question.pictures
+  )
+  return tuple(pictures), question.mirrored

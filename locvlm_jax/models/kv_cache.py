@@ -1,7 +1,7 @@
 """The cache of keys and values that decoding keeps of earlier positions.
 
 Letters: B rows, T new positions, S slots of the cache, G key/value heads, K
-head width.
+head width, C prefixes that are kept, P slots of each.
 """
 
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from einops import rearrange
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 
 class Slots(NamedTuple):
@@ -26,6 +26,34 @@ class Slots(NamedTuple):
 # The slots of each layer. A decoding step reads them all, so they must not be
 # slices of one array, which would be copied first.
 Cache = tuple[Slots, ...]
+
+
+class Prefix(NamedTuple):
+  """What rows begin with, where its keys and values are known already.
+
+  Attributes:
+    kept: the slots of C prefixes, [C, G, P, K] in each layer.
+    index: which of them each row begins with.
+    lengths: positions of it; the slots behind them hold nothing.
+  """
+
+  kept: Cache
+  index: Int[ArrayLike, " B"]
+  lengths: Int[ArrayLike, " B"]
+
+  @property
+  def num_slots(self) -> int:
+    """P."""
+    return self.kept[0].k.shape[2]
+
+
+def begin(cache: Cache, prefix: Prefix) -> Cache:
+  """Copies the prefix of each row into the first slots of its cache."""
+
+  def copy(slots: Array, kept: Array) -> Array:
+    return jax.lax.dynamic_update_slice(slots, kept[prefix.index], (0,) * 4)
+
+  return jax.tree.map(copy, cache, prefix.kept)
 
 
 def store(

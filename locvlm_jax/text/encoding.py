@@ -69,7 +69,7 @@ def encode_conversation(
   """
   if not turns:
     raise ValueError("a conversation needs at least one turn; it has none")
-  tokens = _head(tokenizer, fmt, num_image_tokens)
+  tokens = encode_head(tokenizer, fmt, num_image_tokens)
   mask, used = [False] * len(tokens), 0
   for question, answer in turns if fmt.questions else turns[:1]:
     asked = _question(tokenizer, fmt, question, used, num_image_tokens)
@@ -112,7 +112,7 @@ def encode_prompt(
     question: the one to be answered.
     num_image_tokens: visual tokens, 0 for text alone.
   """
-  tokens = _head(tokenizer, fmt, num_image_tokens)
+  tokens = encode_head(tokenizer, fmt, num_image_tokens)
   for i, (asked, answer) in enumerate(turns_before):
     tokens += _question(tokenizer, fmt, asked, i, num_image_tokens)
     tokens += _answer(tokenizer, fmt, answer)
@@ -121,8 +121,13 @@ def encode_prompt(
   return np.array(tokens, np.int32)
 
 
-def _head(tokenizer, fmt, num_image_tokens) -> list[int]:
-  """Encodes BOS and what comes up to the image, if there is one."""
+def encode_head(
+  tokenizer: tokenizer_lib.Tokenizer, fmt: formats.Format, num_image_tokens: int
+) -> list[int]:
+  """Encodes BOS and what comes up to the image, if there is one.
+
+  Every prompt about as many pictures in this format begins with it.
+  """
   if not num_image_tokens:
     return list(tokenizer.start_ids)
   image = [formats.IMAGE_TOKEN] * num_image_tokens

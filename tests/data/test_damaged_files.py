@@ -14,11 +14,14 @@ import benchmark_files
 import damage
 import hypothesis
 import pytest
+from PIL import Image
 
 from locvlm_jax import errors
 from locvlm_jax.data.exclude import leakage
+from locvlm_jax.data.formats import grounding, labelme, table
 from locvlm_jax.data.sources import (
   ade20k,
+  any_format,
   coco,
   conversations,
   object_captions,
@@ -144,6 +147,18 @@ def _benchmark(name):
   return lambda folder: questions.read(name, str(folder / "f.json"))
 
 
+def _boxes(reader, file: str):
+  """Returns what reads the boxes of a file or folder about a picture."""
+
+  def read(folder):
+    Image.new("RGB", (9, 8)).save(folder / "a.png")
+    if not file:
+      (folder / "f.jsonl").unlink()
+    reader.read(str(folder / file), "", "")
+
+  return read
+
+
 # name: (a file, what reads it from its folder)
 FORMATS = {
   "COCO's instances": (_COCO, _in_folder(coco.Instances)),
@@ -203,6 +218,29 @@ FORMATS = {
       "answer": "yes", "truth": {"answers": ["yes"] * 10, "kind": "yes/no",
                                  "notes": {}}}],
     _scored("vqav2", predictions=None)),
+  "boxes of labeling tools": (_COCO, _in_folder(any_format.AnyInstances)),
+  "LabelMe's": (
+    {"imagePath": "a.png", "imageWidth": 9, "imageHeight": 8, "shapes": [
+      {"label": "cup", "shape_type": "circle", "points": [[1, 2], [3, 4.5]]},
+      {"label": "dog", "points": [[1, 2], [3, 4], [5, 1]]}]},
+    _boxes(labelme, "")),
+  "a table of boxes": (
+    [{"image": "a.png", "label": "cup", "x1": 1, "y1": "2", "x2": 3, "y2": 4,
+      "width": 9, "height": 8}] * 2, _boxes(table, "f.jsonl")),
+  "ODVG": (
+    [{"filename": "a.png", "width": 9, "height": 8, "detection": {
+      "instances": [{"bbox": [1, 2, 3, 4], "label": 0, "category": "cup"}]}}],
+    _boxes(grounding, "f.jsonl")),
+  "ODVG's phrases": (
+    [{"filename": "a.png", "grounding": {"regions": [
+      {"bbox": [[1, 2, 3, 4]], "phrase": "a cup"}]}}] * 2,
+    _boxes(grounding, "f.jsonl")),
+  "Qwen's boxes": (
+    [{"image": "a.png", "conversations": [
+      {"from": "gpt", "value": '{"bbox_2d": [1, 2, 3, 4], "label": "cup"}'}]},
+     {"images": ["a.png"], "messages": [], "objects": {
+       "ref": ["cup"], "bbox": [[1, 2, 3, 4]]}}],
+    _boxes(grounding, "f.jsonl")),
   "excluded files": (_TALKS, lambda folder: leakage.named.__wrapped__(
     str(folder / "f.json"))),
   "excluded questions": (_VQA, lambda folder: leakage.named.__wrapped__(

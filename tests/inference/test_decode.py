@@ -9,6 +9,7 @@ import pytest
 from toy_models import CONFIG, LLM, params_of, rows
 
 from locvlm_jax.inference import decode
+from locvlm_jax.inference import sampling as sampling_lib
 from locvlm_jax.models import llama, locvlm
 
 MODEL = locvlm.LocVLM(CONFIG)
@@ -226,7 +227,9 @@ def kept_by_transformers(logits, top_k, top_p):
 
 def kept_by_us(logits, top_k, top_p):
   arrays = logits[None], np.int32(top_k), np.float32(top_p)
-  return np.isfinite(jax.jit(decode._filter)(*map(jnp.asarray, arrays))[0])
+  return np.isfinite(
+    jax.jit(sampling_lib.keep_likely)(*map(jnp.asarray, arrays))[0]
+  )
 
 
 def test_top_k_and_top_p_together_leave_what_transformers_leaves():
@@ -254,7 +257,7 @@ def test_tokens_as_likely_as_the_last_of_top_k_stay():
 )
 def test_a_row_without_its_stop_was_cut_off(ids, cut_off):
   sampling = decode.Sampling(max_new_tokens=3, stop=(2,), pad_id=0)
-  assert decode.is_cut_off(ids, sampling) == cut_off
+  assert sampling_lib.is_cut_off(ids, sampling) == cut_off
 
 
 @pytest.mark.parametrize("every", [1, 4, 50])

@@ -28,7 +28,7 @@ from locvlm_jax.data import geometry, objectives
 from locvlm_jax.data.build import drawn_pairs
 from locvlm_jax.data.exclude import exclusion, leakage
 from locvlm_jax.data.records import Record, Source
-from locvlm_jax.data.sources import coco, object_captions
+from locvlm_jax.data.sources import any_format, object_captions
 from locvlm_jax.data.sources import tracks as tracks_lib
 from locvlm_jax.progress import Progress
 from locvlm_jax.text import prompts
@@ -178,7 +178,7 @@ def _open(settings: Settings) -> Source:
       settings.tracks, settings.videos, settings.static_iou
     )
   _check(settings, ("instances", "images"), ("tracks", "videos"))
-  source = coco.Instances(settings.instances, settings.images)
+  source = any_format.AnyInstances(settings.instances, settings.images)
   if settings.captions:
     source = object_captions.captioned(source, settings.captions)
   return source

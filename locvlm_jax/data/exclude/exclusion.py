@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from locvlm_jax import errors
 from locvlm_jax.data.exclude import content, leakage
+from locvlm_jax.data.formats import recognize
 from locvlm_jax.data.records import ImageId, Record, Source
 
 
@@ -32,7 +33,7 @@ class TestSet:
 
   def ids(self, genome: Mapping[str, int | None]) -> frozenset[int | str]:
     """Lists what its images and videos are known by, in every way."""
-    if os.path.isdir(self.path):
+    if _is_pictures(self.path):
       return frozenset()
     ids = leakage.image_ids(self.path)
     coco = {i for k in ids if (i := genome.get(k)) is not None}
@@ -40,15 +41,21 @@ class TestSet:
 
   def pictures(self) -> dict[str, ImageId]:
     """Lists the paths that its pictures and videos may have, with their ids."""
-    if os.path.isdir(self.path):
+    if _is_pictures(self.path):
       return _listed(self.path)
-    if not self.media or not os.path.isdir(self.media):
+    media = self.media or leakage.named(self.path).folder
+    if not media or not os.path.isdir(media):
       return {}
     known = leakage.named(self.path)
-    paths = {os.path.join(self.media, n): n for n in known.names}
-    found = {p: leakage.image_id(n, self.media) for p, n in paths.items()}
-    listed = _listed(self.media).items()
+    paths = {os.path.join(media, n): n for n in known.names}
+    found = {p: leakage.image_id(n, media) for p, n in paths.items()}
+    listed = _listed(media).items()
     return found | {path: i for path, i in listed if i in known.ids}
+
+
+def _is_pictures(path: str) -> bool:
+  """Says whether a path is a folder of pictures, and not one of boxes."""
+  return os.path.isdir(path) and not recognize.is_data_set(path)
 
 
 def _listed(folder: str) -> dict[str, ImageId]:

@@ -22,7 +22,8 @@ A video goes by its file's name, without ActivityNet's "v_" and a suffix:
   {"video_id": 7010}    video7010      MSRVTT-QA; vid7010 in MSVD-QA
 
 Files may be json, jsonl, either compressed by gzip, csv with commas or tabs,
-RefCOCO's refs(*).p, or a split of tensorflow_datasets. Where a file has all
+RefCOCO's refs(*).p, a split of tensorflow_datasets, or boxes in any of the
+formats of `locvlm_jax/data/formats/`. Where a file has all
 splits, its training split is not tested.
 """
 
@@ -36,6 +37,7 @@ from typing import NamedTuple
 from locvlm_jax import errors
 from locvlm_jax.data import reading
 from locvlm_jax.data.cache import values
+from locvlm_jax.data.formats import recognize
 from locvlm_jax.data.records import ImageId
 from locvlm_jax.data.sources import tfds_coco
 
@@ -105,10 +107,12 @@ class Named(NamedTuple):
   Attributes:
     ids: of its images, and names of its videos.
     names: of the files of its images, where it has them.
+    folder: of these files; "": the file does not say.
   """
 
   ids: frozenset[int | str]
   names: frozenset[str]
+  folder: str = ""
 
 
 @functools.cache
@@ -118,6 +122,11 @@ def named(path: str) -> Named:
   Raises:
     DataError: the file is missing or malformed.
   """
+  if recognize.is_data_set(path):
+    found = recognize.read(path, "")
+    files = [row["file_name"] for row in found.content["images"]]
+    ids = {image_id(name, found.folder) for name in files} - {None}
+    return Named(frozenset(ids), frozenset(files), found.folder)
   if prepared := tfds_coco.parse_split(path):
     content = tfds_coco.read_annotations(*prepared)
     return Named(frozenset(r["id"] for r in content["images"]), frozenset())
@@ -152,7 +161,8 @@ def check_named(paths: Iterable[str]) -> None:
     DataError: it has no image that is known by an id, and no video.
   """
   for path in paths:
-    if not os.path.isdir(path) and not image_ids(path):
+    pictures = os.path.isdir(path) or named(path).folder
+    if not pictures and not image_ids(path):
       raise errors.DataError(
         f"{path}: it names no image by COCO's id and no video, so that nothing"
         " would be excluded. Take it out of data.exclude, or name another file,"

@@ -1,7 +1,8 @@
 """COCO's annotation files as sources: instances and captions.
 
 The micro-world, COCO 2014 and COCO 2017 are all read here. Format: "Data
-format" on the COCO site, as `pycocotools/coco.py` reads it.
+format" on the COCO site, as `pycocotools/coco.py` reads it. Other formats of
+boxes are read by `any_format.py`.
 """
 
 import collections
@@ -120,6 +121,8 @@ class Instances(Source):
       box of negative size or of non-numbers; names the record.
   """
 
+  _told = ""  # while reading, for `__repr__`
+
   def __init__(self, path: str, images: str):
     prepared = tfds_coco.parse_split(path)
     self.path, self.folder = path, prepared[0] if prepared else images
@@ -132,11 +135,15 @@ class Instances(Source):
 
   def _read(self) -> dict:
     """Returns what the file makes of the source, but for the paths."""
-    self._index(reading.read_json(self.path))
+    self._index(self._content())
     rows = f"{self.path}: image"
     reading.check_file_names(self._rows, self.folder, rows)
     self._rows = [{k: r[k] for k in _FIELDS} for r in self._rows]
     return {k: v for k, v in vars(self).items() if k not in ("path", "folder")}
+
+  def _content(self) -> object:
+    """Reads the file."""
+    return reading.read_json(self.path)
 
   def _index(self, content: object) -> None:
     """Checks what a file has, and groups its annotations by image."""
@@ -296,8 +303,13 @@ class Instances(Source):
     captions = f", {counts['used']} captions" if counts else ""
     names = ", ".join(self.broader)
     kinds = f", {names} never denied beside kinds of it" if names else ""
+    told = f", {self._told}" if self._told else ""
+    odd = "".join(
+      f", boxes {what}: {n}" for what, n in sorted(self.box_counts.items())
+    )
     return (
-      f"Instances({self.path!r}, {len(self._rows)} images{captions}{kinds})"
+      f"Instances({self.path!r}, {len(self._rows)} images"
+      f"{captions}{kinds}{odd}{told})"
     )
 
 

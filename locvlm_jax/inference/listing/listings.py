@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import ArrayLike, Int
 
 from locvlm_jax.inference.answer import Answer, Listing
-from locvlm_jax.inference.decoding import Decoding
 from locvlm_jax.inference.listing import lists
+from locvlm_jax.inference.sampling import Decoding
 from locvlm_jax.parallel import sharding
 from locvlm_jax.text import box_lists, grammar
 from locvlm_jax.text.coords import Coords

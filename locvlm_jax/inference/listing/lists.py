@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from locvlm_jax.inference import decode, places
-from locvlm_jax.models import kv_cache, llama
+from locvlm_jax.models import kv_cache
 from locvlm_jax.text import grammar as grammar_lib
 
 _STEP = 2  # J: a token that is chosen and one that has to follow it
@@ -97,10 +97,7 @@ def choose(
 @functools.partial(jax.jit, static_argnums=0)
 def _choose(model, params, prompt: decode.Prompt, ids) -> Float[Array, " B"]:
   run = decode.bound_apply(model, params)
-  rows, length = prompt.tokens.shape
-  cfg = model.config
-  cache = llama.empty_cache(cfg.llm, rows, length, cfg.dtype)
-  hidden, _ = run(*prompt, cache, method="prefill")
+  hidden, _ = decode.fill(model.config, run, prompt, 0)
   logits = jnp.take_along_axis(run(hidden, method="logits"), ids, axis=1)
   return jax.nn.softmax(logits)[:, 1]
 
@@ -142,10 +139,9 @@ def _prefill(
 ) -> tuple[_State, Float[Array, "B D"]]:
   """Fills the cache with the prompts; their last hidden states come along."""
   model, longest, most = static
-  rows, length = prompt.tokens.shape
-  slots = length + most * longest + _STEP
-  cache = llama.empty_cache(model.config.llm, rows, slots, model.config.dtype)
-  hidden, cache = run(*prompt, cache, method="prefill")
+  room = most * longest + _STEP
+  hidden, cache = decode.fill(model.config, run, prompt, room)
+  rows = len(hidden)
   zeros = jnp.zeros(rows, jnp.int32)
   numbers = jnp.zeros((rows, num_numbers), jnp.int32)
   none = jnp.zeros((rows, most))
@@ -154,7 +150,7 @@ def _prefill(
     done=~jnp.asarray(valid),
     tokens=jnp.zeros((rows, _STEP), jnp.int32),
     length=zeros,
-    position=prompt.lengths,
+    position=prompt.ends,
     found=Listed(
       jnp.zeros((rows, most, num_numbers), jnp.int32), zeros, none, none
     ),

@@ -1,0 +1,1 @@
+"""Readers of other people's annotations: boxes about pictures, by format."""

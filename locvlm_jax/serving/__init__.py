@@ -1,0 +1,1 @@
+"""A model behind HTTP: requests in OpenAI's form, and a page to try it on."""

@@ -1,0 +1,1 @@
+"""The server as HTTP sees it: routes, requests, streams, the process."""
