@@ -202,8 +202,15 @@ class RowMaker:
       turns,
       spec.num_visual if record.image else 0,
       spec.text_length,
-      # An answer of ours is short, and half of a location says another one.
-      cut=bool(record.turns),
+      # One location of ours is short, and half of it says another one; a list
+      # may be longer than any row.
+      cut=bool(record.turns) or self._is_list(turns[0][1]),
+    )
+
+  def _is_list(self, answer: str) -> bool:
+    """Says whether an answer of ours has several locations."""
+    return bool(
+      self.spec.detect and len(self.spec.coords.parse_all(answer)) > 1
     )
 
   def _row(self, media, turns, encoded) -> dict[str, np.ndarray]:
