@@ -30,7 +30,7 @@ def write(
   found = [(q, d) for q, a in pairs for d in detections(q, a)[0]]
   if not path.endswith("/"):
     rows = [_row(q, d) for q, d in found]
-    files.write_lines(path, [json.dumps(rows)])
+    files.write_lines(path, [json.dumps(rows) + "\n"])
     return
   os.makedirs(path, exist_ok=True)
   for name, lines in _labels(questions, found).items():
@@ -77,4 +77,4 @@ def _line(question: Question, found: Detected) -> str:
   )
   score = 1.0 if found.score is None else found.score
   numbers = " ".join(f"{v:.6f}" for v in shares)
-  return f"{_known_as('classes', question, found)} {numbers} {score:.6g}"
+  return f"{_known_as('classes', question, found)} {numbers} {score:.6g}\n"

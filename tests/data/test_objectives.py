@@ -195,12 +195,8 @@ def test_wrong_settings_are_named(pairs, weights, named):
 
 def lists_of(record=RECORD, transform=SQUARE, seeds=200):
   """The pairs of detect about a record, each with what its answer lists."""
-  spec = objectives.PairSpec(
-    COORDS,
-    VOCABULARY,
-    8,
-    **{"weights": (0.0, 0.0, 0.0), "detect": 1.0} | change,
-  )
+  weights = (0.0, 0.0, 0.0)
+  spec = objectives.PairSpec(COORDS, VOCABULARY, 8, weights, detect=1.0)
   said = []
   for seed in range(seeds):
     rng = np.random.default_rng(seed)

@@ -122,13 +122,14 @@ class Listings:
     some = self._some(begun, make_batch)
     wanted = (some > 0.5) & np.array([name is not None for name in names])
     if not wanted.any():
-      return [self._none(n or "", p) for n, p in zip(names, some, strict=True)]
+      pairs = zip(names, some.tolist(), strict=True)
+      return [self._none(name or "", p) for name, p in pairs]
     batch = make_batch([opening for _, opening in begun])
     batch["valid"] = jnp.logical_and(batch.get("valid", True), wanted)
     found = lists.list_all(
       self.model, self.params, batch, self.written.grammar, self.most
     )
-    rows = zip(names, some, *map(sharding.fetch, found), strict=True)
+    rows = zip(names, some.tolist(), *map(sharding.fetch, found), strict=True)
     return [self._sentence(*row) for row in rows]
 
   def _some(self, begun, make_batch) -> np.ndarray:
@@ -141,7 +142,7 @@ class Listings:
     return sharding.fetch(lists.choose(self.model, self.params, batch, ids))
 
   def _none(self, name: str, some: float) -> tuple[str, Listing]:
-    return self.written.sentence(name, _NOTHING), Listing(name, float(some))
+    return self.written.sentence(name, _NOTHING), Listing(name, some)
 
   def _sentence(
     self, name, some, numbers, count, log_probability, more
@@ -149,9 +150,7 @@ class Listings:
     if not count:
       return self._none(name or "", some)
     texts = np.exp(log_probability[:count]).tolist()
-    listing = Listing(
-      name, float(some), tuple(texts), tuple(more[:count].tolist())
-    )
+    listing = Listing(name, some, tuple(texts), tuple(more[:count].tolist()))
     return self.written.sentence(name, numbers[:count]), listing
 
 
