@@ -107,7 +107,7 @@ def label(value: object, origin: str) -> str:
   return value.strip()
 
 
-def corners(values: Sequence[object], origin: str) -> Box:
+def corners(values: object, origin: str) -> Box:
   """Reads left, top, right and bottom.
 
   Raises:
@@ -125,7 +125,7 @@ def corners(values: Sequence[object], origin: str) -> Box:
   return x1, y1, x2, y2
 
 
-def around(points: Sequence[Sequence[object]], origin: str) -> Box:
+def around(points: object, origin: str) -> Box:
   """Finds the box around some points, each (x, y).
 
   Raises:
