@@ -121,7 +121,9 @@ def _check_flags(pictures) -> None:
   Raises:
     ValueError: says which.
   """
-  if bool(_PROMPT.value) == bool(_DETECT.value):
+  if not (_PROMPT.value or _DETECT.value):
+    raise ValueError("--prompt is missing; --detect lists objects instead.")
+  if _PROMPT.value and _DETECT.value:
     raise ValueError("--prompt asks a question, --detect lists: give one.")
   if _ZOOM.value and not (_CONSTRAINED.value and _ZOOM.value > 1):
     raise ValueError(
