@@ -64,9 +64,10 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   # starts from, as ("geometry", "video"). Model, coords, geometry, format,
   # tokenizer and video are else taken from there; --override adds to it.
   c.init.override = ()
-  # Whether parameters that none of them gives may start as random numbers. If
-  # not, only an adapter may that is trained alone, as in stage 1, and a LoRA.
-  c.init.random = False
+  # Parts of which parameters that none of them gives may start as random
+  # numbers: vision, adapter, llm. A LoRA always may, and so may an adapter that
+  # is trained alone, as in stage 1.
+  c.init.random = ()
 
   # Low-rank updates of the LLM's kernels instead of the kernels: `lora()`.
   c.lora = ml_collections.ConfigDict()
@@ -428,7 +429,9 @@ def lora(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 def tiny(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """The same run in miniature: two steps of a toy model from nothing."""
-  c.init.update(vision="", llm="", llava="", random=True)
+  c.init.update(
+    vision="", llm="", llava="", random=("vision", "adapter", "llm")
+  )
   c.model.vision.update(
     image_size=32,
     patch_size=8,

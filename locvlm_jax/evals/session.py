@@ -159,7 +159,7 @@ def ask(
   checks.check(config)
   if not llava:
     runs.check_trained(workdir)
-  files.check_writable(out)
+  files.check_writable(out, "--out")
   request = request or Request.of(config)
   with hosts.Watch(config.faults) as watch:
     watch.connect()

@@ -21,7 +21,7 @@ from locvlm_jax.inference import decode, pictures, video_features, zoom
 from locvlm_jax.inference import prefixes as prefixes_lib
 from locvlm_jax.inference.answer import Answer
 from locvlm_jax.inference.listing import listings
-from locvlm_jax.inference.question import Picture, Question, are_shared
+from locvlm_jax.inference.question import Picture, Question
 from locvlm_jax.inference.sampling import Decoding, Sampling, is_cut_off
 from locvlm_jax.models import locvlm
 from locvlm_jax.models import params as params_lib
@@ -145,14 +145,10 @@ class Predictor:
       questions: all that will be asked, in batches of `question.batches`.
       rows: of a batch.
     """
-    is_allowed = prefixes_lib.allowed(self.spec, self.mesh)
-    if not (is_allowed and are_shared(questions)):
-      return self
-    most = max(len(q.pictures) for q in questions)
-    kept = prefixes_lib.Prefixes(
-      self.model, self.params, self.mesh, self.spec, 2 * rows, most, (rows,)
+    kept = prefixes_lib.shared(
+      self.model, self.params, self.mesh, self.spec, questions, rows
     )
-    return dataclasses.replace(self, prefixes=kept)
+    return dataclasses.replace(self, prefixes=kept) if kept else self
 
   def read_ahead(self, examples: Sequence[Question]) -> None:
     """Begins to read the pictures of a batch that will be asked about."""
