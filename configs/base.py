@@ -85,6 +85,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   c.coords.form = "ivb"  # nfp | ivb | diga
   c.coords.num_bins = 224
   c.coords.location = "box"  # box | point
+  c.coords.fixed_width = False  # ivb with leading zeros: [028,038,052,076]
   c.geometry = "center_crop"  # center_crop | pad | square
 
   # Videos in place of images (Section 3.5); an image is one of a single frame.
@@ -111,6 +112,9 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   c.optim.b2 = 0.999
   c.optim.eps = 1e-8
   c.optim.clip_norm = 1.0
+  # Beside cross-entropy, so many times the expected distance of coordinate
+  # digits, in shares of the square (training/losses/digits.py); 0: none.
+  c.optim.digit_loss = 0.0
   # Of the first moment; bfloat16 saves 2 of 16 bytes a trained parameter.
   c.optim.mu_dtype = "float32"
 
@@ -247,6 +251,9 @@ def data() -> ml_collections.ConfigDict:
   d.objectives.loc_pred = 1.0
   d.objectives.neg_pred = 1.0
   d.objectives.rev_loc = 1.0
+  # "Find every cup, plate." -> all boxes of up to three categories, or that
+  # there is none; beyond the paper.
+  d.objectives.detect = 0.0
   # Steps whose examples are sorted by length together, and padded to the next
   # multiple of 64 positions instead of all to the longest; 0: none.
   d.sort_window = 8
@@ -321,6 +328,11 @@ def evaluation() -> ml_collections.ConfigDict:
   e.constrained = False
   # Beginnings of such a location that are kept: 1 is greedy.
   e.beams = 1
+  # Such a location is looked at again, in a window so many times as large as
+  # the box; 0: once is enough. For small objects, at twice the cost.
+  e.zoom = 0.0
+  # Of a category, in lists that are decoded so: no more are listed.
+  e.max_boxes = 20
   e.seed = 0  # of the questions and the sampling
   e.seeds = 1  # repetitions with seed, seed + 1, ...: mean and deviation
   # Fields in which a model is asked otherwise than it was trained; --override

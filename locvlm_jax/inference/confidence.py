@@ -18,7 +18,8 @@ import numpy as np
 
 from locvlm_jax import files
 
-FILE = "calibration.json"
+FILE = "calibration.json"  # of answers that are one location
+LISTS = "calibration_lists.json"  # of answers that list locations
 _LEAST = 1e-30  # a probability below it is read as this
 
 
@@ -47,15 +48,15 @@ class Calibration:
     x = math.log(max(probability, _LEAST))
     return float(np.interp(x, self.log_probability, self.expected_iou))
 
-  def save(self, folder: str | os.PathLike) -> str:
+  def save(self, folder: str | os.PathLike, name: str = FILE) -> str:
     """Writes it into a folder, and returns the path."""
-    path = os.path.join(folder, FILE)
+    path = os.path.join(folder, name)
     files.write_json(path, dataclasses.asdict(self))
     return path
 
 
 def load(
-  folder: str | os.PathLike, sha256: str, beams: int
+  folder: str | os.PathLike, sha256: str, beams: int, name: str = FILE
 ) -> Calibration | None:
   """Reads the calibration in a folder.
 
@@ -63,6 +64,7 @@ def load(
     folder: of a run, or of a Llava directory.
     sha256: of the parameters that are asked.
     beams: of their decoding.
+    name: FILE, or LISTS.
 
   Returns:
     None where there is none, or it is of other parameters or decoding.
@@ -70,7 +72,7 @@ def load(
   Raises:
     DataError: it is damaged.
   """
-  path = os.path.join(folder, FILE)
+  path = os.path.join(folder, name)
   if not os.path.exists(path):
     return None
   try:

@@ -28,6 +28,7 @@ class Question:
     truth: what the scorer and the report need; only json values. Boxes are
       (x1, y1, x2, y2) in [0, 1] of the model's square input.
     location: whether every right answer is a location.
+    listed: the categories of which it asks for every location.
     mirrored: whether the image is shown with left and right exchanged.
     size: width and height of the image by its annotation, in pixels; zeros:
       it has none.
@@ -39,6 +40,7 @@ class Question:
   history: tuple[Turn, ...] = ()
   truth: dict[str, Any] = dataclasses.field(default_factory=dict)
   location: bool = False
+  listed: tuple[str, ...] = ()
   mirrored: bool = False
   size: tuple[int, int] = (0, 0)
 

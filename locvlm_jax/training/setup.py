@@ -31,6 +31,7 @@ from locvlm_jax.training import step as step_lib
 from locvlm_jax.training import validation as validation_lib
 from locvlm_jax.training.fit import answer, memory
 from locvlm_jax.training.fit.layout import Layout
+from locvlm_jax.training.losses import digits
 from locvlm_jax.weights import checkpoints as checkpoints_lib
 from locvlm_jax.weights import checksums, frozen, initial, runs
 
@@ -220,6 +221,7 @@ def open_run(
   print(*data.left_out(), *origins, sep="\n", flush=True)
   if config.video.cache:
     data = _with_features(data, model, state, mesh, watch)
+  spec = data.make_row.spec
   train_step = step_lib.jit_train_step(
     model,
     tx,
@@ -227,6 +229,12 @@ def open_run(
     sharding.batch_sharding(mesh),
     config.accumulate,
     config.seed,
+    digits.build(
+      config.optim.digit_loss,
+      spec.coords,
+      spec.tokenizer,
+      config.model.llm.vocab_size,
+    ),
   )
   traced, journal = train_step, None
   if not replay:

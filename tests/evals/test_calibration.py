@@ -124,3 +124,16 @@ def test_a_damaged_calibration_is_named(tmp_path, content):
     errors.DataError, match="calibration.json: no calibration"
   ):
     confidence.load(tmp_path, "abc", 1)
+
+
+def test_boxes_in_lists_have_a_calibration_of_their_own(tmp_path):
+  rng = np.random.default_rng(0)
+  boxes = [{"score": s, "iou": s} for s in rng.uniform(0.1, 1, 200)]
+  rows = [{"task": "detect", "result": {"boxes": boxes}}]
+  (tmp_path / "p.jsonl").write_text(json.dumps(rows[0]) + "\n")
+  path = str(tmp_path / "p.jsonl")
+  said = calibration.write(path, str(tmp_path), MANIFEST)
+  assert said.startswith(str(tmp_path / confidence.LISTS))
+  known = confidence.load(tmp_path, "abc", 1, confidence.LISTS)
+  assert known.expected(0.5) == pytest.approx(0.5, abs=0.05)
+  assert confidence.load(tmp_path, "abc", 2) is None
