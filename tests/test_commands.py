@@ -20,6 +20,7 @@ COMMANDS = {
   "train": ("--config=configs/micro.py:tiny", "--workdir=w"),
   "evaluate": ("--config=configs/micro.py:tiny", "--workdir=w"),
   "generate": ("--prompt=x",),
+  "fit": ("--data=d", "--out=o"),
   "serve": (),
   "reproduce": ("--config=configs/micro.py:tiny", "--workdir=w"),
   "report": ("--workdir=w",),

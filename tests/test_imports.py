@@ -28,7 +28,7 @@ ROWS = (
   {"training"},
   {"pseudo"},
   {"reports"},
-  {"experiments"},
+  {"experiments", "fitting"},
   {"bench"},
 )
 # What these may not import from outside: loader workers run the first three,

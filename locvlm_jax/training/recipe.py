@@ -22,6 +22,10 @@ from collections.abc import Mapping, Sequence
 
 from locvlm_jax import files
 
+BEFORE = "before"  # the name of what is asked before any stage
+# What the page is told of an evaluation; older files have no units.
+_KEPT = ("metrics", "units", "versions")
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -38,6 +42,7 @@ class Recipe:
       command receives.
     reference: results to show beside these, or None.
     command: the line that runs all of it again.
+    base: a Llava that is evaluated as it is, before any stage; "": none.
   """
 
   config: str
@@ -46,18 +51,19 @@ class Recipe:
   overrides: tuple[str, ...]
   reference: Mapping | None
   command: str
+  base: str = ""
 
   def folder(self, stage: str) -> str:
     """Returns the workdir of a stage."""
     return os.path.join(self.workdir, stage)
 
-  def arguments(self, stage: str) -> list[str]:
+  def arguments(self, stage: str, folder: str = "") -> list[str]:
     """Returns what both `train` and `evaluate` of a stage are given."""
     file, _, words = self.config.partition(":")
     variant = ",".join(filter(None, (stage.partition("@")[0], words)))
     return [
       f"--config={file}:{variant}",
-      f"--workdir={self.folder(stage)}",
+      f"--workdir={self.folder(folder or stage)}",
       *self.overrides,
     ]
 
@@ -68,7 +74,7 @@ def run(recipe: Recipe) -> None:
   Raises:
     SystemExit: a command failed; the exit code is that of the command.
   """
-  results = {}
+  results = {BEFORE: _ask_base(recipe)} if recipe.base else {}
   for stage in recipe.stages:
     results[stage] = _run_stage(recipe, stage)
     _write_results(recipe, results)
@@ -85,6 +91,19 @@ def _run_stage(recipe: Recipe, stage: str) -> dict:
   _run_once(recipe, stage, "train", arguments + start)
   _run_once(recipe, stage, "evaluate", arguments)
   return _stage_results(recipe.folder(stage))
+
+
+def _ask_base(recipe: Recipe) -> dict:
+  """Evaluates the model that training starts from; its entry as of a stage."""
+  folder = recipe.folder(BEFORE)
+  os.makedirs(folder, exist_ok=True)
+  arguments = recipe.arguments(recipe.stages[0], BEFORE)
+  arguments.append(f"--llava={recipe.base}")
+  _run_once(recipe, BEFORE, "evaluate", arguments)
+  evaluation = _read(os.path.join(folder, "results.json"))
+  kept = {k: evaluation[k] for k in _KEPT if k in evaluation}
+  name = f"{recipe.base}, as it is"
+  return {"trained_on": name, "steps": 0, "minutes": 0.0, **kept}
 
 
 def _run_once(
@@ -133,12 +152,11 @@ def _stage_results(folder: str) -> dict:
   evaluation = _read(os.path.join(folder, "results.json"))
   config = evaluation["config"]
   minutes = _read(os.path.join(folder, "train.done.json"))["minutes"]
-  kept = ("metrics", "units", "versions")  # older files have no units
   return {
     "trained_on": describe(config),
     "steps": config["steps"],
     "minutes": round(minutes, 2),
-    **{key: evaluation[key] for key in kept if key in evaluation},
+    **{key: evaluation[key] for key in _KEPT if key in evaluation},
   }
 
 

@@ -1,0 +1,147 @@
+"""Prepares a data set, and says what `recipe` is to run on it.
+
+The folder of the run receives, besides what the recipe writes,
+
+  data/train.json, data/held_out.json   the boxes in COCO's format
+  data/about.txt                        what was found and decided
+  data/words.json                       what is trained of a Llava
+"""
+
+import dataclasses
+import json
+import os
+import shlex
+
+from locvlm_jax import errors, files
+from locvlm_jax.data import reading
+from locvlm_jax.data.formats import annotated
+from locvlm_jax.data.sources import any_format
+from locvlm_jax.fitting import division, memory, survey
+from locvlm_jax.training import recipe
+from locvlm_jax.weights import meaning
+
+MICRO = "micro"  # the name of the committed base
+_CONFIG = "configs/fit.py"
+# Relative, so that the run means the same in another clone.
+_MICRO_BASE = os.path.relpath(
+  os.path.join(os.path.dirname(__file__), os.pardir, "assets", "micro_base")
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+  """What is asked for.
+
+  Attributes:
+    data: the data set, as `recognize.read` takes it.
+    images: the folder of its pictures; "": where the format has them.
+    out: the folder of the run.
+    model: "micro", or the directory of a Llava.
+    seed: of the division of the data, where it has none.
+    fields: of the config, as "steps=300".
+    command: the words of the line that asks for it again.
+  """
+
+  data: str
+  images: str
+  out: str
+  model: str
+  seed: int
+  fields: tuple[str, ...]
+  command: tuple[str, ...]
+
+
+def run(fit: Fit) -> None:
+  """Prepares the data, trains, evaluates before and after, and reports.
+
+  Raises:
+    DataError: the data set or the model is wrong; names file and record.
+    ValueError: too little memory for the model, or a field is no FIELD=VALUE.
+    SystemExit: a command failed; the exit code is that of the command.
+  """
+  if wrong := [f for f in fit.fields if "=" not in f]:
+    raise ValueError(f"--set={wrong[0]}: write FIELD=VALUE, as in steps=300.")
+  base = base_of(fit.model)
+  divided = division.divide(fit.data, fit.images, fit.seed)
+  flags, told = _prepared(fit, divided, base)
+  print(*told, sep="\n", flush=True)
+  about = os.path.join(fit.out, "data", "about.txt")
+  files.write_lines(about, [f"{line}\n" for line in told])
+  recipe.run(
+    recipe.Recipe(
+      config=f"{_CONFIG}:{_words(fit, base)}",
+      workdir=fit.out,
+      stages=("stage2",),
+      overrides=(*flags, *(f"--config.{f}" for f in fit.fields)),
+      reference=None,
+      command=shlex.join(fit.command),
+      base=base,
+    )
+  )
+
+
+def base_of(model: str) -> str:
+  """Finds the directory of the model that training starts from."""
+  if model == MICRO:
+    return _MICRO_BASE
+  if not os.path.isdir(model):
+    raise errors.DataError(f"--model={model}: no such directory.")
+  return model
+
+
+def _words(fit: Fit, base: str) -> str:
+  """Chooses the words of the config, once for a run: memory may vary."""
+  if fit.model == MICRO:
+    return MICRO
+  path = os.path.join(fit.out, "data", "words.json")
+  if os.path.exists(path):
+    return reading.read_json(path)
+  is_lora, why = memory.choose(memory.parameters(base), memory.at_hand())
+  print(why, flush=True)
+  words = "llava,lora" if is_lora else "llava"
+  files.write_lines(path, [json.dumps(words)])
+  return words
+
+
+def _prepared(
+  fit: Fit, divided: division.Division, base: str
+) -> tuple[list[str], list[str]]:
+  """Writes the two parts; returns (flags of the commands, what was found)."""
+  fields = meaning.read(base).fields
+  side = fields["model.vision.image_size"]
+  folder = os.path.join(fit.out, "data")
+  files.check_writable(folder)
+  train, flags = _written(folder, "train", "data", divided.train)
+  held_out, more = _written(folder, "held_out", "eval", divided.held_out)
+  found = survey.survey(train, side)
+  own = fields.get("geometry", "center_crop")
+  geometry, why = survey.choose_geometry(found, own)
+  per_object, reason = survey.choose_rows(found)
+  flags += [
+    *more,
+    f"--config.init.llava={base}",
+    f"--config.geometry={geometry}",
+    "--override=geometry",
+    f"--config.data.per_object={per_object}",
+  ]
+  return flags, [
+    f"{fit.data}: {divided.train.told}",
+    divided.told,
+    *(f"train: {line}" for line in survey.describe(found)),
+    *(f"held out: {x}" for x in survey.describe(survey.survey(held_out, side))),
+    why,
+    reason,
+  ]
+
+
+def _written(
+  folder: str, name: str, group: str, data: annotated.DataSet
+) -> tuple[any_format.AnyInstances, list[str]]:
+  """Writes one part; returns it, opened, and the flags that name it."""
+  path = os.path.join(folder, f"{name}.json")
+  files.write_lines(path, [json.dumps(data.content)])
+  flags = [
+    f"--config.{group}.instances={path}",
+    f"--config.{group}.images={data.folder}",
+  ]
+  return any_format.AnyInstances(path, data.folder), flags
