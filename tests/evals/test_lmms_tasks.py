@@ -1,5 +1,6 @@
 """Our tasks as lmms-eval reads them: the same questions, the same scores."""
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -14,13 +15,13 @@ from locvlm_jax.evals.harness import lmms_requests, lmms_tasks
 from locvlm_jax.evals.tasks import EVALS
 from locvlm_jax.inference.question import Question
 
-TASKS = ("spatial_trained", "hallucination", "revloc", "locpred", "video_vqa")
+TASKS = ("spatial_trained", "hallucination", "revloc", "locpred", "vqa")
 
 
 @pytest.fixture(scope="module")
 def written(microworld, tmp_path_factory):
   """{task: its questions}, and the folder that has them for lmms-eval."""
-  root = microworld(num_train=2, num_val=8, num_videos=2)
+  root = microworld(num_train=2, num_val=8)
   config = micro.get_config("tiny")
   config.root = root
   config = freeze(config)
@@ -67,18 +68,27 @@ def test_a_conversation_is_the_question_again(written, name):
     assert again.question == question.question
     assert again.history == question.history
     assert len(again.pictures) == len(question.pictures)
-    assert lmms_tasks.question(doc).truth == json.loads(
-      json.dumps(question.truth)
+    read = lmms_tasks.question(doc)
+    assert dataclasses.replace(read, image=None, truth={}) == (
+      dataclasses.replace(question, image=None, truth={})
     )
+    assert read.truth == json.loads(json.dumps(question.truth))
 
 
-def test_videos_go_by_their_path_and_pictures_as_they_are_seen(
-  written, tmp_path
-):
-  asked, folder = written
-  (part, *_) = lmms_tasks.doc_to_messages(docs(folder, "video_vqa")[0])[0][
-    "content"
-  ]
+def test_every_field_of_a_question_is_kept(tmp_path):
+  path, turns = str(tmp_path / "a.png"), (("Where?", "There."),)
+  truth, listed = {"boxes": [[1, 2]]}, ("cup",)
+  question = Question(
+    "1", path, "And?", turns, truth, True, listed, True, (30, 40)
+  )
+  read = lmms_tasks.question(lmms_tasks._doc(EVALS["revloc"], question, []))
+  assert read == dataclasses.replace(question, image=(path,))
+
+
+def test_videos_go_by_their_path_and_pictures_as_they_are_seen(tmp_path):
+  clip = Question("1", "clips/a.gif", "What moves?", truth={})
+  doc = lmms_tasks._doc(EVALS["msvd_qa"], clip, [])
+  part = lmms_tasks.doc_to_messages(doc)[0]["content"][0]
   assert part["type"] == "video" and pathlib.Path(part["url"]).is_absolute()
   picture = Image.effect_noise((20, 10), 50).convert("RGB")
   picture.save(tmp_path / "a.png")
@@ -91,6 +101,12 @@ def test_videos_go_by_their_path_and_pictures_as_they_are_seen(
   (tmp_path / "a.png").write_bytes(b"no picture")
   with pytest.raises(errors.DataError, match="a.png"):
     lmms_tasks.doc_to_messages(doc)
+
+
+def test_a_mirrored_video_is_refused_before_anything_is_asked():
+  clip = Question("1", "a.gif", "What moves?", truth={}, mirrored=True)
+  with pytest.raises(errors.DataError, match="video_vqa.*mirrored"):
+    lmms_tasks._doc(EVALS["video_vqa"], clip, [])
 
 
 def test_nothing_is_written_without_questions(tmp_path):

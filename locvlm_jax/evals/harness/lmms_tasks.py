@@ -86,7 +86,8 @@ def write(
     Its name in lmms-eval.
 
   Raises:
-    DataError: there is no question, or a picture is not a file.
+    DataError: there is no question, a picture is not a file, or a video is
+      asked about mirrored.
   """
   if not questions:
     raise errors.DataError(f"{task.name}: no questions: nothing to write.")
@@ -120,6 +121,11 @@ def _doc(
 ) -> dict[str, str]:
   """Makes a line; texts alone, so that all lines have the same columns."""
   named = [os.path.abspath(_path(task, p)) for p in question.pictures]
+  if question.mirrored and any(map(video.is_video, named)):
+    raise errors.DataError(
+      f"{task.name}: asks about mirrored videos, and lmms-eval passes files on"
+      " as they are: ask it with evaluate."
+    )
   row = dataclasses.asdict(question) | {
     "image": named, "task": task.name, "metrics": list(metrics)
   }  # fmt: skip
@@ -135,16 +141,10 @@ def _path(task: Task, picture: Any) -> str:
 def question(doc: Mapping[str, str]) -> Question:
   """Reads the question of a line."""
   row = json.loads(doc["row"])
-  return Question(
-    row["id"],
-    tuple(row["image"]) or None,
-    row["question"],
-    tuple(map(tuple, row["history"])),
-    row["truth"],
-    row["location"],
-    row["mirrored"],
-    tuple(row["size"]),
-  )
+  names = [field.name for field in dataclasses.fields(Question)]
+  lists = {n: tuple(row[n]) for n in names if isinstance(row[n], list)}
+  lists["history"] = tuple(map(tuple, row["history"]))
+  return Question(**{n: lists.get(n, row[n]) for n in names})
 
 
 def doc_to_messages(
@@ -174,8 +174,6 @@ def _message(role: str, text: str) -> dict:
 def _media(asked: Question, path: str) -> dict:
   """A picture as it is shown, or the path of a video."""
   if video.is_video(path):
-    if asked.mirrored:
-      raise errors.DataError(f"{path}: a video can't be mirrored here")
     return {"type": "video", "url": path}
   return {"type": "image", "url": _picture(asked, path)}
 
