@@ -6,6 +6,7 @@ from locvlm_jax.experiments import learning, micro_arms
 from locvlm_jax.experiments.charts import Chart, Line, Value
 from locvlm_jax.experiments.runs import Arm, Run
 from locvlm_jax.experiments.summary import Results
+from locvlm_jax.reports import curves
 
 Runs = Mapping[Arm, Sequence[Run]]
 _DIRECT = "spatial_trained.direct.all"
@@ -60,9 +61,8 @@ def _over_steps(title, lines, low: float = 40.0) -> Chart | None:
   if not lines:
     return None
   last = max(v.x for line in lines for v in line.values)
-  ticks = tuple(
-    (step, f"{step:,.0f}") for step in (0.0, last / 3, 2 * last / 3, last)
-  )
+  steps = {0.0, *curves.round_numbers(0.0, last), last}
+  ticks = tuple((step, f"{step:,.0f}") for step in sorted(steps))
   return Chart(title, "steps of 32 rows", lines, ticks, low)
 
 
