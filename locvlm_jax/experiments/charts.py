@@ -4,7 +4,7 @@ import dataclasses
 
 from locvlm_jax.reports import curves
 
-_LETTER = 6  # width of one in the legend
+_LETTER = 7  # width of one in the legend
 _TOP, _BOTTOM, _LEFT, _RIGHT = 34, 246, 44, 430
 
 

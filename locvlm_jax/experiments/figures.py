@@ -24,7 +24,7 @@ def claim(runs: Runs, workdir: str) -> Chart | None:
     _curve("without", micro_arms.BASELINE, runs, workdir, _WITHOUT),
   ]
   boxes = _curve(
-    "boxes found, with the objectives", micro_arms.FULL, runs, workdir, _BOXES,
+    "boxes found", micro_arms.FULL, runs, workdir, _BOXES,
     learning.BOXES, dashed=True,
   )  # fmt: skip
   title = f"{100 * micro_arms.DOSE:g} % of the rows are spatial questions"
