@@ -141,7 +141,8 @@ def _path(task: Task, picture: Any) -> str:
 def question(doc: Mapping[str, str]) -> Question:
   """Reads the question of a line."""
   row = json.loads(doc["row"])
-  names = [field.name for field in dataclasses.fields(Question)]
+  # A folder that was written earlier may lack a newer field.
+  names = [f.name for f in dataclasses.fields(Question) if f.name in row]
   lists = {n: tuple(row[n]) for n in names if isinstance(row[n], list)}
   lists["history"] = tuple(map(tuple, row["history"]))
   return Question(**{n: lists.get(n, row[n]) for n in names})
