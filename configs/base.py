@@ -64,9 +64,10 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   # starts from, as ("geometry", "video"). Model, coords, geometry, format,
   # tokenizer and video are else taken from there; --override adds to it.
   c.init.override = ()
-  # Whether parameters that none of them gives may start as random numbers. If
-  # not, only an adapter may that is trained alone, as in stage 1, and a LoRA.
-  c.init.random = False
+  # Parts of which parameters that none of them gives may start as random
+  # numbers: vision, adapter, llm. A LoRA always may, and so may an adapter that
+  # is trained alone, as in stage 1.
+  c.init.random = ()
 
   # Low-rank updates of the LLM's kernels instead of the kernels: `lora()`.
   c.lora = ml_collections.ConfigDict()
@@ -84,6 +85,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   c.coords.form = "ivb"  # nfp | ivb | diga
   c.coords.num_bins = 224
   c.coords.location = "box"  # box | point
+  c.coords.fixed_width = False  # ivb with leading zeros: [028,038,052,076]
   c.geometry = "center_crop"  # center_crop | pad | square
 
   # Videos in place of images (Section 3.5); an image is one of a single frame.
@@ -110,6 +112,9 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   c.optim.b2 = 0.999
   c.optim.eps = 1e-8
   c.optim.clip_norm = 1.0
+  # Beside cross-entropy, so many times the expected distance of coordinate
+  # digits, in shares of the square (training/losses/digits.py); 0: none.
+  c.optim.digit_loss = 0.0
   # Of the first moment; bfloat16 saves 2 of 16 bytes a trained parameter.
   c.optim.mu_dtype = "float32"
   # 8bit: both moments of adamw in blocks of 8-bit codes (arXiv:2110.02861);
@@ -256,6 +261,9 @@ def data() -> ml_collections.ConfigDict:
   d.objectives.loc_pred = 1.0
   d.objectives.neg_pred = 1.0
   d.objectives.rev_loc = 1.0
+  # "Find every cup, plate." -> all boxes of up to three categories, or that
+  # there is none; beyond the paper.
+  d.objectives.detect = 0.0
   # Steps whose examples are sorted by length together, and padded to the next
   # multiple of 64 positions instead of all to the longest; 0: none.
   d.sort_window = 8
@@ -330,6 +338,11 @@ def evaluation() -> ml_collections.ConfigDict:
   e.constrained = False
   # Beginnings of such a location that are kept: 1 is greedy.
   e.beams = 1
+  # Such a location is looked at again, in a window so many times as large as
+  # the box; 0: once is enough. For small objects, at twice the cost.
+  e.zoom = 0.0
+  # Of a category, in lists that are decoded so: no more are listed.
+  e.max_boxes = 20
   e.seed = 0  # of the questions and the sampling
   e.seeds = 1  # repetitions with seed, seed + 1, ...: mean and deviation
   # Fields in which a model is asked otherwise than it was trained; --override
@@ -447,7 +460,9 @@ def one_gpu(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 def tiny(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """The same run in miniature: two steps of a toy model from nothing."""
-  c.init.update(vision="", llm="", llava="", random=True)
+  c.init.update(
+    vision="", llm="", llava="", random=("vision", "adapter", "llm")
+  )
   c.model.vision.update(
     image_size=32,
     patch_size=8,

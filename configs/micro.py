@@ -190,7 +190,7 @@ def portraits(c):
   sooner than from many, and by Muon sooner than by AdamW.
   """
   scenes(c)
-  c.init.random = True
+  c.init.random = ("vision", "adapter", "llm")
   c.data.images = c.get_ref("root") + "/images/portraits"
   c.data.captions = c.get_ref("root") + "/annotations/captions_portraits.json"
   c.data.text_length = 16
@@ -220,7 +220,7 @@ def captions(c):
   Questions about a picture are a poor first lesson: most of their loss can be
   had without a look at any shape, and then no shape is learned.
   """
-  c.init.random = True  # adapter and LLM
+  c.init.random = ("adapter", "llm")
   captions_alone(c)
   c.data.text_length = 40
   c.optim.name = "muon"  # no decay: see `lookups`

@@ -161,6 +161,7 @@ def row_spec(
     captions=instances.object_captions() if instances else None,
     boxes=config.data.conversation_boxes.removeprefix(conversation_boxes.MODEL),
     clips=clips.Clips(frames, config.geometry, size) if frames else None,
+    detect=weights[objectives.DETECT],
   )
 
 
@@ -216,6 +217,7 @@ def questions(
     vocabulary=records.categories,
     seed=seed,
     family=family,
+    category_ids=records.category_ids,
   )
   asked = task.questions(records, seen, samples or None)
   found = (records[i] for i in range(len(records)))

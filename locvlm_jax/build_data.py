@@ -95,7 +95,7 @@ def main(argv: list[str]) -> None:
     exclude=_EXCLUDE.value,
     workers=_WORKERS.value,
   )
-  files.check_parent(_OUT.value)
+  files.check_parent(_OUT.value, "--out")
   summary = localize_instruct.build(settings, _OUT.value)
   text = json.dumps(summary, indent=2) + "\n"
   files.write_lines(_OUT.value + ".summary.json", [text])

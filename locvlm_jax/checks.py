@@ -16,7 +16,8 @@ _POSITIVE = (
   "steps", "batch_size", "accumulate", "log_every", "checkpoint_every",
   "checkpoint_keep", "data.text_length", "data.max_pairs", "data.pack",
   "optim.lr", "optim.eps", "optim.clip_norm", "eval.batch_size",
-  "eval.max_new_tokens", "faults.max_skipped", "faults.spike_factor",
+  "eval.max_new_tokens", "eval.max_boxes", "faults.max_skipped",
+  "faults.spike_factor",
 )  # fmt: skip
 _SHARES = (
   "optim.warmup_ratio", "optim.b1", "optim.b2", "data.max_bad_share",
@@ -36,6 +37,7 @@ def check(config: Config) -> None:
   """
   _check_numbers(config)
   _check_adapter_rate(config)
+  _check_digits(config)
   _check_checkpoints(config)
   _check_profile(config)
   _check_video(config)
@@ -60,6 +62,16 @@ def _check_numbers(config: Config) -> None:
     raise ValueError(
       f"batch_size={config.batch_size}: accumulate="
       f"{config.accumulate} does not divide it."
+    )
+
+
+def _check_digits(config: Config) -> None:
+  weight, form = config.optim.digit_loss, config.coords.form
+  if not 0 <= weight < float("inf"):
+    raise ValueError(f"optim.digit_loss={weight}: give a weight, or 0.")
+  if config.coords.fixed_width and form != "ivb":
+    raise ValueError(
+      f"coords.fixed_width=True with coords.form={form!r}: only ivb has it."
     )
 
 
@@ -97,6 +109,7 @@ def _check_words(config: Config) -> None:
     )
   _check_prompts(config)
   _check_beams(config)
+  _check_zoom(config)
   for field, value in (
     ("prompt_format", config.prompt_format),
     ("eval.prompt_format", assemble.question_format(config)),
@@ -114,6 +127,17 @@ def _check_beams(config: Config) -> None:
       f"eval.beams={e.beams} with eval.constrained={e.constrained} and"
       f" eval.temperature={e.temperature}: above 1 it needs"
       " eval.constrained=True and a temperature of 0."
+    )
+
+
+def _check_zoom(config: Config) -> None:
+  e, location = config.eval, config.coords.location
+  allowed = e.constrained and location == "box" and 1 < e.zoom < float("inf")
+  if e.zoom and not allowed:
+    raise ValueError(
+      f"eval.zoom={e.zoom} with eval.constrained={e.constrained} and"
+      f" coords.location={location!r}: it needs a factor above 1,"
+      " eval.constrained=True, and boxes."
     )
 
 

@@ -23,14 +23,26 @@ _ADDED = {
     "targets": ("q", "k", "v", "out", "gate", "up", "down"),
     "dropout": 0.0,
   },
-  "optim": {"adapter_lr": 0.0, "moments": "float", "masters": "float32"},
-  "data": {"conversation_boxes": "", "visual_genome": ""},
+  "optim": {
+    "adapter_lr": 0.0,
+    "digit_loss": 0.0,
+    "moments": "float",
+    "masters": "float32",
+  },
+  "coords": {"fixed_width": False},
+  "data": {
+    "conversation_boxes": "",
+    "visual_genome": "",
+    "objectives": {"detect": 0.0},
+  },
   "eval": {
     "top_k": 0,
     "top_p": 1.0,
     "stop": (),
     "constrained": False,
     "beams": 1,
+    "max_boxes": 20,
+    "zoom": 0.0,
     "override": (),
     "max_new_tokens_of": (),
     "max_bad_share": 0.01,
@@ -39,6 +51,9 @@ _ADDED = {
   "init": {"override": (), "random": True},
   "video": {"frames": 0, "temporal": 0, "chunk": 4, "cache": ""},
 }
+
+# The same of `model`, which not every stored config has.
+_ADDED_TO_MODEL = {"llm": {"base_weights": "float"}}
 
 
 def freeze(fields: Mapping | ml_collections.ConfigDict) -> Config:
@@ -74,10 +89,16 @@ def flat(fields: Mapping) -> dict[str, object]:
 
 def completed(stored: Mapping) -> dict:
   """Adds the fields that later versions have to a config of an older run."""
-  added = {
-    name: {**new, **stored.get(name, {})} for name, new in _ADDED.items()
+  model = {"model": _ADDED_TO_MODEL} if "model" in stored else {}
+  return _filled(stored, {**_ADDED, **model})
+
+
+def _filled(stored: Mapping, added: Mapping) -> dict:
+  """Adds fields that are missing, at any depth."""
+  found = {
+    name: _filled(stored.get(name, {}), new)
+    if isinstance(new, Mapping)
+    else stored.get(name, new)
+    for name, new in added.items()
   }
-  if model := stored.get("model"):
-    llm = {"base_weights": "float", **model["llm"]}
-    added["model"] = {**model, "llm": llm}
-  return {**stored, **added}
+  return {**stored, **found}

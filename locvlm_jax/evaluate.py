@@ -9,6 +9,7 @@ into the workdir, or the folder of --out
   results.json        the metrics, and all that they were measured with
   manifest.json       the latter, from the start
   calibration.json    with eval.constrained: the IoU to expect of a box
+  calibration_lists.json    the same of boxes in lists
 
 Run again after an interruption it goes on where it stopped, as long as nothing
 in the manifest has changed. `--table 8 --workdir DIR` prints the paper's table

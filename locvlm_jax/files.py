@@ -39,10 +39,14 @@ def replacing(path: str, mode: str = "w") -> Iterator[IO]:
       os.remove(partial)
 
 
-def check_writable(folder: str) -> None:
+def check_writable(folder: str, flag: str) -> None:
   """Makes a folder where there is none, and writes and removes a file in it.
 
   Called before anything takes long, so that the answers of hours find a place.
+
+  Args:
+    folder: where something will be written.
+    flag: of the command that can name another one, such as "--out".
 
   Raises:
     DataError: nothing can be written there; says why.
@@ -54,12 +58,16 @@ def check_writable(folder: str) -> None:
   except OSError as e:
     raise errors.DataError(
       f"{folder}: nothing can be written there ({e.strerror}). Make room or"
-      " name another folder."
+      f" name another folder by {flag}."
     ) from None
 
 
-def check_parent(path: str) -> None:
+def check_parent(path: str, flag: str) -> None:
   """Checks that the folder of a file that will be written is there.
+
+  Args:
+    path: of the file.
+    flag: of the command that names it.
 
   Raises:
     DataError: it is not, or nothing can be written there.
@@ -67,9 +75,10 @@ def check_parent(path: str) -> None:
   folder = os.path.dirname(os.path.abspath(path))
   if not os.path.isdir(folder):
     raise errors.DataError(
-      f"{path}: no such folder as {folder}. Make it first."
+      f"{path}: no such folder as {folder}. Make it first, or name another"
+      f" file by {flag}."
     )
-  check_writable(folder)
+  check_writable(folder, flag)
 
 
 def write_json(path: str, value: object) -> None:

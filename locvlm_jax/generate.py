@@ -13,6 +13,10 @@ one that the likeliest tokens write, or with --beams 4 the likeliest of several;
 with it come the probability of its text and, where held-out questions say so,
 the IoU to expect of it. With --expected 16 also the mean and deviation of so
 many locations drawn from the model.
+
+--detect cup,plate lists every cup and plate, of a model that was trained on it
+(data.objectives.detect). --json has all boxes of an answer, each with its label
+and the IoU to expect of it as its score; null where nothing says that.
 """
 
 import json
@@ -36,7 +40,13 @@ _VIDEO = flags.DEFINE_multi_string(
   "video", [], "A video, GIF or folder of frames; a model that was not trained"
   " on videos sees the frame in its middle.",
 )  # fmt: skip
-_PROMPT = flags.DEFINE_string("prompt", None, "The question.")
+_PROMPT = flags.DEFINE_string("prompt", "", "The question.")
+_DETECT = flags.DEFINE_list(
+  "detect", [], "In place of a question: list every object of these categories."
+)
+_MAX_BOXES = flags.DEFINE_integer(
+  "max_boxes", 20, "With --detect: of a category, at most.", 1
+)
 _TEMPERATURE = flags.DEFINE_float("temperature", 0.0, "0: greedy.", 0.0)
 _TOP_K = flags.DEFINE_integer("top_k", 0, "Sample among so many; 0: all.", 0)
 _TOP_P = flags.DEFINE_float("top_p", 1.0, "Sample among the likeliest.", 0.0, 1)
@@ -49,6 +59,10 @@ _CONSTRAINED = flags.DEFINE_bool(
 _BEAMS = flags.DEFINE_integer(
   "beams", 1, "With --constrained: beginnings that are kept; 1 is greedy.", 1
 )
+_ZOOM = flags.DEFINE_float(
+  "zoom", 0.0, "With --constrained: look again at a window so many times as"
+  " large as the box; 3 for small objects.", 0.0,
+)  # fmt: skip
 _EXPECTED = flags.DEFINE_integer(
   "expected", 0, "Also the mean and deviation of so many drawn locations.", 0
 )
@@ -63,6 +77,7 @@ def main(argv: list[str]) -> None:
   from locvlm_jax.inference import model as model_lib
 
   pictures = (*_IMAGES.value, *_VIDEO.value)
+  _check_flags(pictures)
   if _DRAW.value and not pictures:
     raise ValueError("--draw needs an --image or --video to draw on.")
   for path in pictures:
@@ -82,6 +97,8 @@ def main(argv: list[str]) -> None:
       top_p=_TOP_P.value,
       stop=tuple(_STOP.value),
       beams=_BEAMS.value,
+      max_boxes=_MAX_BOXES.value,
+      zoom=_ZOOM.value,
       seed=_SEED.value,
     ),
     config,
@@ -89,16 +106,45 @@ def main(argv: list[str]) -> None:
   found = _ask(model, pictures)
   if _DRAW.value:
     picture = model_lib.open_picture(pictures[0])
-    model_lib.draw(picture, found["location"]).save(_DRAW.value)
+    for box in [x["box"] for x in found["boxes"]]:
+      picture = model_lib.draw(picture, box)
+    picture.save(_DRAW.value)
   if _JSON.value:
     print(json.dumps(found))
   else:
     _print(found)
 
 
+def _check_flags(pictures) -> None:
+  """Refuses flags that do not go together.
+
+  Raises:
+    ValueError: says which.
+  """
+  if not (_PROMPT.value or _DETECT.value):
+    raise ValueError("--prompt is missing; --detect lists objects instead.")
+  if _PROMPT.value and _DETECT.value:
+    raise ValueError("--prompt asks a question, --detect lists: give one.")
+  if _ZOOM.value and not (_CONSTRAINED.value and _ZOOM.value > 1):
+    raise ValueError(
+      f"--zoom={_ZOOM.value} needs a factor above 1, and --constrained."
+    )
+  if _DETECT.value and (len(pictures) != 1 or _EXPECTED.value):
+    raise ValueError(
+      "--detect is about one --image or --video, and without --expected."
+    )
+
+
 def _ask(model, pictures) -> dict:
-  """The answer, its location in pixels, and how sure of it the model is."""
+  """The answer, its locations in pixels, and how sure of them the model is."""
   first = pictures[0] if len(pictures) == 1 else None
+  if _DETECT.value:
+    answer, located = model.detect(first, _DETECT.value)
+    box = list(located[0].box) if located else None
+    reason = "" if located else "none found"
+    return {"answer": answer, "location": box, "reason": reason} | _boxes(
+      located
+    )
   found = {}
   if _EXPECTED.value:
     mean, deviation = model.expect(
@@ -114,7 +160,22 @@ def _ask(model, pictures) -> dict:
     answer = _written(model, pictures)
   location, reason = model.find(first, answer)
   box = list(location.box) if location else None
-  return {"answer": answer, "location": box, "reason": reason, **found}
+  located = model.find_all(first, answer, _PROMPT.value)
+  boxes = _boxes(located, found.get("expected_iou"))
+  return {"answer": answer, "location": box, "reason": reason, **boxes, **found}
+
+
+def _boxes(located, score: float | None = None) -> dict:
+  """All locations of an answer; `score` is that of the only one."""
+  rows = [
+    {
+      "label": x.label,
+      "box": list(x.box),
+      "score": score if x.confidence is None else round(x.confidence, 3),
+    }
+    for x in located
+  ]
+  return {"boxes": rows}
 
 
 def _written(model, pictures) -> str:
@@ -143,12 +204,15 @@ def _rounded(numbers) -> list[float]:
 def _print(found: dict) -> None:
   if not _is_streamed():
     print(found["answer"])
-  where = found["location"]
-  print(f"in pixels: {where}" if where else f"nowhere: {found['reason']}")
+  for x in found["boxes"]:
+    said = [x["label"], "" if x["score"] is None else f"score {x['score']}"]
+    print(f"in pixels: {x['box']}", *filter(None, said), sep="  ")
+  if not found["boxes"]:
+    print(f"nowhere: {found['reason']}")
   for name in ("expected_iou", "probability", "expected", "deviation"):
     if name in found:
       print(f"{name}: {found[name]}")
 
 
 if __name__ == "__main__":
-  command.run(main, required=["prompt"])
+  command.run(main)

@@ -87,7 +87,7 @@ def main(argv: list[str]) -> None:
     "panoptic": _write_boxes,
   }
   if _MODE.value != "segment":  # which makes a folder, and those above it
-    files.check_parent(_OUT.value)
+    files.check_parent(_OUT.value, "--out")
   if summary := modes[_MODE.value]():
     text = json.dumps(summary, indent=2)
     path = _OUT.value.rstrip("/") + ".summary.json"

@@ -1,8 +1,9 @@
 """The paper's recipe in one command: train, evaluate, train, evaluate, report.
 
   python -m locvlm_jax.reproduce --config configs/micro.py:demo --workdir DIR
-  python -m locvlm_jax.reproduce --config configs/micro.py --tables 4,11 \\
-    --workdir DIR
+  python -m locvlm_jax.reproduce --tables 4,11 --workdir DIR
+  python -m locvlm_jax.reproduce --scale full --tables 4,11 --data DATA \\
+    --workdir DIR --dry_run
 
 The first runs, for each stage, `locvlm_jax.train` and `locvlm_jax.evaluate`
 with `--config FILE:STAGE,WORDS`; every stage after the first starts from the
@@ -12,7 +13,11 @@ results.json and report.html.
 
 The second makes tables of the paper on the micro-world: each arm of a table is
 trained and evaluated with each seed, and the workdir receives a folder for
-each, tables.md and tables.json. Arms that tables share are run once.
+each, and tables.md, tables.json and report.html, written anew whenever one is
+finished. Arms that tables share are run once.
+
+The third makes them with the paper's models and data, which have to be below
+--data; with --dry_run it prints which files these are, and all commands.
 
 Each command is printed or logged; what is finished is not repeated when the
 same line is run again. Further `--config.x=y` and `--override` go to all of
@@ -37,11 +42,28 @@ _REFERENCE = flags.DEFINE_string(
   "reference", None, "results.json of another run, to show beside this one's."
 )
 _TABLES = flags.DEFINE_list(
-  "tables", [], "Numbers of the paper's tables, to make in place of stages."
+  "tables",
+  [],
+  "Tables to make in place of stages: numbers of the paper's, or"
+  " spatial, or objectives.",
 )
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each arm of a table.", 1)
 _JOBS = flags.DEFINE_integer(
   "jobs", 1, "Arms of tables that run at a time, each on its share of cores.", 1
+)
+_SCALE = flags.DEFINE_enum(
+  "scale", "micro", ["micro", "full"], "Tables of the micro model in the"
+  " micro-world, or of the paper's models on the paper's data.",
+)  # fmt: skip
+_DATA = flags.DEFINE_string(
+  "data", "data", "With --scale full: the folder of weights and data sets."
+)
+_LAUNCH = flags.DEFINE_string(
+  "launch", "", "With --scale full: the script that starts each command, such"
+  " as launch/tpu_pod.sh, and returns at its end; default: this machine.",
+)  # fmt: skip
+_DRY_RUN = flags.DEFINE_bool(
+  "dry_run", False, "With --scale full: print files and commands, run nothing."
 )
 command.define_override()
 
@@ -49,10 +71,25 @@ command.define_override()
 def main(argv: list[str]) -> None:
   """Runs the recipe of the flags, or makes the tables."""
   del argv
-  if _TABLES.value:
-    _make_tables()
-  else:
+  if not _TABLES.value:
     _run_recipe()
+  elif _SCALE.value == "full":
+    _make_full_tables()
+  else:
+    _make_tables()
+
+
+def _make_full_tables() -> None:
+  from locvlm_jax.experiments import experiment
+  from locvlm_jax.experiments.full import full_scale, steps
+
+  tables = experiment.check_tables(_TABLES.value)
+  overrides = _overrides(sys.argv[1:])
+  wanted = steps.evaluations(tables, _SEEDS.value, _DATA.value, overrides)
+  if _DRY_RUN.value:
+    print(full_scale.describe(wanted, _WORKDIR.value))
+  else:
+    print(full_scale.run(wanted, tables, _WORKDIR.value, _LAUNCH.value))
 
 
 def _make_tables() -> None:
@@ -61,12 +98,13 @@ def _make_tables() -> None:
   print(
     experiment.run(
       experiment.Experiment(
-        tables=experiment.parse_tables(_TABLES.value),
-        config=_config_file(),
+        tables=experiment.check_tables(_TABLES.value),
+        config=_config_file("configs/micro.py"),
         workdir=_WORKDIR.value,
         seeds=_SEEDS.value,
         jobs=_JOBS.value,
         overrides=_overrides(sys.argv[1:]),
+        command=_line(),
       )
     )
   )
@@ -84,14 +122,24 @@ def _run_recipe() -> None:
       stages=tuple(_STAGES.value),
       overrides=_overrides(words),
       reference=reading.read_object(path) if path else None,
-      command=shlex.join(["python", "-m", "locvlm_jax.reproduce", *words]),
+      command=_line(),
     )
   )
 
 
-def _config_file() -> str:
+def _line() -> str:
+  """Returns the command line, for the record."""
+  return shlex.join(["python", "-m", "locvlm_jax.reproduce", *sys.argv[1:]])
+
+
+def _config_file(default: str = "") -> str:
   """Returns --config as it was given, with its words after a colon."""
-  return config_flags.get_config_filename(flags.FLAGS["config"])
+  flag = flags.FLAGS["config"]
+  if flag.present:
+    return config_flags.get_config_filename(flag)
+  if not default:
+    raise ValueError("--config is missing; --help explains it.")
+  return default
 
 
 def _overrides(words: list[str]) -> tuple[str, ...]:
@@ -106,4 +154,4 @@ def _overrides(words: list[str]) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-  command.run(main, required=["config", "workdir"])
+  command.run(main, required=["workdir"])

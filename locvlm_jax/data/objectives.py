@@ -4,6 +4,7 @@
   loc_pred   Where is the dog?        It is at [12,34,45,60].
   neg_pred   Where is the cat?        There is no cat in the image.
   rev_loc    What is at [12,34,45,60]?  a dog
+  detect     Find every dog, cat.     dog [12,34,45,60] [50,31,60,44]. no cat.
 
 The paper's filters: a category is asked for (LocPred, RevLoc) only where it
 is annotated exactly once in the image, since "the dog" has to mean one dog; a
@@ -14,6 +15,11 @@ counts as a vehicle, where the file says that cars are vehicles. All rules look
 at the whole image: a dog that a crop removed can be neither. Where an object
 has texts of its own (a referring expression or a caption), one of them stands
 in place of the category; where not everything is annotated, nothing is denied.
+
+Detect is not the paper's, and off by default. It lists every object of up to
+three categories, some of which are absent (`text.box_lists`). A category is
+asked for where all that is annotated of it, no crowd among it, is either in the
+square as a target has to be, or outside of it.
 """
 
 import dataclasses
@@ -26,11 +32,16 @@ import numpy as np
 
 from locvlm_jax.data.geometry import Transform
 from locvlm_jax.data.records import Object, Record, Turn
-from locvlm_jax.text import english, prompts
+from locvlm_jax.text import box_lists, english, prompts
 from locvlm_jax.text.coords import Box, Coords
 
 OBJECTIVES = ("loc_pred", "neg_pred", "rev_loc")
 WEIGHTS = (1.0, 1.0, 1.0)  # of OBJECTIVES
+DETECT = "detect"  # beside the paper's three
+_IN_A_LIST = 3  # categories of a question at most
+_ABSENT = 0.4  # share of them that the image does not show
+
+Lists = Sequence[tuple[str, Sequence[Box]]]  # every box of some categories
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +98,41 @@ def unique_objects(objects: Sequence[Object]) -> list[Object]:
   return [o for o in objects if count[o.category] == 1 and not o.crowd]
 
 
+def detectable(record: Record, transform: Transform) -> dict[str, list[Box]]:
+  """Finds the categories whose objects can all be listed.
+
+  Returns:
+    {category: the boxes in the square, at least one, xyxy in [0, 1]}.
+  """
+  if not record.exhaustive:
+    return {}
+  unknown = {name for o in record.objects for name in o.also}
+  found = {}
+  for o in record.objects:
+    box = transform.apply_box(o.box)
+    if o.crowd or (box is None and _touches(o.box, transform)):
+      unknown.add(o.category)
+    elif box is not None:
+      found.setdefault(o.category, []).append(box)
+  return {name: boxes for name, boxes in found.items() if name not in unknown}
+
+
+def _touches(box: Box, transform: Transform) -> bool:
+  """Says whether the square shows some of a box."""
+  x1, y1, x2, y2 = transform.map_box(box)
+  return x1 < 1 and y1 < 1 and x2 > 0 and y2 > 0
+
+
+def detect(
+  lists: Lists, coords: Coords, rng: np.random.Generator, video: bool = False
+) -> Turn:
+  """Asks for every object of some categories, answers with their locations."""
+  question = prompts.detect(
+    [name for name, _ in lists], _pick(prompts.DETECT, rng, video)
+  )
+  return question, box_lists.write(lists, coords)
+
+
 def loc_pred(
   category: str,
   box: Box,
@@ -136,7 +182,7 @@ class Pair(NamedTuple):
   """A question and its answer.
 
   Attributes:
-    objective: one of OBJECTIVES.
+    objective: one of OBJECTIVES, or DETECT.
     question: as it is asked.
     answer: as it is trained on.
   """
@@ -162,6 +208,7 @@ class PairSpec:
     weights: relative frequency of each of OBJECTIVES.
     captions: of objects, by category: neg_pred denies one of them in place of
       the category.
+    detect: relative frequency of detect, beside `weights`.
 
   Raises:
     ValueError: weights that are negative or all zero, or max_pairs below 1.
@@ -172,6 +219,7 @@ class PairSpec:
   max_pairs: int
   weights: tuple[float, float, float] = WEIGHTS
   captions: Mapping[str, Sequence[str]] | None = None
+  detect: float = 0.0
 
   def __post_init__(self):
     if self.max_pairs < 1:
@@ -179,10 +227,12 @@ class PairSpec:
         f"max_pairs is {self.max_pairs}; at least 1 pair is needed"
       )
     weights = self.weights
-    if len(weights) != 3 or min(weights) < 0 or sum(weights) <= 0:
+    every = (*weights, self.detect)
+    if len(weights) != 3 or min(every) < 0 or sum(every) <= 0:
       raise ValueError(
         f"weights {weights} have to be three numbers for loc_pred, neg_pred and"
-        " rev_loc, none negative and one positive"
+        f" rev_loc, and detect={self.detect} one; none negative and one"
+        " positive"
       )
 
 
@@ -191,8 +241,8 @@ def pairs(
 ) -> list[Pair]:
   """Makes question-answer pairs about one image, in random order.
 
-  An object takes part once, in loc_pred or in rev_loc: after the one, the
-  other's answer could be copied from the conversation. Pairs are drawn by
+  An object takes part once, in loc_pred, rev_loc or detect: after the one,
+  the other's answer could be copied from the conversation. Pairs are drawn by
   weight until the objects are used up, so that the share of neg_pred does
   not depend on how many objects an image has; without any object there is
   one neg_pred.
@@ -208,19 +258,42 @@ def pairs(
   """
   objects = _shuffled(visible(record.objects, transform), rng)
   denied = _shuffled(absent(record, spec.vocabulary), rng)
+  lists = {}
+  if spec.detect:
+    lists = dict(_shuffled(detectable(record, transform).items(), rng))
   found = {}  # by question: two tiny objects can share a location
   while len(found) < spec.max_pairs:
-    kind = _draw_kind(spec.weights, objects, denied, bool(found), rng)
+    ready = bool(objects), bool(denied), bool(objects), bool(lists or denied)
+    there = bool(lists) or (bool(objects) and spec.weights[0::2] != (0, 0))
+    kind = _draw_kind(spec, ready, bool(found) and not there, rng)
     if kind is None:
       break
     if kind == 1:
       text = _denied(denied.pop(), record, spec.captions, rng)
       turn = neg_pred(text, spec.coords, rng, record.is_video)
+    elif kind == 3:
+      asked = _draw_lists(lists, denied, rng)
+      turn = detect(asked, spec.coords, rng, record.is_video)
+      names = {name for name, _ in asked}
+      objects = [(o, box) for o, box in objects if o.category not in names]
     else:
       thing, box = objects.pop()
+      lists.pop(thing.category, None)
       turn = _located(kind, thing, box, spec.coords, rng, record.is_video)
-    found.setdefault(turn[0], Pair(OBJECTIVES[kind], *turn))
+    name = (*OBJECTIVES, DETECT)[kind]
+    found.setdefault(turn[0], Pair(name, *turn))
   return _shuffled(found.values(), rng)
+
+
+def _draw_lists(lists: dict, denied: list, rng) -> list[tuple[str, list[Box]]]:
+  """Takes up to three categories out of what is there and what is not."""
+  drawn = []
+  for _ in range(rng.integers(1, _IN_A_LIST + 1)):
+    if denied and (rng.random() < _ABSENT or not lists):
+      drawn.append((denied.pop(), []))
+    elif lists:
+      drawn.append(lists.popitem())
+  return drawn
 
 
 def absent(record: Record, vocabulary: Sequence[str]) -> list[str]:
@@ -265,13 +338,21 @@ def _located(
   return rev_loc(text, box, coords, rng, answers, video)
 
 
-def _draw_kind(weights, objects, absent, started, rng) -> int | None:
-  """Draws an index of OBJECTIVES; None where all is said."""
-  wants_objects = weights[0] + weights[2] > 0
-  if wants_objects and not objects and started:
+def _draw_kind(spec: PairSpec, ready, is_said: bool, rng) -> int | None:
+  """Draws an index of OBJECTIVES, or 3 for detect; None where all is said.
+
+  Args:
+    spec: the weights.
+    ready: whether there is something to ask, for each of the four.
+    is_said: whether all objects that pairs are wanted about have one.
+    rng: draws it.
+  """
+  weights = (*spec.weights, spec.detect)
+  is_wanted = weights[0] + weights[2] + weights[3] > 0
+  if is_wanted and is_said:
     return None
-  p = np.array(weights) * [bool(objects), bool(absent), bool(objects)]
-  return int(rng.choice(3, p=p / p.sum())) if p.any() else None
+  p = np.array(weights) * ready
+  return int(rng.choice(4, p=p / p.sum())) if p.any() else None
 
 
 def _pick(

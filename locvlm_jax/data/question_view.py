@@ -18,6 +18,7 @@ class View:
     vocabulary: the categories that may be asked about.
     seed: of the order of the records, and of all that is drawn.
     family: the words that a benchmark's questions are put in.
+    category_ids: what the file calls the vocabulary; empty: by its places.
   """
 
   coords: Coords
@@ -26,3 +27,4 @@ class View:
   vocabulary: Sequence[str]
   seed: int
   family: Family = LOCVLM
+  category_ids: Sequence[int] = ()

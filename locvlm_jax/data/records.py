@@ -61,6 +61,7 @@ class Object:
       place of the category.
     also: the other categories that it is, or may be: a car is a vehicle, and
       what is called a vehicle may be a car.
+    area: in pixels, of its mask where the file says so; 0: not known.
   """
 
   category: str
@@ -69,6 +70,7 @@ class Object:
   id: int = 0
   texts: tuple[str, ...] = ()
   also: tuple[str, ...] = ()
+  area: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +119,7 @@ class Source(abc.ABC):
   Attributes:
     folder: of the images or videos; file names are relative to it.
     categories: the names that objects may have, in the order of the file.
+    category_ids: what the file calls them; empty: their places, from 1 on.
     box_counts: how many boxes were "clipped" to the image, or are "empty".
     caption_counts: how many captions of objects were "used", and by reason how
       many were not.
@@ -129,6 +132,7 @@ class Source(abc.ABC):
 
   folder: str
   categories: tuple[str, ...] = ()
+  category_ids: tuple[int, ...] = ()
   box_counts: Mapping[str, int] = types.MappingProxyType({})
   caption_counts: Mapping[str, int] = types.MappingProxyType({})
   broader: tuple[str, ...] = ()

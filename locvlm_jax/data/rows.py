@@ -42,6 +42,7 @@ class RowSpec:
     boxes: what the boxes in a conversation's text are fractions of, one of
       `conversation_boxes.FRAMES`; empty: they stay as they are.
     clips: what reads videos; None: records are about images.
+    detect: relative frequency of detect, beside `weights`.
   """
 
   tokenizer: tokenizer_lib.Tokenizer
@@ -57,6 +58,7 @@ class RowSpec:
   captions: Mapping[str, Sequence[str]] | None = None
   boxes: str = ""
   clips: clips_lib.Clips | clips_lib.Features | None = None
+  detect: float = 0.0
 
   @property
   def length(self) -> int:
@@ -86,7 +88,7 @@ class RowMaker:
     """How objectives are phrased; unused where no source has objects."""
     s = self.spec
     return objectives.PairSpec(
-      s.coords, s.vocabulary, s.max_pairs, s.weights, s.captions
+      s.coords, s.vocabulary, s.max_pairs, s.weights, s.captions, s.detect
     )
 
   def __call__(
@@ -200,8 +202,15 @@ class RowMaker:
       turns,
       spec.num_visual if record.image else 0,
       spec.text_length,
-      # An answer of ours is short, and half of a location says another one.
-      cut=bool(record.turns),
+      # One location of ours is short, and half of it says another one; a list
+      # may be longer than any row.
+      cut=bool(record.turns) or self._is_list(turns[0][1]),
+    )
+
+  def _is_list(self, answer: str) -> bool:
+    """Says whether an answer of ours has several locations."""
+    return bool(
+      self.spec.detect and len(self.spec.coords.parse_all(answer)) > 1
     )
 
   def _row(self, media, turns, encoded) -> dict[str, np.ndarray]:

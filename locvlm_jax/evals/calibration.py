@@ -12,12 +12,13 @@ judged by a fit to the other half.
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from locvlm_jax.inference import confidence
 from locvlm_jax.inference.confidence import Calibration
 
 LEAST = 100  # boxes; fewer say too little
@@ -52,6 +53,16 @@ def located(rows: Iterable[Mapping[str, Any]]) -> list[Located]:
     Located(row["probability"], row["result"]["iou"])
     for row in rows
     if row.get("probability") is not None and "iou" in row.get("result", {})
+  ]
+
+
+def listed(rows: Iterable[Mapping[str, Any]]) -> list[Located]:
+  """Finds the boxes with a score in lists, among rows of predictions.jsonl."""
+  boxes = (box for row in rows for box in row["result"].get("boxes", ()))
+  return [
+    Located(box["score"], box["iou"])
+    for box in boxes
+    if box["score"] is not None
   ]
 
 
@@ -125,33 +136,43 @@ def isotonic(
 def write(path: str, folder: str, manifest: Mapping[str, Any]) -> str:
   """Calibrates a model on the answers in a predictions.jsonl.
 
-  On those of the first task with boxes that have a probability.
+  On those of the first task that asks for one location, and of the first that
+  asks for lists, since what a probability is worth differs between them.
 
   Args:
     path: of the answers.
-    folder: for the result.
+    folder: for the results.
     manifest: of the evaluation.
 
   Returns:
-    What there is to say of it; "" where no box has a probability.
+    What there is to say of each, in a line; "" where no box has a probability.
   """
   with open(path, encoding="utf-8") as f:
     rows = [json.loads(line) for line in f]
-  tasks = [row["task"] for row in rows if located([row])]
-  if not tasks:
+  beams = manifest["config"]["eval"]["beams"]
+  kinds = (located, confidence.FILE, beams), (listed, confidence.LISTS, 1)
+  found = (_written(rows, *kind, folder, manifest) for kind in kinds)
+  return "\n".join(said for said in found if said)
+
+
+def _written(
+  rows: Sequence[Mapping],
+  boxes_of: Callable[[Iterable[Mapping]], list[Located]],
+  name: str,
+  beams: int,
+  folder: str,
+  manifest: Mapping[str, Any],
+) -> str:
+  """Calibrates one kind of answers; "" where there are none of it."""
+  task = next((row["task"] for row in rows if boxes_of([row])), "")
+  boxes = boxes_of(row for row in rows if row["task"] == task)
+  if not boxes:
     return ""
-  boxes = located(row for row in rows if row["task"] == tasks[0])
   if len(boxes) < LEAST:
-    return (
-      f"no calibration: {len(boxes)} boxes of {tasks[0]}, {LEAST} are wanted"
-    )
-  sha256, beams = (
-    manifest["origin"]["sha256"],
-    manifest["config"]["eval"]["beams"],
-  )
-  out = fit(boxes, tasks[0], sha256, beams).save(folder)
+    return f"no calibration: {len(boxes)} boxes of {task}, {LEAST} are wanted"
+  fitted = fit(boxes, task, manifest["origin"]["sha256"], beams)
   far = error(reliability(boxes))
   return (
-    f"{out}: expected IoU by probability, from {len(boxes)} boxes of"
-    f" {tasks[0]}; on held-out ones off by {far:.3f}"
+    f"{fitted.save(folder, name)}: expected IoU by probability, from"
+    f" {len(boxes)} boxes of {task}; on held-out ones off by {far:.3f}"
   )

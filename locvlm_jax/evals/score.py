@@ -10,10 +10,12 @@ LLaVA's answer files, and the upload formats of VQA and GQA. POPE's, which have
 no id, are taken in the order of the questions. `evaluate` writes its questions
 beside its answers, so that its own file needs no references.
 
---upload OUT writes what the benchmark's server takes. --judge_url and
---judge_model let a language model judge open answers, over OpenAI's interface,
---judge_protocol video_chatgpt as the paper's predecessor does. Its verdicts are
-written as they come, and the same command goes on after an interruption.
+--upload OUT writes what the benchmark's server takes; of detect COCO's results
+file or, where OUT ends in "/", a folder of YOLO's labels with scores.
+--judge_url and --judge_model let a language model judge open answers, over
+OpenAI's interface, --judge_protocol video_chatgpt as the paper's predecessor
+does. Its verdicts are written as they come, and the same command goes on after
+an interruption.
 """
 
 import json

@@ -19,10 +19,11 @@ from locvlm_jax.data import reading
 from locvlm_jax.data.question_view import View
 from locvlm_jax.data.sources import refer
 from locvlm_jax.data.sources.questions import read as read_questions
-from locvlm_jax.evals import judging, predictions
+from locvlm_jax.evals import judging, predictions, results_files
 from locvlm_jax.evals.scorers import gqa_scores, judge, vqa_accuracy
 from locvlm_jax.evals.tasks import EVALS
 from locvlm_jax.evals.tasks.benchmark import Benchmark, to_question
+from locvlm_jax.evals.tasks.detection import Detection
 from locvlm_jax.evals.tasks.region import Region
 from locvlm_jax.inference import answer as answers_lib
 from locvlm_jax.inference.question import Question
@@ -204,7 +205,10 @@ def _of_evaluate(task, rows, path: str) -> tuple[list[Question], list[str]]:
 
 
 def _write_upload(task, questions, answers, path: str) -> None:
-  """Writes what the server of VQA or GQA takes."""
+  """Writes what the server of VQA or GQA takes, or COCO's or YOLO's boxes."""
+  if isinstance(task, Detection):
+    results_files.write(questions, answers, path)
+    return
   pairs = list(zip(questions, answers, strict=True))
   if task.name == "vqav2":
     rows = [
@@ -217,7 +221,9 @@ def _write_upload(task, questions, answers, path: str) -> None:
       for q, a in pairs
     ]
   else:
-    raise ValueError(f"{task.name} has no upload format; vqav2 and gqa have.")
+    raise ValueError(
+      f"{task.name} has no upload format; vqav2, gqa and detect have."
+    )
   with open(path, "w", encoding="utf-8") as f:
     json.dump(rows, f)
 

@@ -34,6 +34,7 @@ from locvlm_jax.evals.unreadable import Unreadable
 from locvlm_jax.inference import answer as answers_lib
 from locvlm_jax.inference import pictures, predictor
 from locvlm_jax.inference.answer import Answer
+from locvlm_jax.inference.listing import listings
 from locvlm_jax.inference.question import Question, batches
 from locvlm_jax.parallel import folder_lock, hosts, sharding
 from locvlm_jax.weights import runs
@@ -81,7 +82,7 @@ def evaluate(
 def _calibrate(out: str, manifest: Mapping) -> None:
   """Writes what the probabilities of boxes are worth, where there are any."""
   how = manifest["config"]["eval"]
-  if how["constrained"] and not how["temperature"]:
+  if how["constrained"] and not (how["temperature"] or how["zoom"]):
     path = os.path.join(out, predictions.FILE)
     if said := calibration.write(path, out, manifest):
       _log(said)
@@ -158,7 +159,7 @@ def ask(
   checks.check(config)
   if not llava:
     runs.check_trained(workdir)
-  files.check_writable(out)
+  files.check_writable(out, "--out")
   request = request or Request.of(config)
   with hosts.Watch(config.faults) as watch:
     watch.connect()
@@ -168,6 +169,7 @@ def ask(
     mesh = sharding.make_mesh(dict(config.mesh))
     with jax.set_mesh(mesh), folder_lock.held(out, "evaluate"):
       questions = _questions(config, request, tasks)
+      _check_lists(request.decoding, questions)
       model = predictor.Predictor.load(config, mesh, workdir, llava)
       manifest = _manifest(config, model.origin, questions)
       # Nothing else needs the cores while pictures are awaited.
@@ -195,6 +197,17 @@ def _questions(config, request: Request, tasks) -> dict:
     for seed in range(first, first + request.seeds)
     for task in tasks
   }
+
+
+def _check_lists(decoding: predictor.Decoding, questions: Mapping) -> None:
+  """Refuses beams for lists of locations, which are decoded greedily.
+
+  Raises:
+    ValueError: names the task.
+  """
+  for (task, _), asked in questions.items():
+    if decoding.constrained and any(q.listed for q in asked):
+      listings.check(decoding, task.name)
 
 
 def _manifest(config, origin, questions) -> dict:

@@ -67,22 +67,25 @@ class Difference:
     return Verdict.NOT_CONFIRMED if self.high < 0 else Verdict.UNDECIDED
 
 
-def difference(better: Result, worse: Result, seed: int = 0) -> Difference:
-  """Compares two arms that have the same seeds.
+def difference(
+  better: Result, worse: Result, seed: int = 0
+) -> Difference | None:
+  """Compares two arms by the seeds that both have.
 
   Args:
     better: the arm that is better in the paper.
     worse: the other one.
     seed: of the bootstrap.
 
+  Returns:
+    None where there is no such seed.
+
   Raises:
-    ValueError: they have other seeds, or were asked other questions.
+    ValueError: they were asked other questions.
   """
-  if better.values.keys() != worse.values.keys():
-    raise ValueError(
-      f"seeds {sorted(better.values)} and {sorted(worse.values)}: not the same."
-    )
-  seeds = sorted(better.values)
+  seeds = sorted(better.values.keys() & worse.values.keys())
+  if not seeds:
+    return None
   each = [better.values[s] - worse.values[s] for s in seeds]
   if better.answers and worse.answers:
     low, high = _bootstrap(_paired(better, worse, seeds), seed)

@@ -1,15 +1,18 @@
 """Trains, evaluates and writes tables of the paper, in one call."""
 
 import dataclasses
+import datetime
 import json
 import os
 from collections.abc import Mapping, Sequence
 
 from locvlm_jax import files, provenance
-from locvlm_jax.experiments import micro_tables, schedule, summary
+from locvlm_jax.experiments import micro_tables, page, schedule, summary
+from locvlm_jax.experiments.micro_arms import WORLD
 from locvlm_jax.experiments.runs import Arm, Evaluation, Run, World
 
 TABLES_FILE, RESULTS_FILE = "tables.md", "tables.json"
+PAGE_FILE, FIGURE_FILE = "report.html", "claim.svg"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,25 +20,28 @@ class Experiment:
   """What is run.
 
   Attributes:
-    tables: numbers of the paper's tables.
+    tables: of `micro_tables.TABLES`, most by their number in the paper.
     config: the file of the micro model, with words after a colon that every
       arm's config has as well, such as tiny.
-    workdir: receives the runs, tables.md and tables.json.
+    workdir: receives the runs, tables.md, tables.json, report.html and, where
+      the arms of the paper's claim are among them, claim.svg.
     seeds: how many of each arm.
     jobs: runs at a time, each on its share of the cores.
     overrides: words such as "--config.steps=3" that every command receives.
     world: the micro-world.
     samples: questions a task.
+    command: the line that runs it, for the record.
   """
 
-  tables: tuple[int, ...]
+  tables: tuple[str, ...]
   config: str
   workdir: str
   seeds: int = micro_tables.SEEDS
   jobs: int = 1
   overrides: tuple[str, ...] = ()
-  world: World = micro_tables.WORLD
+  world: World = WORLD
   samples: int = micro_tables.SAMPLES
+  command: str = ""
 
   def runs(self) -> dict[Arm, list[Run]]:
     """Lists the runs of each arm; arms that tables share are run once."""
@@ -61,21 +67,21 @@ class Experiment:
     return sorted(found, key=found.get)
 
 
-def parse_tables(words: Sequence[str]) -> tuple[int, ...]:
-  """Reads the numbers of tables.
+def check_tables(names: Sequence[str]) -> tuple[str, ...]:
+  """Returns the names of tables.
 
   Raises:
     ValueError: one cannot be made; names those that can.
   """
-  known = {str(number): number for number in micro_tables.TABLES}
-  for word in words:
-    if word not in known:
-      raise ValueError(f"--tables {word}: not one of {', '.join(known)}.")
-  return tuple(known[word] for word in words)
+  known = micro_tables.TABLES
+  for name in names:
+    if name not in known:
+      raise ValueError(f"--tables {name}: not one of {', '.join(known)}.")
+  return tuple(names)
 
 
 def run(experiment: Experiment, execute: schedule.Command | None = None) -> str:
-  """Runs what is not finished, and writes the tables.
+  """Runs what is not finished; writes the tables after each step.
 
   Args:
     experiment: what to run.
@@ -84,9 +90,20 @@ def run(experiment: Experiment, execute: schedule.Command | None = None) -> str:
   Returns:
     The tables, as Markdown.
   """
-  workdir, jobs = experiment.workdir, experiment.jobs
-  evaluations = experiment.evaluations()
-  schedule.run_all(evaluations, workdir, jobs=jobs, execute=execute)
+  schedule.write_world(experiment.world, experiment.workdir, execute)
+  schedule.run_all(
+    experiment.evaluations(),
+    experiment.workdir,
+    jobs=experiment.jobs,
+    execute=execute,
+    after=lambda: write(experiment),
+  )
+  return write(experiment)
+
+
+def write(experiment: Experiment) -> str:
+  """Writes tables, figure and page of what is finished by now."""
+  workdir, evaluations = experiment.workdir, experiment.evaluations()
   found = {
     n: summary.read(micro_tables.TABLES[n], evaluations, workdir)
     for n in experiment.tables
@@ -95,20 +112,37 @@ def run(experiment: Experiment, execute: schedule.Command | None = None) -> str:
     summary.markdown(micro_tables.TABLES[n], cells)
     for n, cells in found.items()
   )
-  files.write_lines(os.path.join(workdir, TABLES_FILE), [text])
-  values = {str(n): _values(cells) for n, cells in found.items()}
-  about = {"versions": provenance.versions(), "seeds": experiment.seeds}
-  files.write_lines(
-    os.path.join(workdir, RESULTS_FILE),
-    [json.dumps({**about, "tables": values}, indent=1)],
-  )
+  shown = {
+    TABLES_FILE: text,
+    RESULTS_FILE: json.dumps(_about(experiment, found), indent=1),
+    PAGE_FILE: page.render(found, evaluations, workdir),
+  }
+  if charts := page.claim(found, page.by_arm(evaluations), workdir):
+    shown[FIGURE_FILE] = page.figure(charts)
+  for name, content in shown.items():
+    files.write_lines(os.path.join(workdir, name), [content])
   return text
 
 
+def _about(experiment: Experiment, found: Mapping) -> dict:
+  return {
+    "command": experiment.command,
+    "date": datetime.date.today().isoformat(),
+    "machine": provenance.machine(),
+    "code": provenance.code(),
+    "versions": provenance.versions(),
+    "seeds": experiment.seeds,
+    "world": dataclasses.asdict(experiment.world),
+    "samples": experiment.samples,
+    "overrides": experiment.overrides,
+    "tables": {n: _values(cells) for n, cells in found.items()},
+  }
+
+
 def _values(cells: summary.Results) -> Mapping[str, Mapping]:
-  """Returns {arm: {metric: [value of each seed]}}, in percent."""
+  """Returns {arm: {metric: {seed: value}}}, in percent."""
   found = {}
   for (arm, metric), result in cells.items():
     if result:
-      found.setdefault(arm, {})[metric] = list(result.values.values())
+      found.setdefault(arm, {})[metric] = dict(result.values)
   return found

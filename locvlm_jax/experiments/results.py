@@ -9,31 +9,54 @@ from locvlm_jax.data import reading
 from locvlm_jax.evals import predictions, units
 from locvlm_jax.experiments.differences import Result
 
+_RESULTS = "results.json"
+
 
 def read(folders: Mapping[int, str], metric: str) -> Result | None:
   """Reads one metric of an arm.
 
   Args:
-    folders: of its evaluations, by seed.
+    folders: of its evaluations, by seed; those that are not finished are left
+      out.
     metric: of `results.json`, such as "spatial_trained.direct.all".
 
   Returns:
-    Its values in percent; None where one has none, as METEOR without Java.
+    Its values in percent; None where there are none, as METEOR without Java.
   """
   values, answers = {}, {}
   for seed, folder in folders.items():
-    found = reading.read_json(os.path.join(folder, "results.json"))
-    if metric not in found["metrics"]:
-      return None
-    unit = units.of(metric, found.get("units"))
-    values[seed] = units.percent(found["metrics"][metric], unit)
-    answers[seed] = _single_answers(folder, metric)
-  same = all(
-    a and abs(statistics.fmean(a.values()) - values[seed]) < 1e-6
-    for seed, a in answers.items()
-  )
+    if not finished(folder):
+      continue
+    value, single = _read(folder, metric)
+    if value is not None:
+      values[seed], answers[seed] = value, single
+  if not values:
+    return None
   # A metric that is not the share of right answers has none of its own.
-  return Result(values, answers if same else {})
+  return Result(values, answers if all(answers.values()) else {})
+
+
+def finished(folder: str) -> bool:
+  """Says whether an evaluation has its results."""
+  return os.path.exists(os.path.join(folder, _RESULTS))
+
+
+@functools.cache
+def _read(folder: str, metric: str) -> tuple[float | None, dict[str, float]]:
+  """Reads one value, and the single answers whose mean it is, if any."""
+  found = _results(folder)
+  if metric not in found["metrics"]:
+    return None, {}
+  unit = units.of(metric, found.get("units"))
+  value = units.percent(found["metrics"][metric], unit)
+  answers = _single_answers(folder, metric)
+  same = answers and abs(statistics.fmean(answers.values()) - value) < 1e-6
+  return value, answers if same else {}
+
+
+@functools.lru_cache(maxsize=8)
+def _results(folder: str) -> dict:
+  return reading.read_json(os.path.join(folder, _RESULTS))
 
 
 def _single_answers(folder: str, metric: str) -> dict[str, float]:
@@ -41,7 +64,7 @@ def _single_answers(folder: str, metric: str) -> dict[str, float]:
   task, *part = metric.split(".")[:-1]
   return {
     row["id"]: 100.0 * bool(row["result"]["correct"])
-    for row in _predictions(folder)
+    for row in read_answers(folder)
     if row["task"] == task
     and "correct" in row["result"]
     and set(part) <= set(map(str, row["truth"].values()))
@@ -49,6 +72,6 @@ def _single_answers(folder: str, metric: str) -> dict[str, float]:
 
 
 @functools.lru_cache(maxsize=8)
-def _predictions(folder: str) -> list[dict]:
+def read_answers(folder: str) -> list[dict]:
   """Reads all answers of an evaluation, once for all its metrics."""
   return list(reading.read_jsonl(os.path.join(folder, predictions.FILE)))

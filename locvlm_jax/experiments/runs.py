@@ -85,6 +85,11 @@ class Run:
     arms = (self.arm.start, self.arm.captions)
     return tuple(dataclasses.replace(self, arm=arm) for arm in arms if arm)
 
+  @property
+  def kind(self) -> str:
+    """Names what takes about as long."""
+    return self.arm.words
+
   @functools.cached_property
   def name(self) -> str:
     """Returns the name of its folder, with a hash of what it depends on."""
@@ -145,9 +150,9 @@ class Evaluation:
     return (self.run,)
 
   @property
-  def world(self) -> World:
-    """Returns the micro-world that it is about."""
-    return self.run.world
+  def kind(self) -> str:
+    """Names what takes about as long."""
+    return self.suite.name
 
   def folder(self, workdir: str) -> str:
     """Returns its folder, below that of its run."""

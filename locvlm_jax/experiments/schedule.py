@@ -1,21 +1,42 @@
 """Runs many commands, several at a time, and goes on where it was stopped."""
 
+import collections
 import concurrent.futures
 import graphlib
 import os
 import pathlib
 import queue
 import shlex
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 from locvlm_jax import errors, progress
-from locvlm_jax.experiments.runs import Evaluation, Run, World
+from locvlm_jax.experiments.runs import World
 
-Step = Run | Evaluation
 Command = Callable[[str, list[str], str, frozenset[int]], int]
+
+
+@runtime_checkable
+class Step(Protocol):
+  """A training or an evaluation; hashable.
+
+  Attributes:
+    needs: the steps that have to be finished before.
+    kind: names what takes about as long.
+  """
+
+  needs: tuple["Step", ...]
+  kind: str
+
+  def folder(self, workdir: str) -> str:
+    """Returns the folder that keeps it."""
+
+  def commands(self, workdir: str) -> list[tuple[str, list[str]]]:
+    """Lists (command of the package, its arguments), in order."""
 
 
 def run_all(
@@ -24,6 +45,7 @@ def run_all(
   *,
   jobs: int = 1,
   execute: Command | None = None,
+  after: Callable[[], object] = lambda: None,
   log: Callable[[str], None] = print,
 ) -> None:
   """Trains runs and evaluates them, each after what it needs.
@@ -35,10 +57,11 @@ def run_all(
   Args:
     steps: what is wanted, in the order in which it is best begun; what they
       need is run as well, before.
-    workdir: receives a folder for each run, and the micro-worlds.
+    workdir: receives a folder for each run.
     jobs: steps at a time.
     execute: (command, arguments, path of the log, cores) -> exit code; by
       default a process of the package's command.
+    after: is called after each step.
     log: receives a line of progress after each step.
 
   Raises:
@@ -46,12 +69,10 @@ def run_all(
       first, so that nothing of theirs is lost.
   """
   execute = execute or _process
-  wanted = _with_needs(steps)
+  wanted = with_needs(steps)
   graph = graphlib.TopologicalSorter({step: step.needs for step in wanted})
-  for world in {step.world for step in steps}:
-    _write_world(world, workdir, execute)
   graph.prepare()
-  counter = progress.Progress("steps", len(wanted), log, every=0.0)
+  left = _TimeLeft(wanted, workdir, jobs)
   cores, order = _shares(jobs), {step: i for i, step in enumerate(wanted)}
   ready, running = [], {}
   with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
@@ -66,14 +87,56 @@ def run_all(
       for future in finished:
         future.result()  # raises what the step has raised
         graph.done(running.pop(future))
-        counter.add(1)
+        log(left.line())
+      after()
 
 
-def _with_needs(steps: Sequence[Step]) -> list[Step]:
+class _TimeLeft:
+  """How far the steps are, and how long the rest will take.
+
+  A step that is to come takes as long as those of its kind took: trainings of
+  the same stage, evaluations of the same suite.
+  """
+
+  def __init__(self, steps: Sequence[Step], workdir: str, jobs: int):
+    self._steps, self._workdir, self._jobs = steps, workdir, jobs
+    self._number = 0
+
+  def line(self) -> str:
+    """Counts one more step as done, and says how far all are."""
+    self._number += 1
+    minutes = {step: self._minutes(step) for step in self._steps}
+    done = [m for m in minutes.values() if m is not None]
+    by_kind = collections.defaultdict(list)
+    for step, taken in minutes.items():
+      if taken is not None:
+        by_kind[step.kind].append(taken)
+    expected = sum(
+      statistics.fmean(by_kind.get(step.kind, done or [0.0]))
+      for step, taken in minutes.items()
+      if taken is None
+    )
+    left = progress.duration(60 * expected / self._jobs)
+    return f"steps: {self._number}/{len(self._steps)}, {left} left"
+
+  def _minutes(self, step: Step) -> float | None:
+    """Reads how long all commands of a step took; None before their end."""
+    folder = step.folder(self._workdir)
+    paths = [_done(folder, name) for name, _ in step.commands(self._workdir)]
+    if not all(path.exists() for path in paths):
+      return None
+    return sum(float(path.read_text().split()[0]) for path in paths)
+
+
+def _done(folder: str, command: str) -> pathlib.Path:
+  return pathlib.Path(folder, f"{command}.done")
+
+
+def with_needs(steps: Sequence[Step]) -> list[Step]:
   """Lists the steps, each after all that it needs, and each once."""
   found = {}
   for step in steps:
-    found |= dict.fromkeys((*_with_needs(step.needs), step))
+    found |= dict.fromkeys((*with_needs(step.needs), step))
   return list(found)
 
 
@@ -98,17 +161,19 @@ def _run(
     cores.put(mine)
 
 
-def _write_world(world: World, workdir: str, execute: Command) -> None:
-  """Draws the micro-world, on all cores."""
+def write_world(
+  world: World, workdir: str, execute: Command | None = None
+) -> None:
+  """Draws a micro-world below `workdir`, on all cores."""
   out = os.path.join(workdir, world.name)
   everything = frozenset(os.sched_getaffinity(0))
   arguments = [f"--out={out}", *world.arguments]
   # The generator itself knows what is there already.
-  _execute(workdir, "microworld", arguments, everything, execute)
+  _execute(workdir, "microworld", arguments, everything, execute or _process)
 
 
 def _once(folder, command: str, arguments: list[str], cores, execute) -> None:
-  done = pathlib.Path(folder, f"{command}.done")
+  done = _done(folder, command)
   if done.exists():
     return
   began = time.monotonic()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from locvlm_jax.experiments import differences, micro_tables, results
+from locvlm_jax.experiments import differences, results
 from locvlm_jax.experiments.differences import Result
 from locvlm_jax.experiments.micro_tables import Ordering, Table
 from locvlm_jax.experiments.runs import Evaluation
@@ -16,32 +16,24 @@ def read(
   """Reads all cells of a table from what its arms were asked."""
   found = {}
   for arm in table.arms:
-    mine = [e for e in evaluations if e.run.arm == arm]
     for metric in table.metrics.values():
-      suite = micro_tables.suite(metric)
+      task = metric.partition(".")[0]
       folders = {
-        e.run.seed: e.folder(workdir) for e in mine if e.suite == suite
+        e.run.seed: e.folder(workdir)
+        for e in evaluations
+        if e.run.arm.name == arm.name and task in e.suite.tasks
       }
       found[arm.name, metric] = results.read(folders, metric)
   return found
 
 
-def markdown(table: Table, found: Results) -> str:
-  """Writes a table: percent, mean ± deviation over seeds, and the orderings."""
-  rows = [("", *table.metrics), ("---",) * (len(table.metrics) + 1)]
+def rows(table: Table, found: Results) -> list[tuple[str, ...]]:
+  """Makes the cells of a table, percent with their deviation over seeds."""
+  made = [("", *table.metrics)]
   for arm in table.arms:
     cells = (found[arm.name, metric] for metric in table.metrics.values())
-    rows.append((arm.name, *map(_cell, cells)))
-  lines = [f"**{table.title}**", "", *map(_row, rows)]
-  if table.note:
-    lines += ["", table.note]
-  if table.orderings:
-    lines += ["", *map(_row, _orderings(table.orderings, found))]
-  return "\n".join(lines)
-
-
-def _row(cells: Sequence[str]) -> str:
-  return f"| {' | '.join(cells)} |"
+    made.append((arm.name, *map(_cell, cells)))
+  return made
 
 
 def _cell(result: Result | None) -> str:
@@ -51,21 +43,18 @@ def _cell(result: Result | None) -> str:
   return f"{result.mean:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
 
 
-def _orderings(orderings: Sequence[Ordering], found: Results) -> list[tuple]:
+ORDERING_HEADS = (
+  "above", "below", "metric", "paper", "here", "95 %", "verdict",
+)  # fmt: skip
+
+
+def orderings(table: Table, found: Results) -> list[tuple[str, ...]]:
   """Makes the rows: what the paper says, what was measured, the verdict."""
-  rows = [
-    ("above", "below", "metric", "paper", "here", "95 %", "verdict"),
-    ("---",) * 7,
-  ]
-  for o in orderings:
-    names = (o.better, o.worse, f"`{o.metric}`", f"{_gap(o):+.1f}")
-    rows.append((*names, *_measured(o, found)))
-  return rows
-
-
-def _gap(ordering: Ordering) -> float:
-  better, worse = ordering.paper
-  return better - worse
+  made = []
+  for o in table.orderings:
+    paper = f"{o.paper[0] - o.paper[1]:+.1f}" if o.paper else "–"
+    made.append((o.better, o.worse, o.metric, paper, *_measured(o, found)))
+  return made
 
 
 def _measured(ordering: Ordering, found: Results) -> tuple[str, str, str]:
@@ -73,8 +62,25 @@ def _measured(ordering: Ordering, found: Results) -> tuple[str, str, str]:
     found.get((name, ordering.metric))
     for name in (ordering.better, ordering.worse)
   )
-  if better is None or worse is None:
+  measured = better is not None and worse is not None
+  d = differences.difference(better, worse) if measured else None
+  if d is None:
     return "–", "–", "not measured"
-  d = differences.difference(better, worse)
   interval = f"{d.low:+.1f} to {d.high:+.1f}"
   return f"{d.mean:+.1f}", interval, d.verdict.value
+
+
+def markdown(table: Table, found: Results) -> str:
+  """Writes a table and its orderings."""
+  lines = [f"**{table.title}**", "", *_markdown(rows(table, found))]
+  if table.note:
+    lines += ["", table.note]
+  if table.orderings:
+    lines += ["", *_markdown([ORDERING_HEADS, *orderings(table, found)])]
+  return "\n".join(lines)
+
+
+def _markdown(cells: Sequence[Sequence[str]]) -> list[str]:
+  head, *rest = cells
+  made = [head, ("---",) * len(head), *rest]
+  return [f"| {' | '.join(row)} |" for row in made]

@@ -14,6 +14,7 @@ import shlex
 
 from locvlm_jax import errors, files
 from locvlm_jax.data import reading
+from locvlm_jax.data.formats import annotated
 from locvlm_jax.data.sources import any_format
 from locvlm_jax.fitting import division, memory, survey
 from locvlm_jax.training import recipe
@@ -106,26 +107,41 @@ def _prepared(
   fit: Fit, divided: division.Division, base: str
 ) -> tuple[list[str], list[str]]:
   """Writes the two parts; returns (flags of the commands, what was found)."""
-  folder = os.path.join(fit.out, "data")
-  files.check_writable(folder)
-  flags = [f"--config.init.llava={base}"]
-  told = [f"{fit.data}: {divided.train.told}", divided.told]
   fields = meaning.read(base).fields
   side = fields["model.vision.image_size"]
-  for name, group, data in (
-    ("train", "data", divided.train),
-    ("held_out", "eval", divided.held_out),
-  ):
-    path = os.path.join(folder, f"{name}.json")
-    files.write_lines(path, [json.dumps(data.content)])
-    flags.append(f"--config.{group}.instances={path}")
-    flags.append(f"--config.{group}.images={data.folder}")
-    found = survey.survey(any_format.AnyInstances(path, data.folder), side)
-    told += [f"{name}: {line}" for line in survey.describe(found)]
-    if name == "train":
-      chosen = survey.choose_geometry(
-        found, fields.get("geometry", "center_crop")
-      )
-  geometry, why = chosen
-  flags += [f"--config.geometry={geometry}", "--override=geometry"]
-  return flags, [*told, why]
+  folder = os.path.join(fit.out, "data")
+  files.check_writable(folder, "--out")
+  train, flags = _written(folder, "train", "data", divided.train)
+  held_out, more = _written(folder, "held_out", "eval", divided.held_out)
+  found = survey.survey(train, side)
+  own = fields.get("geometry", "center_crop")
+  geometry, why = survey.choose_geometry(found, own)
+  per_object, reason = survey.choose_rows(found)
+  flags += [
+    *more,
+    f"--config.init.llava={base}",
+    f"--config.geometry={geometry}",
+    "--override=geometry",
+    f"--config.data.per_object={per_object}",
+  ]
+  return flags, [
+    f"{fit.data}: {divided.train.told}",
+    divided.told,
+    *(f"train: {line}" for line in survey.describe(found)),
+    *(f"held out: {x}" for x in survey.describe(survey.survey(held_out, side))),
+    why,
+    reason,
+  ]
+
+
+def _written(
+  folder: str, name: str, group: str, data: annotated.DataSet
+) -> tuple[any_format.AnyInstances, list[str]]:
+  """Writes one part; returns it, opened, and the flags that name it."""
+  path = os.path.join(folder, f"{name}.json")
+  files.write_lines(path, [json.dumps(data.content)])
+  flags = [
+    f"--config.{group}.instances={path}",
+    f"--config.{group}.images={data.folder}",
+  ]
+  return any_format.AnyInstances(path, data.folder), flags

@@ -11,6 +11,9 @@ from locvlm_jax.data.records import Record, Records
 # Of the objects that the model could see: more that the center crop cuts away
 # are a reason to show the whole picture.
 MOST_CUT = 0.01
+# Of the pictures: more whose objects all have others of their category are a
+# reason to see each picture, and not only those with a single object.
+MOST_REPEATED = 0.1
 _SHOWN = 8  # categories that are named
 _SMALL, _LARGE = 32**2, 96**2  # COCO's, in square pixels of the picture
 
@@ -26,6 +29,7 @@ class Survey:
     sizes: (width, height) of each picture.
     areas: of each box with an area, in square pixels of its picture.
     unique: objects that are the only one of their category in a picture.
+    repeated: pictures with objects, none of which is such a one.
     tiny: boxes that no square shows, being below a pixel of it.
     cut: of the others, those that the center crop cuts away.
   """
@@ -36,6 +40,7 @@ class Survey:
   sizes: tuple[tuple[int, int], ...]
   areas: tuple[float, ...]
   unique: int
+  repeated: int
   tiny: int
   cut: int
 
@@ -55,13 +60,16 @@ def survey(records: Records, side: int) -> Survey:
   found = [records[i] for i in range(len(records))]
   things = [thing for record in found for thing in record.objects]
   seen = collections.Counter(v for r in found for v in _visibility(r, side))
+  unique = [len(objectives.unique_objects(r.objects)) for r in found]
+  bare = sum(not r.objects for r in found)
   return Survey(
     images=len(found),
-    bare=sum(not r.objects for r in found),
+    bare=bare,
     categories=collections.Counter(t.category for t in things),
     sizes=tuple((r.width, r.height) for r in found),
     areas=tuple(a for t in things if (a := _area(t.box)) > 0),
-    unique=sum(len(objectives.unique_objects(r.objects)) for r in found),
+    unique=sum(unique),
+    repeated=unique.count(0) - bare,
     tiny=seen["tiny"],
     cut=seen["cut"],
   )
@@ -106,6 +114,22 @@ def describe(found: Survey) -> list[str]:
     f" ({found.cut_share:.1%}); {found.tiny:,} are below a pixel of the"
     " model's square",
   ]
+
+
+def choose_rows(found: Survey) -> tuple[bool, str]:
+  """Chooses between an image for each unique object, and each image once.
+
+  Returns:
+    (whether `data.per_object` holds, why).
+  """
+  there = found.images - found.bare
+  said = (
+    f"{found.repeated:,} of {there:,} pictures with objects have several of"
+    " every category that they show"
+  )
+  if found.repeated > MOST_REPEATED * there:
+    return False, f"each picture is seen once an epoch: {said}"
+  return True, f"a picture is seen once for each single object: {said}"
 
 
 def choose_geometry(found: Survey, own: str) -> tuple[str, str]:

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,8 @@ import numpy as np
 
 from locvlm_jax import files
 
-FILE = "calibration.json"
+FILE = "calibration.json"  # of answers that are one location
+LISTS = "calibration_lists.json"  # of answers that list locations
 _LEAST = 1e-30  # a probability below it is read as this
 
 
@@ -46,15 +48,15 @@ class Calibration:
     x = math.log(max(probability, _LEAST))
     return float(np.interp(x, self.log_probability, self.expected_iou))
 
-  def save(self, folder: str | os.PathLike) -> str:
+  def save(self, folder: str | os.PathLike, name: str = FILE) -> str:
     """Writes it into a folder, and returns the path."""
-    path = os.path.join(folder, FILE)
+    path = os.path.join(folder, name)
     files.write_json(path, dataclasses.asdict(self))
     return path
 
 
 def load(
-  folder: str | os.PathLike, sha256: str, beams: int
+  folder: str | os.PathLike, sha256: str, beams: int, name: str = FILE
 ) -> Calibration | None:
   """Reads the calibration in a folder.
 
@@ -62,6 +64,7 @@ def load(
     folder: of a run, or of a Llava directory.
     sha256: of the parameters that are asked.
     beams: of their decoding.
+    name: FILE, or LISTS.
 
   Returns:
     None where there is none, or it is of other parameters or decoding.
@@ -69,7 +72,7 @@ def load(
   Raises:
     DataError: it is damaged.
   """
-  path = os.path.join(folder, FILE)
+  path = os.path.join(folder, name)
   if not os.path.exists(path):
     return None
   try:
@@ -79,6 +82,29 @@ def load(
     reason = f"no calibration ({error}); evaluate writes one"
     raise files.damaged(path, reason) from None
   return found if (found.sha256, found.beams) == (sha256, beams) else None
+
+
+def carry(source: str | os.PathLike, target: str | os.PathLike) -> str:
+  """Copies the calibration of a model that has been converted.
+
+  `load` takes it for the same parameters only: numbers that were rounded, or
+  merged with a LoRA's, are others.
+
+  Args:
+    source: the folder that was converted; "": none.
+    target: the one that was written.
+
+  Returns:
+    What there is to say of it; "" where there is none.
+  """
+  path = os.path.join(source, FILE)
+  if not source or not os.path.isfile(path):
+    return ""
+  shutil.copyfile(path, os.path.join(target, FILE))
+  return (
+    f"{FILE} is copied; it counts where the numbers of the weights stayed the"
+    " same, as --dtype tells, and without a LoRA"
+  )
 
 
 def _checked(content: Mapping[str, Any]) -> Calibration:

@@ -23,16 +23,21 @@ from locvlm_jax import ASSETS, agreement, errors
 from locvlm_jax.config import Config
 from locvlm_jax.data import geometry
 from locvlm_jax.data.media import images, video
-from locvlm_jax.inference import confidence
+from locvlm_jax.inference import confidence, expectation
 from locvlm_jax.inference.answer import Answer
 from locvlm_jax.inference.confidence import Calibration
+from locvlm_jax.inference.listing import listings
 from locvlm_jax.inference.predictor import Decoding, Predictor
 from locvlm_jax.inference.question import Picture, Question, batches
 from locvlm_jax.parallel import sharding
-from locvlm_jax.text import prompts
+from locvlm_jax.text import box_lists, prompts
 from locvlm_jax.weights import runs
 
 DEFAULT = str(ASSETS / "micro_reference")
+# What an answer says of a location without a name of the object.
+_NAMELESS = {""} | {
+  text.partition("{loc}")[0].strip() for text in prompts.LOC_PRED_ANSWERS
+}
 _BATCH = 8  # questions at a time: each size is a program of its own
 
 
@@ -46,12 +51,15 @@ class Location:
       held-out questions (`inference.confidence`); None where the model has
       no such calibration, or the location was read from a free answer.
     probability: that of the location's text among all that can be written, the
-      product over its tokens; None for a free answer.
+      product over its tokens; of a list, times that a location follows there;
+      None for a free answer.
+    label: what it is the location of, in a list.
   """
 
   box: tuple[float, ...]
   confidence: float | None = None
   probability: float | None = None
+  label: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +70,13 @@ class Model:
     predictor: parameters, prompts, decoding.
     mesh: of the devices here.
     calibration: what the probability of a box is worth; None: not known.
+    lists: the same of boxes in lists.
   """
 
   predictor: Predictor
   mesh: jax.sharding.Mesh
   calibration: Calibration | None = None
+  lists: Calibration | None = None
 
   @classmethod
   def load(
@@ -98,10 +108,14 @@ class Model:
         llava="" if runs.is_run(directory) else directory,
       )
     decoding = decoding or Decoding(max_new_tokens=64)
-    sha256, known = predictor.origin["sha256"], None
-    if not decoding.temperature:  # of samples it says nothing
-      known = confidence.load(directory, sha256, decoding.beams)
-    return cls(dataclasses.replace(predictor, decoding=decoding), mesh, known)
+    predictor = dataclasses.replace(predictor, decoding=decoding)
+    # Of samples and second looks no calibration says anything.
+    if decoding.temperature or decoding.zoom:
+      return cls(predictor, mesh)
+    sha256, load = predictor.origin["sha256"], confidence.load
+    known = load(directory, sha256, decoding.beams)
+    lists = load(directory, sha256, 1, confidence.LISTS)
+    return cls(predictor, mesh, known, lists)
 
   def answer(
     self, picture: Picture | Sequence[Picture] | None, question: str
@@ -159,6 +173,63 @@ class Model:
       probability=probability,
     )
 
+  def detect(
+    self, picture: Picture, names: Sequence[str]
+  ) -> tuple[str, list[Location]]:
+    """Lists every location of some categories, in pixels of the picture.
+
+    For models that were trained on it (`data.objectives.detect`).
+
+    Returns:
+      (the answer, its locations in their order).
+
+    Raises:
+      ValueError: no names, or sampling or beams, which lists don't take.
+    """
+    if not names or not all(names):
+      raise ValueError(f"detect: names {list(names)}: name what to look for.")
+    listings.check(self.predictor.decoding, "detect")
+    asked = _question(picture, prompts.detect(names))
+    asked = dataclasses.replace(asked, listed=tuple(names))
+    with jax.set_mesh(self.mesh):
+      (answer,) = self.predictor.list_all([_opened(asked)])
+    return answer, self._listed(picture, _read(asked, answer))
+
+  def _listed(self, picture: Picture, answer: Answer) -> list[Location]:
+    """Reads the locations of an answer that lists some."""
+    scores = [score for listing in answer.lists for score in listing.scores]
+    known, found = self.lists, self.find_all(picture, answer)
+    return [
+      dataclasses.replace(
+        location,
+        confidence=known.expected(score) if known else None,
+        probability=score,
+      )
+      for location, score in zip(found, scores, strict=True)
+    ]
+
+  def find_all(
+    self, picture: Picture | None, answer: str, question: str = ""
+  ) -> list[Location]:
+    """Reads every location of an answer, in pixels of the picture.
+
+    Its label is what the answer calls it or, where that only says "It is at",
+    what the question asks for.
+    """
+    if picture is None:
+      return []
+    coords, transform = self.predictor.spec.coords, self._transform(picture)
+    asked = prompts.named(question)
+    listed = box_lists.read(answer, coords).listed
+    if refined := getattr(answer, "refined", None):
+      listed = (listed[0]._replace(value=tuple(refined)),)
+    return [
+      Location(
+        _pixels(transform, value), label=asked if label in _NAMELESS else label
+      )
+      for label, value in listed
+    ]
+
   def expected_iou(self, probability: float) -> float | None:
     """Returns the IoU to expect of a box of this probability, if known."""
     known = self.calibration
@@ -208,11 +279,10 @@ class Model:
     if picture is None:
       return None, "no picture"
     value, reason = self.predictor.spec.coords.parse(answer)
+    value = getattr(answer, "refined", None) or value
     if value is None:
       return None, reason
-    box = value if len(value) == 4 else (*value, *value)
-    pixels = self._transform(picture).invert_box(box)[: len(value)]
-    return Location(tuple(round(v, 1) for v in pixels)), ""
+    return Location(_pixels(self._transform(picture), value)), ""
 
   def expect(
     self,
@@ -228,12 +298,21 @@ class Model:
     """
     asked = _question(picture, question, id=str(seed))
     with jax.set_mesh(self.mesh), _named(asked):
-      return self.predictor.expect(_opened(asked), num)
+      return expectation.expect(self.predictor, _opened(asked), num)
 
   def _transform(self, picture: Picture) -> geometry.Transform:
     spec = self.predictor.spec
     size = open_picture(picture).size
     return geometry.make(spec.geometry, *size, spec.image_size)
+
+
+def _pixels(
+  transform: geometry.Transform, value: tuple[float, ...]
+) -> tuple[float, ...]:
+  """Maps a box or a point out of the model's square."""
+  box = value if len(value) == 4 else (*value, *value)
+  pixels = transform.invert_box(box)[: len(value)]
+  return tuple(round(v, 1) for v in pixels)
 
 
 def open_picture(picture: Picture) -> Image.Image:

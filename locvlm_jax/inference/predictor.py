@@ -16,10 +16,11 @@ from locvlm_jax.config import Config
 from locvlm_jax.data import rows as rows_lib
 from locvlm_jax.data.media import images
 from locvlm_jax.inference import constrained as constrained_lib
-from locvlm_jax.inference import decode, pictures, video_features
+from locvlm_jax.inference import decode, pictures, video_features, zoom
 from locvlm_jax.inference import prefixes as prefixes_lib
 from locvlm_jax.inference.answer import Answer
-from locvlm_jax.inference.question import Picture, Question, are_shared
+from locvlm_jax.inference.listing import listings
+from locvlm_jax.inference.question import Picture, Question
 from locvlm_jax.inference.sampling import Decoding, Sampling, is_cut_off
 from locvlm_jax.models import locvlm
 from locvlm_jax.models import params as params_lib
@@ -144,14 +145,10 @@ class Predictor:
       questions: all that will be asked, in batches of `question.batches`.
       rows: of a batch.
     """
-    is_allowed = prefixes_lib.allowed(self.spec, self.mesh)
-    if not (is_allowed and are_shared(questions)):
-      return self
-    most = max(len(q.pictures) for q in questions)
-    kept = prefixes_lib.Prefixes(
-      self.model, self.params, self.mesh, self.spec, 2 * rows, most, (rows,)
+    kept = prefixes_lib.shared(
+      self.model, self.params, self.mesh, self.spec, questions, rows
     )
-    return dataclasses.replace(self, prefixes=kept)
+    return dataclasses.replace(self, prefixes=kept) if kept else self
 
   def read_ahead(self, examples: Sequence[Question]) -> None:
     """Begins to read the pictures of a batch that will be asked about."""
@@ -162,7 +159,9 @@ class Predictor:
       self.ahead.begin(self._read, _pictures(mine))
 
   def __call__(self, examples: Sequence[Question]) -> list[Answer]:
-    """Answers each; if constrained, locations with legal ones."""
+    """Answers each; if constrained, locations and lists with legal ones."""
+    if self.decoding.constrained and examples[0].listed:
+      return self.list_all(examples)
     if self.decoding.constrained and examples[0].location:
       return self.locate(examples)
     batch = self.batch(examples)
@@ -189,7 +188,14 @@ class Predictor:
 
   def locate(self, examples: Sequence[Question]) -> list[Answer]:
     """Answers with legal locations, which have a probability."""
-    batch = self.batch(examples, self.opening)
+    answers, factor = self._located(examples), self.decoding.zoom
+    if not factor:
+      return answers
+    return zoom.refined(self._located, examples, answers, self.spec, factor)
+
+  def _located(self, examples: Sequence[Question]) -> list[Answer]:
+    """Answers so at the first look."""
+    batch = self.batch(examples, [self.opening] * len(examples))
     found = constrained_lib.locate(
       self.model,
       self.params,
@@ -210,6 +216,17 @@ class Predictor:
     ]
     return self._without_unseen(examples, batch, answers)
 
+  def list_all(self, examples: Sequence[Question]) -> list[Answer]:
+    """Answers with lists of locations, which say how sure the model is."""
+    listing = listings.Listings(
+      self.model, self.params, self._list_grammar, self.decoding.max_boxes
+    )
+    mine = sharding.host_rows(len(examples))
+    media = None if self.prefixes else self._media(examples, mine)
+    make_batch = functools.partial(self.batch, examples, media=media)
+    answers = listing.answers([x.listed for x in examples], make_batch)
+    return self._without_unseen(examples, make_batch(), answers)
+
   def _without_unseen(self, examples, batch, answers) -> list[Answer]:
     """Empties the answers about pictures that could not be used."""
     if "valid" not in batch:
@@ -226,31 +243,14 @@ class Predictor:
     known = (self.skipped[p] for p in example.pictures if p in self.skipped)
     return next(known, "another process could not read it")
 
-  def expect(
-    self, example: Question, num: int
-  ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Gives mean and deviation of the location under the model, in [0, 1].
-
-    Each number's mean and standard deviation over `num` legal locations drawn
-    from the model. Where it wavers between two places, the mean lies between
-    them and the deviation says so.
-
-    Raises:
-      BadImage: the picture can't be used.
-    """
-    draws = [
-      dataclasses.replace(example, id=f"{example.id}#{i}") for i in range(num)
-    ]
-    answers = self.decoded(temperature=1.0, beams=1).locate(draws)
-    if answers[0].unreadable:
-      raise images.BadImage(answers[0].unreadable)
-    values = np.array([self.spec.coords.parse(a)[0] for a in answers])
-    return tuple(values.mean(0).tolist()), tuple(values.std(0).tolist())
-
   @functools.cached_property
   def _grammar(self) -> grammar.Grammar:
     after = _LOCATED.partition("{loc}")[2]
     return grammar.build(self.spec.coords, self.spec.tokenizer, after)
+
+  @functools.cached_property
+  def _list_grammar(self) -> listings.Written:
+    return listings.Written.of(self.spec.coords, self.spec.tokenizer)
 
   @functools.cached_property
   def opening(self) -> list[int]:
@@ -283,9 +283,19 @@ class Predictor:
       cut_off &= not found
     return Answer(text.strip(), cut_off)
 
-  def batch(self, examples: Sequence[Question], opening: Sequence[int] = ()):
-    """Prompts and pictures on the mesh, each host's own rows."""
-    prompts_ = [[*self.prompt(x), *opening] for x in examples]
+  def batch(self, examples: Sequence[Question], openings=None, media=None):
+    """Prompts and pictures on the mesh, each host's own rows.
+
+    Args:
+      examples: the questions.
+      openings: the tokens that each answer begins with; None: nothing.
+      media: the pictures, if they have been read.
+    """
+    openings = openings or [()] * len(examples)
+    prompts_ = [
+      [*self.prompt(x), *begun]
+      for x, begun in zip(examples, openings, strict=True)
+    ]
     if self.prefixes:
       begun = self.prefixes.lengths(examples)
       prompts_ = [p[n:] for p, n in zip(prompts_, begun, strict=True)]
@@ -297,9 +307,11 @@ class Predictor:
     for row, prompt in zip(tokens, prompts_, strict=True):
       row[: len(prompt)] = prompt
     mine = sharding.host_rows(len(examples))
+    if media is None:
+      media = {} if self.prefixes else self._media(examples, mine)
     batch = {
       "tokens": tokens[mine],
-      **({} if self.prefixes else self._media(examples, mine)),
+      **media,
       "lengths": np.array([len(p) for p in prompts_[mine]], np.int32),
       "example": np.array(
         [zlib.crc32(x.id.encode()) & 0x7FFFFFFF for x in examples[mine]],

@@ -24,12 +24,14 @@ from PIL import Image
 
 from locvlm_jax.data import rows as rows_lib
 from locvlm_jax.inference import decode
-from locvlm_jax.inference.question import Question
+from locvlm_jax.inference.question import Question, group_size, most_pictures
 from locvlm_jax.models import llama
 from locvlm_jax.models import video as video_lib
 from locvlm_jax.models.kv_cache import Cache, Prefix
 from locvlm_jax.parallel import sharding
 from locvlm_jax.text import encoding
+
+_ROOM = 4 << 30  # bytes
 
 
 class Prefixes:
@@ -153,12 +155,44 @@ class Prefixes:
     return tuple(encoding.encode_head(spec.tokenizer, spec.format, count))
 
 
-def megabytes(model: Any, spec: rows_lib.RowSpec, pictures: int) -> float:
-  """Returns the memory that one prefix of so many pictures takes."""
+def shared(
+  model: Any,
+  params: Mapping,
+  mesh: jax.sharding.Mesh,
+  spec: rows_lib.RowSpec,
+  questions: Sequence[Question],
+  rows: int,
+) -> Prefixes | None:
+  """Makes room for what questions have in common, if that is worth it.
+
+  Args:
+    model, params, mesh, spec: of the `Predictor`.
+    questions: all that will be asked, in the order of `question.batches`.
+    rows: of a batch.
+
+  Returns:
+    None where each picture has few questions, or a batch more pictures than
+    there is room for.
+  """
+  several = group_size(questions, rows) if allowed(spec, mesh) else 0
+  if not several:
+    return None
+  pictures = max(len(q.pictures) for q in questions)
+  most, least = room(model, spec, pictures), most_pictures(questions, rows)
+  if least > most:
+    return None
+  capacity = max(least, min(2 * several, most))
+  sizes = math.ceil(several / 4), several
+  return Prefixes(model, params, mesh, spec, capacity, pictures, sizes)
+
+
+def room(model: Any, spec: rows_lib.RowSpec, pictures: int) -> int:
+  """Returns how many prefixes of so many pictures `_ROOM` holds."""
   llm = model.config.llm
   numbers = 2 * llm.num_layers * llm.num_kv_heads * llm.head_dim
   slots = pictures * spec.num_visual  # the text before them is short
-  return slots * numbers * jnp.dtype(model.config.dtype).itemsize / 2**20
+  each = slots * numbers * jnp.dtype(model.config.dtype).itemsize
+  return _ROOM // each
 
 
 def allowed(spec: rows_lib.RowSpec, mesh: jax.sharding.Mesh) -> bool:

@@ -1,6 +1,7 @@
 """What a model is asked: a question about pictures, a video, or nothing."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
@@ -10,6 +11,9 @@ from PIL import Image
 from locvlm_jax.data.records import Turn
 
 Picture = str | os.PathLike | Image.Image
+
+# Questions about a picture from which on what they share is computed once.
+_SHARED = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +28,7 @@ class Question:
     truth: what the scorer and the report need; only json values. Boxes are
       (x1, y1, x2, y2) in [0, 1] of the model's square input.
     location: whether every right answer is a location.
+    listed: the categories of which it asks for every location.
     mirrored: whether the image is shown with left and right exchanged.
     size: width and height of the image by its annotation, in pixels; zeros:
       it has none.
@@ -35,6 +40,7 @@ class Question:
   history: tuple[Turn, ...] = ()
   truth: dict[str, Any] = dataclasses.field(default_factory=dict)
   location: bool = False
+  listed: tuple[str, ...] = ()
   mirrored: bool = False
   size: tuple[int, int] = (0, 0)
 
@@ -52,10 +58,21 @@ class Question:
     return turns + len(self.question)
 
 
-def are_shared(questions: Sequence[Question]) -> bool:
-  """Says whether there are two questions or more for each set of pictures."""
+def group_size(questions: Sequence[Question], size: int) -> int:
+  """Returns how many pictures are asked about at a time; 0: in any order.
+
+  The questions about so many fill about two batches, so that those of one
+  length can go together, and what they have in common need not be kept for
+  long. Where there are fewer than `_SHARED` for each picture, it is not worth
+  an order of its own.
+
+  Args:
+    questions: all that will be asked.
+    size: of a batch.
+  """
   asked = [_subject(q) for q in questions if q.pictures]
-  return bool(asked) and len(asked) >= 2 * len(set(asked))
+  each = len(asked) / max(len(set(asked)), 1)
+  return math.ceil(2 * size / each) if each >= _SHARED else 0
 
 
 def batches(
@@ -63,24 +80,28 @@ def batches(
 ) -> Iterator[tuple[list[Question], list[Question]]]:
   """Yields questions in the order of their lengths, so that little is padding.
 
-  Where they share their pictures, this is the order among those about `size`
-  pictures, so that what they have in common need not be kept for long. Every
-  batch is full, so that one program answers all: the last one is filled up with
-  copies of its last question.
+  Where they share their pictures, this is the order among those about
+  `group_size` pictures. Every batch is full, so that one program answers all:
+  the last one is filled up with copies of its last question.
 
   Yields:
     (the questions of a batch, the same filled up to `size`).
   """
-  group = {}
-  if are_shared(questions):
-    for question in questions:
-      group.setdefault(_subject(question), len(group) // size)
+  group, several = {}, group_size(questions, size)
+  for question in questions if several else ():
+    group.setdefault(_subject(question), len(group) // several)
   waiting = sorted(
     questions, key=lambda q: (group.get(_subject(q), 0), q.length)
   )
   for first in range(0, len(waiting), size):
     part = waiting[first : first + size]
     yield part, part + [part[-1]] * (size - len(part))
+
+
+def most_pictures(questions: Sequence[Question], size: int) -> int:
+  """Returns how many different sets of pictures a batch is about, at most."""
+  parts = (part for part, _ in batches(questions, size))
+  return max((len({_subject(q) for q in part}) for part in parts), default=0)
 
 
 def _subject(question: Question) -> Hashable:

@@ -68,6 +68,9 @@ class Decoding:
     stop: texts at which an answer is cut off.
     constrained: questions whose answer is a location get one that can be read.
     beams: of constrained decoding; 1 is greedy.
+    zoom: of constrained decoding: a second look at a window so many times as
+      large as the box; 0: none.
+    max_boxes: of a category in a constrained list, at most.
     seed: of the sampling.
   """
 
@@ -78,6 +81,8 @@ class Decoding:
   stop: tuple[str, ...] = ()
   constrained: bool = False
   beams: int = 1
+  zoom: float = 0.0
+  max_boxes: int = 20
   seed: int = 0
 
   @classmethod

@@ -22,7 +22,7 @@ from locvlm_jax.microworld.texts import (
 from locvlm_jax.microworld.texts.wording import NUMBERS
 from locvlm_jax.text.prompts import Turn
 
-VERSION = 9  # of scenes, painting, wording and formats together
+VERSION = 10  # of scenes, painting, wording and formats together
 BACKGROUND_ID = len(CATEGORIES) + 1
 _OFFSETS = {"train": 0, "val": 1_000_000, "portraits": 2_000_000}
 MAX_IMAGES = 600_000  # so that segment ids fit into 24 bits

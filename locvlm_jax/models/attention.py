@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from einops import rearrange, repeat
 from jaxtyping import Array, Bool, Float, Int
 
-IMPLEMENTATIONS = ("auto", "xla", "cudnn")
+IMPLEMENTATIONS = ("auto", "xla", "cudnn", "fused")
 
 
 def attend(
@@ -52,7 +52,9 @@ def attend(
     segments: number of the sequence that each position belongs to, where a row
       holds several; "xla" only.
     implementation: "xla"; "cudnn", wherever it supports the shapes; "auto":
-      "cudnn" on GPUs, else "xla". Name one to compile for another machine.
+      "cudnn" on GPUs, else "xla". Name one to compile for another machine;
+      "fused" is "xla" that keeps what "cudnn" keeps for the backward pass, to
+      count it where there is no cuDNN.
 
   Returns:
     The weighted means of the values, in the dtype of q.
@@ -71,6 +73,8 @@ def attend(
         "cuDNN's attention has no segments: set data.pack=1 on GPUs"
       )
     return _attend_cudnn(q, k, v, causal, lengths)
+  if causal and implementation == "fused":
+    return jax.checkpoint(_attend_causal)(q, k, v, segments)
   if causal:
     return _attend_causal(q, k, v, segments)
   assert segments is None

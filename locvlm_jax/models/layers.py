@@ -24,6 +24,7 @@ DEFAULTS = (
   # Often a single one, which then holds the whole state.
   ("NVIDIA H200", ("dots", "dots", 1)),
   ("NVIDIA", ("none", "dots", 32)),
+  ("Tesla", ("full", "full", 1)),  # T4: 16 GB
   ("TPU v5 lite", ("full", "full", 1)),
   ("TPU v5", ("none", "dots", 1)),
   ("TPU", ("dots", "full", 1)),

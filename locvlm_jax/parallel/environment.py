@@ -3,6 +3,8 @@
   JAX_COORDINATOR_ADDRESS   host:port of process 0
   JAX_NUM_PROCESSES         how many; "auto": as the platform says (TPU pods)
   JAX_PROCESS_ID            which of them this one is, from 0 on
+  JAX_LOCAL_DEVICE_IDS      the GPUs of its host that it has, as 0 or 0,1;
+                            without it, all
 
 An empty variable counts as one that is not set. Without JAX_NUM_PROCESSES there
 is one process.
@@ -13,6 +15,7 @@ from collections.abc import Mapping
 
 _COUNT, _ID = "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 _ADDRESS = "JAX_COORDINATOR_ADDRESS"
+_DEVICES = "JAX_LOCAL_DEVICE_IDS"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,7 @@ def processes(environment: Mapping[str, str]) -> Processes:
     ValueError: a variable is missing or wrong; names it.
   """
   count = environment.get(_COUNT, "")
+  _check_devices(environment.get(_DEVICES, ""), count)
   if not count:
     _check_alone(environment)
     return Processes()
@@ -65,6 +69,22 @@ def _whole(name: str, value: str, allowed: str) -> int:
     return int(value)
   except ValueError:
     raise ValueError(f"{name}={value!r}: use {allowed}.") from None
+
+
+def _check_devices(value: str, count: str) -> None:
+  """Refuses what is no list of devices, and one that would not be heeded."""
+  numbers = [part.strip() for part in value.split(",")] if value else []
+  if not all(n.isascii() and n.isdecimal() for n in numbers):
+    raise ValueError(
+      f"{_DEVICES}={value!r}: use numbers of GPUs on this host, as 0 or 0,1."
+    )
+  if len(set(map(int, numbers))) < len(numbers):
+    raise ValueError(f"{_DEVICES}={value!r}: names a GPU twice.")
+  if numbers and count in ("", "1"):
+    raise ValueError(
+      f"{_DEVICES}={value!r} is set and {_COUNT}={count!r}: a single process"
+      " takes its GPUs from CUDA_VISIBLE_DEVICES."
+    )
 
 
 def _address(value: str) -> str:

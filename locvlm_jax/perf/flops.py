@@ -11,6 +11,15 @@ from locvlm_jax.models import params, quantized
 # Dense bfloat16 peak of one device in FLOP/s, from the vendors' data sheets;
 # keyed by the beginning of `device_kind`.
 PEAK_FLOPS = {
+  "Tesla T4": 8.1e12,  # float32: it has no bfloat16
+  "NVIDIA L40S": 362e12,
+  "NVIDIA L4": 121e12,
+  "NVIDIA A10G": 70e12,
+  "NVIDIA GeForce RTX 3090": 71e12,
+  "NVIDIA GeForce RTX 4090": 165e12,
+  "NVIDIA GeForce RTX 5090": 209e12,
+  "NVIDIA RTX A6000": 155e12,
+  "NVIDIA B200": 2250e12,
   "NVIDIA A100": 312e12,
   "NVIDIA H100": 989e12,
   "NVIDIA H200": 989e12,

@@ -44,11 +44,33 @@ class Device:
     return self.cores > 0
 
 
+_MIB = 2**20
+_PCIE3, _PCIE4 = 16e9, 32e9  # bytes a second to the other cards of a host
 # Memory of TPUs: what libtpu reports as available when a program needs more.
 # Of NVIDIA GPUs: what they report, less one GiB for CUDA and NCCL.
 DEVICES = {
   "a100": Device("NVIDIA A100-SXM4-80GB", 85_100_068_864 - GIB, 2.04e12,
                  300e9, 25e9, 108, (8, 0)),
+  "a100-40": Device("NVIDIA A100-SXM4-40GB", 42_505_273_344 - GIB, 1.555e12,
+                    300e9, 25e9, 108, (8, 0)),
+  "b200": Device("NVIDIA B200", 179 * GIB - GIB, 7.7e12,
+                 900e9, 50e9, 148, (10, 0)),
+  "t4": Device("Tesla T4", 15_360 * _MIB - GIB, 0.32e12,
+               _PCIE3, 0.0, 40, (7, 5)),
+  "l4": Device("NVIDIA L4", 23_034 * _MIB - GIB, 0.3e12,
+               _PCIE4, 0.0, 58, (8, 9)),
+  "a10g": Device("NVIDIA A10G", 23_028 * _MIB - GIB, 0.6e12,
+                 _PCIE4, 0.0, 80, (8, 6)),
+  "rtx3090": Device("NVIDIA GeForce RTX 3090", 24_576 * _MIB - GIB, 0.936e12,
+                    _PCIE4, 0.0, 82, (8, 6)),
+  "rtx4090": Device("NVIDIA GeForce RTX 4090", 24_564 * _MIB - GIB, 1.008e12,
+                    _PCIE4, 0.0, 128, (8, 9)),
+  "rtx5090": Device("NVIDIA GeForce RTX 5090", 32_607 * _MIB - GIB, 1.792e12,
+                    2 * _PCIE4, 0.0, 170, (12, 0)),
+  "l40s": Device("NVIDIA L40S", 46_068 * _MIB - GIB, 0.864e12,
+                 _PCIE4, 0.0, 142, (8, 9)),
+  "a6000": Device("NVIDIA RTX A6000", 49_140 * _MIB - GIB, 0.768e12,
+                  _PCIE4, 0.0, 84, (8, 6)),
   "h100": Device("NVIDIA H100 80GB HBM3", 85_045_215_232 - GIB, 3.35e12,
                  450e9, 50e9, 132, (9, 0)),
   "h200": Device("NVIDIA H200", 151_397_597_184 - GIB, 4.8e12,
@@ -157,6 +179,26 @@ def parse(topology: str) -> Machine:
   return Machine(topology, device, dims)
 
 
+def device(name: str) -> Device:
+  """Finds a kind of device, or makes one of so much memory.
+
+  Args:
+    name: of `DEVICES`; or a size, as 24GB, of which CUDA takes one GiB.
+
+  Raises:
+    ValueError: it is neither.
+  """
+  if name.lower() in DEVICES:
+    return DEVICES[name.lower()]
+  size = re.fullmatch(r"(\d+(?:\.\d+)?) ?(?:GB|GiB)?", name, re.IGNORECASE)
+  if size and float(size[1]) > 1:
+    return Device("", int((float(size[1]) - 1) * GIB), math.inf, math.inf)
+  raise ValueError(
+    f"device {name!r}: neither a size, as 24GB, nor one of"
+    f" {', '.join(DEVICES)}."
+  )
+
+
 def _is_shape(text: str) -> bool:
   return re.fullmatch(r"\d+(x\d+)*", text) is not None
 
@@ -223,7 +265,11 @@ def _processes(machine: Machine) -> str:
 
 def _description(device: Device) -> str:
   """Returns the GpuTargetConfig of a GPU."""
-  major, _ = device.capability
+  major, minor = device.capability
+  if (major, minor) not in ((8, 0), (9, 0)):
+    raise ValueError(
+      f"{device.name}: no description to compile for it; --device estimates"
+    )
   return _GPU.format(
     name=device.name,
     cores=device.cores,

@@ -19,6 +19,13 @@ TASKS = {
     "An answer counts at IoU 0.5 (0.75) or more; no box means IoU 0. "
     "center_error is in sides of the image, over the answers that parse.",
   ),
+  "detect": Heading(
+    "Find every …",
+    "Every annotated category, and two that the image lacks. ap* is COCO's, by "
+    "the scores of the boxes; ap_unscored gives every box a score of 1. "
+    "f1_miou is the mean over IoU 0.5 to 0.95. An object that the crop removes "
+    "counts as missed.",
+  ),
   "revloc": Heading(
     "What is in this box?", "The answer has to contain the category's name."
   ),
@@ -70,6 +77,7 @@ TASKS = {
 # The metrics at the top of the page.
 MAIN_METRICS = {
   "locpred.acc_iou50": "boxes with IoU ≥ 0.5",
+  "detect.f1_50": "lists of boxes, F1 at IoU 0.5",
   "hallucination.accuracy": "object presence, seen",
   "hallucination_novel.accuracy": "object presence, held-out",
   "spatial_trained.direct.all": "spatial questions",

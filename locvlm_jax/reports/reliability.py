@@ -6,6 +6,11 @@ from collections.abc import Sequence
 from locvlm_jax.evals import calibration
 
 _SIDE, _MARGIN = 260, 34  # of the drawing
+# What reads the boxes of each kind of answers.
+_BOXES = {
+  "boxes that are the only one of their question": calibration.located,
+  "boxes in lists; where nothing is, the IoU is 0": calibration.listed,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +27,7 @@ class Reliability:
   """Expected against true IoU, in the units of a square drawing.
 
   Attributes:
+    of: what the boxes are.
     dots: groups of boxes, by what was expected of them.
     line: through them, the `points` of a polyline.
     ticks: (place on the horizontal axis, on the vertical one, label).
@@ -33,6 +39,7 @@ class Reliability:
     bottom: where the vertical axis begins.
   """
 
+  of: str
   dots: tuple[Dot, ...]
   line: str
   ticks: tuple[tuple[str, str, str], ...]
@@ -44,19 +51,28 @@ class Reliability:
   bottom: int = _SIDE - _MARGIN
 
 
-def make_reliability(rows: Sequence[dict]) -> Reliability | None:
+def make_curves(rows: Sequence[dict]) -> list[Reliability]:
+  """Lays out the curves of answers that are one box, and that list boxes."""
+  curves = (make_reliability(rows, of) for of in _BOXES)
+  return [curve for curve in curves if curve]
+
+
+def make_reliability(
+  rows: Sequence[dict], of: str = next(iter(_BOXES))
+) -> Reliability | None:
   """Lays out the curve of rows of predictions.jsonl.
 
   Returns:
     None where too few boxes have a probability.
   """
-  boxes = calibration.located(rows)
+  boxes = _BOXES[of](rows)
   points = calibration.reliability(boxes)
   if not points:
     return None
   dots = tuple(_dot(point) for point in points)
   probabilities = sorted(box.probability for box in boxes)
   return Reliability(
+    of=of,
     dots=dots,
     line=" ".join(f"{dot.x},{dot.y}" for dot in dots),
     ticks=tuple(

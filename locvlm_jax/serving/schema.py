@@ -227,44 +227,57 @@ def _usage(given) -> bool:
 
 
 def _conversation(messages: Any, limits: Limits):
-  """(turns before, question, pictures) of the messages.
+  """(turns before, question, pictures) of the messages."""
+  if not isinstance(messages, list) or not messages:
+    raise invalid("messages", "give a list that ends with a user's message")
+  talk = _Talk()
+  for i, message in enumerate(messages):
+    where = f"messages[{i}]"
+    role, content = _message(message, where)
+    talk.add(role, content, where)
+  if role != "user" or not talk.has_text:
+    raise invalid(where, "the last message is a user's, with a question")
+  if len(talk.pictures) > limits.pictures:
+    raise Refused(
+      400,
+      "too_many_pictures",
+      f"{len(talk.pictures)} pictures: a conversation has {limits.pictures} at"
+      " most",
+      "messages",
+    )
+  return tuple(talk.turns), "\n".join(talk.waiting), tuple(talk.pictures)
+
+
+class _Talk:
+  """The messages so far.
 
   A system's text goes before the first question: the models know no other
   place for it. Questions that follow one another are one.
   """
-  if not isinstance(messages, list) or not messages:
-    raise invalid("messages", "give a list that ends with a user's message")
-  asked: list[tuple[str, str]] = []
-  waiting: list[str] = []
-  pictures: list[str] = []
-  for i, message in enumerate(messages):
-    where = f"messages[{i}]"
-    role, content = _message(message, where)
+
+  def __init__(self):
+    self.turns: list[tuple[str, str]] = []
+    self.waiting: list[str] = []  # for an answer
+    self.pictures: list[str] = []
+    self.has_text = False  # the last message
+
+  def add(self, role: str, content: Any, where: str) -> None:
+    """Adds a message."""
     if role == "assistant":
-      text = _joined(content, where, None)
-      if not waiting or not text.strip():
-        raise invalid(where, "an answer needs a text, and a question before it")
-      asked.append(("\n".join(waiting), text))
-      waiting = []
-      continue
+      self._answer(_joined(content, where, None), where)
+      return
     is_system = role in ("system", "developer")
-    if is_system and (asked or waiting):
+    if is_system and (self.turns or self.waiting):
       raise invalid(where, "a system's message comes first")
-    text = _joined(content, where, None if is_system else pictures)
-    waiting += [text.strip()] if text.strip() else []
-    is_last = i == len(messages) - 1
-    if is_last and (is_system or not text.strip()):
-      raise invalid(where, "the last message is a user's, with a question")
-  if not waiting:
-    raise invalid("messages", "the last message is a user's, with a question")
-  if len(pictures) > limits.pictures:
-    raise Refused(
-      400,
-      "too_many_pictures",
-      f"{len(pictures)} pictures: a conversation has {limits.pictures} at most",
-      "messages",
-    )
-  return tuple(asked), "\n".join(waiting), tuple(pictures)
+    text = _joined(content, where, None if is_system else self.pictures).strip()
+    self.has_text = bool(text)
+    self.waiting += [text] if text else []
+
+  def _answer(self, text: str, where: str) -> None:
+    if not self.waiting or not text.strip():
+      raise invalid(where, "an answer needs a text, and a question before it")
+    self.turns.append(("\n".join(self.waiting), text))
+    self.waiting = []
 
 
 def _message(message: Any, where: str) -> tuple[str, Any]:

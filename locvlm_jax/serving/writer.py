@@ -33,7 +33,7 @@ from locvlm_jax.serving.rows import (
 
 _ALTERNATIVES = 20  # log-probabilities at each place, OpenAI's most
 _SHORT = 48  # tokens of a question's text; longer ones are a program apart
-_MOST_KEPT, _ROOM = 64, 4096  # prefixes, and megabytes of them
+_MOST_KEPT = 64  # prefixes
 _EVERY = 4  # tokens from one part of an answer to the next
 
 
@@ -61,8 +61,8 @@ class Writer:
         " that was trained on conversations"
       )
     _check_positions(model, limits)
-    each = prefixes.megabytes(predictor.model, spec, limits.pictures)
-    kept = kept or min(_MOST_KEPT, int(_ROOM / each))
+    room = prefixes.room(predictor.model, spec, limits.pictures)
+    kept = kept or min(_MOST_KEPT, room)
     self.prefixes = prefixes.Prefixes(
       predictor.model,
       predictor.params,

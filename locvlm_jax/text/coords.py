@@ -52,6 +52,22 @@ class Parsed(NamedTuple):
   error: str = ""
 
 
+class Placed(NamedTuple):
+  """What `Coords.parse_all` found: a location, or why it is none, and where.
+
+  Attributes:
+    value: as of `Parsed`.
+    error: likewise.
+    start: of its bracket in the text.
+    end: behind its bracket.
+  """
+
+  value: tuple[float, ...] | None
+  error: str
+  start: int
+  end: int
+
+
 class _Unreadable(Exception):
   """Why a text isn't a location; never leaves this module."""
 
@@ -71,15 +87,20 @@ class Coords:
       (paper: 224 for LocVLM-B, 336 for LocVLM-L).
     location: "box" or "point", what `encode` writes and `parse` expects.
     grid: anchors along each side for diga; n_a = grid * grid.
+    fixed_width: ivb writes leading zeros, so that every number has as many
+      digits and each digit a place: [028,038,052,076] of 224 bins. Numbers
+      without them are read all the same.
 
   Raises:
-    ValueError: an unknown form or location, or no bins.
+    ValueError: an unknown form or location, no bins, or a fixed width of
+      another form than ivb.
   """
 
   form: str = "ivb"
   num_bins: int = 224
   location: str = "box"
   grid: int = 8
+  fixed_width: bool = False
 
   def __post_init__(self):
     for name, value, allowed in (
@@ -94,6 +115,11 @@ class Coords:
       raise ValueError(
         f"coords num_bins {self.num_bins} and grid {self.grid}: give at least"
         " one anchor a side and no more anchors than bins"
+      )
+
+    if self.fixed_width and self.form != "ivb":
+      raise ValueError(
+        f"coords fixed_width with form {self.form!r}: only ivb has it"
       )
 
   def encode(self, box: Box) -> str:
@@ -135,6 +161,44 @@ class Coords:
     except _Unreadable as e:
       return Parsed(None, str(e))
 
+  def parse_all(self, text: str) -> list[Placed]:
+    """Reads every location in free text; never raises.
+
+    Each bracket of numbers is one, or says why it is none. A bracket that is
+    left open at the end of the text is cut off, and counts as none.
+    """
+    found = []
+    for match in (*_CLOSED.finditer(text), *_OPEN.finditer(text)):
+      words = _split(match[1])
+      if any(map(_has_digit, words)):
+        closed = match.re is _CLOSED
+        found.append(Placed(*self._parsed(words, closed), *match.span()))
+    return found
+
+  def numbers(self, text: str) -> tuple[float, ...]:
+    """Returns the numbers of a location as `encode` wrote it.
+
+    >>> Coords("diga", 96).numbers("[35:-14,-16,10,22]")
+    (35.0, -14.0, -16.0, 10.0, 22.0)
+    """
+    return tuple(map(float, _split(text.strip("[]"))))
+
+  def _parsed(self, words: list[str], closed: bool) -> Parsed:
+    """Reads the numbers of one bracket."""
+    try:
+      if not closed:
+        raise _Unreadable("bracket not closed")
+      if len(words) != self._wanted:
+        raise _Unreadable(f"{len(words)} numbers, {self._wanted} wanted")
+      return Parsed(self._read(words))
+    except _Unreadable as e:
+      return Parsed(None, str(e))
+
+  @property
+  def _wanted(self) -> int:
+    """How many numbers a location has."""
+    return (2 if self.location == "point" else 4) + (self.form == "diga")
+
   def _write(self, values: tuple[float, ...]) -> str:
     if self.form == LLAVA15:
       return "[" + ", ".join(str(round(v, 2) + 0.0) for v in values) + "]"
@@ -142,11 +206,16 @@ class Coords:
       return "[" + ",".join(f"{v + 0.0:.4f}" for v in values) + "]"
     bins = [self._bin(v) for v in values]
     if self.form == "ivb":
-      return "[" + ",".join(map(str, bins)) + "]"
+      return "[" + ",".join(map(self.bin_text, bins)) + "]"
     anchor = self._anchor(bins)
     centers = self.anchor_bins(anchor) * (len(bins) // 2)
     deviations = [b - c for b, c in zip(bins, centers, strict=True)]
     return f"[{anchor}:" + ",".join(map(str, deviations)) + "]"
+
+  def bin_text(self, number: int) -> str:
+    """Writes the number of a bin."""
+    width = len(str(self.num_bins - 1)) if self.fixed_width else 1
+    return f"{number:0{width}}"
 
   def _bin(self, value: float) -> int:
     return min(int(value * self.num_bins), self.num_bins - 1)
@@ -175,10 +244,9 @@ class Coords:
       cut = _OPEN.search(text)
       cut = cut and _has_digit(cut.group(1))
       raise _Unreadable("bracket not closed" if cut else "no location")
-    wanted = (2 if self.location == "point" else 4) + (self.form == "diga")
-    complete = [group for group in groups if len(group) == wanted]
+    complete = [group for group in groups if len(group) == self._wanted]
     if not complete:
-      raise _Unreadable(f"{len(groups[0])} numbers, {wanted} wanted")
+      raise _Unreadable(f"{len(groups[0])} numbers, {self._wanted} wanted")
     return complete[0]
 
   def _read(self, words: list[str]) -> tuple[float, ...]:

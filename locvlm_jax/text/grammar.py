@@ -14,7 +14,15 @@ What a prefix may become is a few intervals, so that a number can also be kept
 within bounds: no x2 below x1, no bin beyond the last. In diga they depend on
 the anchor.
 
-Letters: N nodes, A tokens, C numbers, I intervals of a node, P anchors.
+A list of locations goes on after each one, or ends; here with one token after
+the closing bracket, elsewhere the bracket itself may say it, as "]." does:
+
+  node          next by "]"   next by " ["   next by "."
+  0  (inside)   1             -              -
+  1  "]"        -             AGAIN          STOP
+
+Letters: N nodes, A tokens, C numbers, I intervals of a node, P anchors, E nodes
+of what follows a location.
 """
 
 import dataclasses
@@ -25,10 +33,13 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Int
 
+from locvlm_jax.text import box_lists, tokenizer
 from locvlm_jax.text import coords as coords_lib
-from locvlm_jax.text import tokenizer
 
 _DECIMALS = 10_000  # nfp has four
+# Where a token leads that completes what follows a location in a list.
+AGAIN, STOP = -2, -3
+_NOWHERE = -1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,11 +79,71 @@ class Grammar:
     """Writes the location of C numbers as `coords` does."""
     if self.coords.form == "nfp":
       return _joined(self.coords, [f"{v / _DECIMALS:.4f}" for v in numbers])
-    return _joined(self.coords, [str(int(v)) for v in numbers])
+    write = self.coords.bin_text if self.coords.form == "ivb" else str
+    return _joined(self.coords, [write(int(v)) for v in numbers])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ListGrammar:
+  """Tables of the lists of locations that `box_lists.write` makes.
+
+  Each location comes after the one before in the order of their numbers.
+
+  Attributes:
+    one: the grammar of one location.
+    tail: node after a node of what follows a location, and a token; AGAIN,
+      STOP, or -1: the token is not legal there.
+    again, stop: whether a token at a node can lead to AGAIN, to STOP.
+  """
+
+  one: Grammar
+  tail: Int[np.ndarray, "E A"]
+  again: Bool[np.ndarray, "E A"]
+  stop: Bool[np.ndarray, "E A"]
+
+  @property
+  def longest(self) -> int:
+    """Counts the tokens of a location and what follows it, at most."""
+    return self.one.longest + len(self.tail)
+
+
+def build_list(
+  coords: coords_lib.Coords, text: tokenizer.Tokenizer
+) -> ListGrammar:
+  """Builds the grammar of lists, as `build` does that of one location.
+
+  Raises:
+    ValueError: likewise.
+  """
+  endings = {AGAIN: box_lists.AGAIN + "[", STOP: box_lists.STOP}
+  one = build(coords, text, *endings.values())
+  tails = {end: _tail(coords, text, after) for end, after in endings.items()}
+  nodes = list(
+    dict.fromkeys(ids[:n] for ids in tails.values() for n in range(len(ids)))
+  )
+  shape, index = (len(nodes), len(one.ids)), one.ids.tolist().index
+  tail = np.full(shape, _NOWHERE, np.int32)
+  leads = {end: np.zeros(shape, bool) for end in tails}
+  for end, ids in tails.items():
+    for n, token in enumerate(ids):
+      node = nodes.index(ids[:n])
+      longer = ids[: n + 1]
+      tail[node, index(token)] = nodes.index(longer) if longer in nodes else end
+      leads[end][node, index(token)] = True
+  return ListGrammar(one, tail, leads[AGAIN], leads[STOP])
+
+
+def _tail(coords, text, after: str) -> tuple[int, ...]:
+  """Finds the tokens behind the last digit of a location before `after`."""
+  kinds = _kinds(coords)
+  words = [next(iter(_numbers(coords, kind))) for kind in kinds]
+  ids = text.encode_after(f" {_joined(coords, words)}{after}")
+  last = max(i for i, t in enumerate(ids) if re.search("[0-9]", text.piece(t)))
+  return tuple(ids[last + 1 :])
 
 
 def build(
-  coords: coords_lib.Coords, text: tokenizer.Tokenizer, after: str = "."
+  coords: coords_lib.Coords, text: tokenizer.Tokenizer, *afters: str
 ) -> Grammar:
   """Builds the grammar of `coords` in the tokens of `text`.
 
@@ -82,8 +153,8 @@ def build(
   Args:
     coords: the form, its bins, box or point.
     text: the tokenizer.
-    after: what follows a location in answers: it may share a token with the
-      closing bracket.
+    afters: what follows a location in answers, default a full stop: it may
+      share a token with the closing bracket.
 
   Raises:
     ValueError: the tokenizer joins digits with separators, or the form is a
@@ -93,7 +164,8 @@ def build(
     raise ValueError(f"no grammar of {coords.form!r}: decode freely.")
   kinds = _kinds(coords)
   numbers = {kind: _numbers(coords, kind) for kind in kinds}
-  ids, pieces = _tokens(coords, [[*numbers[k]] for k in kinds], after, text)
+  places = [[*numbers[k]] for k in kinds]
+  ids, pieces = _tokens(coords, places, afters or (".",), text)
   nodes = _nodes(numbers)
   index = {node: i for i, node in enumerate(nodes)}
   assert index[kinds[0], ""] == 0  # where every location begins
@@ -180,29 +252,35 @@ def _numbers(coords: coords_lib.Coords, kind: str) -> dict[str, int]:
     "anchor": (0, coords.grid**2),
     "deviation": (1 - coords.num_bins, coords.num_bins),
   }[kind]
-  return {str(v): v for v in range(first, last)}
+  write = coords.bin_text if kind == "bin" else str
+  return {write(v): v for v in range(first, last)}
 
 
-def _tokens(coords, places, after, text) -> tuple[list[int], list[str]]:
+def _tokens(coords, places, afters, text) -> tuple[list[int], list[str]]:
   """Finds the tokens that `text` writes all numbers with, after a bracket."""
   head, used = text.encode_after(" ["), set()
   for i in range(max(map(len, places))):
     words = [p[i % len(p)] for p in places]
-    ids = text.encode_after(f" {_joined(coords, words)}{after}")
-    joined = next(
-      (
-        text.piece(t) for t in ids if re.search("[0-9].*[^0-9.]", text.piece(t))
-      ),
-      "[" if ids[: len(head)] != head else None,
-    )
-    if joined:
-      raise ValueError(
-        f"the tokenizer writes {joined!r} and a digit as one token; a grammar"
-        " needs digits apart from what ends them: decode freely"
-      )
-    used.update(ids[len(head) :])
+    for after in afters:
+      ids = text.encode_after(f" {_joined(coords, words)}{after}")
+      _check_apart(ids, head, text)
+      used.update(ids[len(head) :])
   ids = sorted(used)
   return ids, [text.piece(i) for i in ids]
+
+
+def _check_apart(ids: list[int], head: list[int], text) -> None:
+  """Refuses a tokenizer that joins digits with what is around them."""
+  pieces = map(text.piece, ids)
+  joined = next(
+    (piece for piece in pieces if re.search("[0-9].*[^0-9.]", piece)),
+    "[" if ids[: len(head)] != head else None,
+  )
+  if joined:
+    raise ValueError(
+      f"the tokenizer writes {joined!r} and a digit as one token; a grammar"
+      " needs digits apart from what ends them: decode freely"
+    )
 
 
 def _intervals(

@@ -15,6 +15,7 @@ alone: no training text may match `is_held_out`.
 
 import dataclasses
 import re
+from collections.abc import Sequence
 
 from locvlm_jax.text import english
 
@@ -122,6 +123,16 @@ REV_LOC = {
 
 REV_LOC_ANSWERS = ("{a_obj}", "{obj}")
 REV_LOC_TEXT_ANSWERS = ("{text}",)  # "her left hand" takes no other article
+
+# Every object of a category, or of several: `box_lists` writes the answers.
+DETECT = (
+  "Find every {obj}.",
+  "Find every {obj} in the image.",
+  "Find all of these: {obj}.",
+  "Detect: {obj}.",
+  "List all boxes of: {obj}.",
+  "Where are all of these: {obj}?",
+)
 
 # ---------------------------------------------------------------- held out
 
@@ -262,6 +273,15 @@ def of_video(template: str) -> str:
   return re.sub(r"\b(image|picture)\b", "video", template)
 
 
+def detect(names: Sequence[str], template: str = DETECT[0]) -> str:
+  """Asks for every object of some categories.
+
+  >>> detect(["cup", "the plate"])
+  'Find every cup, plate.'
+  """
+  return fill(template, obj=", ".join(map(english.bare, names)))
+
+
 def fill(
   template: str, *, obj: str = "", loc: str = "", a: str = "", b: str = ""
 ) -> str:
@@ -279,6 +299,24 @@ def fill(
   }
   slots["a_obj"] = english.with_article(obj)
   return _SLOT.sub(lambda m: slots[m[1]], template)
+
+
+def named(question: str) -> str:
+  """Finds what a question of loc_pred asks for; "" in any other question.
+
+  >>> named("Where is the red cup in this image?")
+  'red cup'
+  """
+  templates = (t for texts in LOC_PRED.values() for t in texts)
+  found = (re.fullmatch(_of_object(t), question.strip()) for t in templates)
+  names = [match[1] for match in found if match]
+  return min(names, key=len, default="")
+
+
+def _of_object(template: str) -> str:
+  """Makes a pattern of a template with one slot."""
+  before, after = template.split("{obj}")
+  return f"{re.escape(before)}(.+?){re.escape(after)}"
 
 
 def _pattern(template: str) -> re.Pattern:

@@ -29,7 +29,7 @@ def train(config: Config, workdir: str, replay: int = 0) -> None:
   checks.check(config)
   agreement.check(config, agreement.source(config), start=True)
   if not replay:
-    files.check_writable(workdir)
+    files.check_writable(workdir, "--workdir")
   with hosts.Watch(config.faults) as watch:
     mesh = setup.meet(config, watch)
     with contextlib.ExitStack() as stack:

@@ -11,35 +11,16 @@ import jax
 
 from locvlm_jax import assemble, checks
 from locvlm_jax.config import Config
-from locvlm_jax.data import packing
 from locvlm_jax.models import locvlm, params
 from locvlm_jax.parallel import sharding
 from locvlm_jax.perf import flops as flops_lib
 from locvlm_jax.perf import hlo, machines
 from locvlm_jax.training import optimizer
 from locvlm_jax.training import step as step_lib
+from locvlm_jax.training.fit import memory
+from locvlm_jax.training.fit.layout import Layout
 
 GIB = 2**30
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-  """How a step is laid out on a machine: what a search varies.
-
-  Attributes:
-    mesh: size of each axis; -1: all devices that are left.
-    accumulate: microbatches a step.
-    remat: what the backward pass computes again.
-  """
-
-  mesh: Mapping[str, int]
-  accumulate: int
-  remat: str
-
-  @classmethod
-  def of(cls, config: Config) -> "Layout":
-    """Reads the config's own layout."""
-    return cls(dict(config.mesh), config.accumulate, config.model.remat)
 
 
 def plan(
@@ -95,19 +76,12 @@ def settings(
   return {
     "stage": config.stage,
     "batch_size": config.batch_size,
-    "row": row_length(config),
+    "row": memory.row_length(config),
     "mesh": dict(mesh.shape),
     "accumulate": layout.accumulate,
     "remat": model.remat,
     "unroll": model.unroll,
   }
-
-
-def row_length(config: Config) -> int:
-  """Positions of the longest row: visual and text, to a multiple of 64."""
-  visual = assemble.model(config).config.num_visual
-  length = visual + config.data.text_length
-  return length + -length % packing.LENGTH_MULTIPLE
 
 
 def _compile(config: Config, target: machines.Machine, layout: Layout, mesh):
@@ -152,11 +126,9 @@ def _parameters(config, model, mesh) -> tuple[dict, dict]:
 
 def longest_batch(config: Config, model: locvlm.LocVLM, rows) -> dict:
   """Returns the shapes of the longest batch, with sharding `rows`."""
-  length = row_length(config)
-  shapes = locvlm.batch_shapes(model.config, config.batch_size, length)
   return {
     k: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows)
-    for k, x in shapes.items()
+    for k, x in memory.batch(config, model).items()
   }
 
 
@@ -185,7 +157,7 @@ def floor(
   last can hide behind the first, the optimizer behind neither.
   """
   model, device = assemble.model(config), target.device
-  text = row_length(config) - model.config.num_visual
+  text = memory.row_length(config) - model.config.num_visual
   trainable, _ = params.split(params.param_shapes(model), config.trainable)
   parts = flops_lib.trained_parts(trainable)
   flops = flops_lib.train_flops(flops_lib.forward_flops(model, text), parts)

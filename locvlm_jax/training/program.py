@@ -1,12 +1,15 @@
 """The compiled training step of a run, one program for each length of rows."""
 
+import dataclasses
 import hashlib
+import math
 import time
 from collections.abc import Callable, Mapping
 
 import jax
 
 from locvlm_jax.parallel import hosts, sharding
+from locvlm_jax.perf import machines
 from locvlm_jax.training import step as step_lib
 from locvlm_jax.training.journal import Scalars
 
@@ -20,6 +23,7 @@ class Program:
     mesh: that batches are put on.
     rows: of the global batch.
     watch: is told when a step compiles, which may take longer than a step.
+    advice: says what to change where a step does not fit in memory.
   """
 
   def __init__(
@@ -29,10 +33,12 @@ class Program:
     mesh: jax.sharding.Mesh,
     rows: int,
     watch: hosts.Watch,
+    advice: Callable[[], str] = str,
   ):
     self._step, self._traced = train_step, traced
     self._mesh, self._rows, self._watch = mesh, rows, watch
     self._lengths: set[int] = set()
+    self._advice = advice
 
   def __call__(
     self, step: int, state: step_lib.TrainState, batch: Mapping
@@ -46,6 +52,9 @@ class Program:
 
     Returns:
       The state after the step, and its scalars; both may not be ready yet.
+
+    Raises:
+      ValueError: the devices have too little memory; says what to change.
     """
     rows = step_lib.inputs(batch)
     length, began = rows["tokens"].shape[1], time.monotonic()
@@ -54,10 +63,18 @@ class Program:
     rows = sharding.put_batch(rows, self._mesh, self._rows)
     if first:
       self._watch.compare("program", self._digest(state, rows))
-    state, scalars = self._traced(state, rows)
-    if compiles:
-      self._lengths.add(length)
-      jax.block_until_ready(state.step)
+    try:
+      state, scalars = self._traced(state, rows)
+      if compiles:
+        jax.block_until_ready(state.step)
+    except jax.errors.JaxRuntimeError as error:
+      if "RESOURCE_EXHAUSTED" not in str(error):
+        raise
+      raise ValueError(
+        f"step {step}: out of memory with rows of {length} positions."
+        f" {self._advice()}"
+      ) from None
+    self._lengths.add(length)
     if first and hosts.is_first():
       print(f"compiled in {time.monotonic() - began:.1f} s", flush=True)
     self._watch.enter(step, "step")
@@ -100,6 +117,23 @@ class Program:
       return {}
     text = self._step.lower(state, rows).as_text()
     return {"program": hashlib.sha256(text.encode()).hexdigest()[:16]}
+
+
+def device_here() -> machines.Device:
+  """Describes the device at hand, whose speed is known if its kind is.
+
+  Raises:
+    ValueError: it does not say how much memory it has.
+  """
+  kind, has = jax.local_devices()[0].device_kind, device_memory()
+  if not has:
+    raise ValueError(
+      f"device {kind}: it does not say how much memory it has: name it, as in"
+      " --device 24GB."
+    )
+  known = [d for d in machines.DEVICES.values() if kind.startswith(d.name)]
+  unknown = machines.Device(kind, has, math.inf, math.inf)
+  return dataclasses.replace((known or [unknown])[0], memory=has)
 
 
 def device_memory() -> int:

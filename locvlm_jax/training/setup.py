@@ -29,6 +29,9 @@ from locvlm_jax.training import journal as journal_lib
 from locvlm_jax.training import program as program_lib
 from locvlm_jax.training import step as step_lib
 from locvlm_jax.training import validation as validation_lib
+from locvlm_jax.training.fit import answer, memory
+from locvlm_jax.training.fit.layout import Layout
+from locvlm_jax.training.losses import digits
 from locvlm_jax.weights import checkpoints as checkpoints_lib
 from locvlm_jax.weights import checksums, frozen, initial, runs
 
@@ -218,6 +221,7 @@ def open_run(
   print(*data.left_out(), *origins, sep="\n", flush=True)
   if config.video.cache:
     data = _with_features(data, model, state, mesh, watch)
+  spec = data.make_row.spec
   train_step = step_lib.jit_train_step(
     model,
     tx,
@@ -225,6 +229,12 @@ def open_run(
     sharding.batch_sharding(mesh),
     config.accumulate,
     config.seed,
+    digits.build(
+      config.optim.digit_loss,
+      spec.coords,
+      spec.tokenizer,
+      config.model.llm.vocab_size,
+    ),
   )
   traced, journal = train_step, None
   if not replay:
@@ -248,7 +258,14 @@ def open_run(
     start=start,
     watch=watch,
     data=data,
-    program=program_lib.Program(train_step, traced, mesh, rows_a_batch, watch),
+    program=program_lib.Program(
+      train_step,
+      traced,
+      mesh,
+      rows_a_batch,
+      watch,
+      lambda: _advice(config, mesh, program_lib.device_memory()),
+    ),
     journal=journal,
     validation=measured,
     checkpoints=checkpoints,
@@ -256,8 +273,38 @@ def open_run(
   )
   if not replay:
     sharded = sharding.batch_sharding(mesh)
+    check_estimate(config, mesh, program_lib.device_memory())
     _check_memory(run, state, planning.longest_batch(config, model, sharded))
   return run, state
+
+
+def check_estimate(config: Config, mesh: jax.sharding.Mesh, has: int) -> None:
+  """Prints what a step needs by an estimate, and refuses what is far off.
+
+  Args:
+    config: of the run.
+    mesh: that it runs on.
+    has: bytes of a device; 0: not known, and nothing is done.
+
+  Raises:
+    ValueError: it needs a tenth more than there is; says what fits.
+  """
+  if not has:
+    return
+  kind = mesh.devices.flat[0].device_kind
+  needs = memory.memory(config, Layout.of(config), kind, dict(mesh.shape))
+  parts = f"{needs.total / 2**30:.1f} GiB of {has / 2**30:.1f}"
+  print(f"memory of a step, by an estimate: {parts}", flush=True)
+  if needs.total > 1.1 * has:
+    raise ValueError(
+      f"a step needs {parts} of a device. {_advice(config, mesh, has)}"
+    )
+
+
+def _advice(config: Config, mesh: jax.sharding.Mesh, has: int) -> str:
+  """Says what to set so that a step fits; see `fit.proposals`."""
+  kind = mesh.devices.flat[0].device_kind
+  return answer.shortly(config, has, kind, dict(mesh.shape)) if has else ""
 
 
 def _check_memory(run: Run, state, longest: Mapping) -> None:
@@ -267,7 +314,7 @@ def _check_memory(run: Run, state, longest: Mapping) -> None:
   """
   config = run.config
   is_long = assemble.row_length(config) > layers.LONG_ROW
-  if not is_long or config.data.pack > 1:
+  if not is_long and config.data.pack == 1:
     return
   try:
     run.program.check_memory(state, longest)

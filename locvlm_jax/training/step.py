@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.models import video
 from locvlm_jax.text.formats import IMAGE_TOKEN
+from locvlm_jax.training.losses import digits as digits_lib
 
 
 @flax.struct.dataclass
@@ -142,7 +143,11 @@ def text_targets(
 
 
 def loss_sums(
-  model, params, batch, rng: Key[Array, ""] | None = None
+  model,
+  params,
+  batch,
+  rng: Key[Array, ""] | None = None,
+  digits: digits_lib.DigitLoss | None = None,
 ) -> tuple[Float[Array, ""], dict]:
   """Sums the cross-entropy, and counts what turns the sum into means.
 
@@ -151,6 +156,7 @@ def loss_sums(
     params: nested.
     batch: see `train_step`.
     rng: of dropout; None: nothing is dropped.
+    digits: a loss beside cross-entropy, which `digit_loss` counts apart.
   """
   visual = model.config.num_visual * batch["images"].shape[1]
   hidden = model.apply(
@@ -170,7 +176,11 @@ def loss_sums(
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     correct = (logits.argmax(-1) == labels) & weight
     sums = {"targets": weight.sum(), "correct": correct.sum()}
-    return jnp.where(weight, losses, 0).sum(), sums
+    total = jnp.where(weight, losses, 0).sum()
+    if digits is None:
+      return total, sums
+    far = digits_lib.expected_distance(logits, labels, weight, digits).sum()
+    return total + digits.weight * far, {**sums, "digit_loss": far}
 
 
 def _microbatches(batch: dict, num: int) -> dict:
@@ -180,14 +190,17 @@ def _microbatches(batch: dict, num: int) -> dict:
   }
 
 
-def _gradients(model, state: TrainState, batch: dict, accumulate: int, rng):
+def _gradients(
+  model, state: TrainState, batch: dict, accumulate: int, rng, digits
+):
   """Sums of loss, counts and gradients over the global batch."""
 
   def loss(trainable, part, number):
     params = params_lib.unflatten({**state.frozen, **trainable})
-    if rng is None:
-      return loss_sums(model, params, part)
-    return loss_sums(model, params, part, jax.random.fold_in(rng, number))
+    options = {} if digits is None else {"digits": digits}
+    if rng is not None:
+      options["rng"] = jax.random.fold_in(rng, number)
+    return loss_sums(model, params, part, **options)
 
   value_and_grad = jax.value_and_grad(loss, has_aux=True)
   if accumulate == 1:
@@ -220,6 +233,7 @@ def train_step(
   tx,
   accumulate: int = 1,
   seed: int = 0,
+  digits: digits_lib.DigitLoss | None = None,
 ) -> tuple[TrainState, dict[str, Array]]:
   """Updates by the mean loss of the supervised tokens in the global batch.
 
@@ -237,13 +251,15 @@ def train_step(
     tx: the optimizer.
     accumulate: microbatches a step.
     seed: of dropout; the same step drops the same, also when it is repeated.
+    digits: a loss beside cross-entropy; None: none.
 
   Returns:
-    The state after the step and scalars: loss, accuracy, targets, grad_norm,
-    skipped (whether nothing was updated).
+    The state after the step and scalars: loss (of all that is minimized),
+    accuracy, targets, grad_norm, skipped (whether nothing was updated); with
+    `digits` also digit_loss, the expected distance by target, not weighted.
   """
   rng = _dropout_key(model, state.step, seed)
-  (loss, sums), grads = _gradients(model, state, batch, accumulate, rng)
+  (loss, sums), grads = _gradients(model, state, batch, accumulate, rng, digits)
   targets = jnp.maximum(sums["targets"], 1)
   with jax.named_scope("optimizer"):
     grads = jax.tree.map(lambda g: g.astype(jnp.float32) / targets, grads)
@@ -263,6 +279,8 @@ def train_step(
     "grad_norm": norm,
     "skipped": ~good,
   }
+  if digits is not None:
+    scalars["digit_loss"] = sums["digit_loss"] / targets
   new = TrainState(state.step + 1, trainable, state.frozen, opt_state)
   return new, scalars
 
@@ -274,6 +292,7 @@ def jit_train_step(
   batch_sharding,
   accumulate: int = 1,
   seed: int = 0,
+  digits: digits_lib.DigitLoss | None = None,
 ) -> Callable:
   """Compiles the step: shardings in and out, the old state donated.
 
@@ -284,9 +303,15 @@ def jit_train_step(
     batch_sharding: one for all arrays of the batch.
     accumulate: microbatches a step.
     seed: of dropout.
+    digits: a loss beside cross-entropy; None: none.
   """
   step = functools.partial(
-    train_step, model=model, tx=tx, accumulate=accumulate, seed=seed
+    train_step,
+    model=model,
+    tx=tx,
+    accumulate=accumulate,
+    seed=seed,
+    digits=digits,
   )
   return jax.jit(
     step,

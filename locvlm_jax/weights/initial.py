@@ -2,7 +2,7 @@
 
 What may be random is little: an adapter that is trained alone, as LLaVA's first
 stage trains it, and a LoRA, which adds nothing at first. All else has to come
-from a file, unless the config says `init.random`.
+from a file, but for the parts that `init.random` names.
 """
 
 import collections
@@ -82,20 +82,40 @@ def _check_given(
 ) -> None:
   """Refuses parameters that no file gives; see `init.random`."""
   first = not config.video.frames and all(map(_is_adapter, trainable))
+  may_be = random_parts(config.init.random)
   missing = [
     path
     for path in paths
     if path not in stored
     and not (first and _is_adapter(path))
     and not _is_lora(path)
+    and path.split("/")[0] not in may_be
   ]
-  if missing and not config.init.random:
-    parts = ", ".join(sorted({path.split("/")[0] for path in missing}))
+  if missing:
+    parts = sorted({path.split("/")[0] for path in missing})
     raise ValueError(
-      f"init: no file gives the parameters of {parts} ({len(missing)} arrays,"
-      f" as {missing[0]}): say where they are (--config.init.checkpoint, llava,"
-      " vision, llm), or start from random numbers (--config.init.random=True)."
+      f"init: no file gives the parameters of {', '.join(parts)}"
+      f" ({len(missing)} arrays, as {missing[0]}): say where they are"
+      " (--config.init.checkpoint, llava, vision, llm), or start from random"
+      f" numbers (--config.init.random={','.join(parts)})."
     )
+
+
+PARTS = ("vision", "adapter", "llm")
+
+
+def random_parts(value: object) -> tuple[str, ...]:
+  """Reads `init.random`: names of parts; True, as of older runs: all.
+
+  Raises:
+    ValueError: another name.
+  """
+  if value in (True, (True,), ("True",)):
+    return PARTS
+  names = tuple(value or ())
+  if unknown := [n for n in names if n not in (*PARTS, "False", False)]:
+    raise ValueError(f"init.random={unknown[0]!r}: not one of {PARTS}.")
+  return names
 
 
 def _is_adapter(path: str) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from locvlm_jax.data import geometry, objectives
 from locvlm_jax.data.records import Object, Record
-from locvlm_jax.text import prompts
+from locvlm_jax.text import box_lists, prompts
 from locvlm_jax.text.coords import Coords
 
 VOCABULARY = ("dog", "cat", "cup", "owl", "bus", "red kite")
@@ -188,3 +188,65 @@ def test_no_turn_is_held_out():
 def test_wrong_settings_are_named(pairs, weights, named):
   with pytest.raises(ValueError, match=named):
     ask(pairs=pairs, weights=weights)
+
+
+# ------------------------------------------------------------------- detect
+
+
+def lists_of(record=RECORD, transform=SQUARE, seeds=200):
+  """The pairs of detect about a record, each with what its answer lists."""
+  weights = (0.0, 0.0, 0.0)
+  spec = objectives.PairSpec(COORDS, VOCABULARY, 8, weights, detect=1.0)
+  said = []
+  for seed in range(seeds):
+    rng = np.random.default_rng(seed)
+    for pair in objectives.pairs(record, transform, spec, rng):
+      said.append((pair, box_lists.read(pair.answer, COORDS)))
+  return said
+
+
+def test_detect_lists_every_object_of_what_it_asks_for_or_denies_it():
+  said = lists_of()
+  for pair, found in said:
+    assert pair.objective == objectives.DETECT
+    labels = Counter(x.label for x in found.listed)
+    # Owl and bus have a crowd: how many there are is not known.
+    assert labels.items() <= {"cat": 2, "dog": 1, "cup": 1}.items()
+    assert set(found.denied) <= {"red kite"}
+    assert labels or found.denied
+    asked = pair.question.lower()
+    assert all(name in asked for name in (*labels, *found.denied))
+  assert {"cat", "dog", "cup"} == {x.label for _, f in said for x in f.listed}
+  assert any(len({x.label for x in f.listed}) > 1 for _, f in said)
+
+
+def test_detect_asks_for_no_category_that_the_crop_cuts_through():
+  objects = (
+    Object("cat", (60.0, 10.0, 90.0, 20.0)),
+    Object("cat", (30.0, 10.0, 60.0, 20.0)),  # a third of it is seen
+    Object("dog", (60.0, 30.0, 90.0, 70.0)),
+    Object("dog", (0.0, 30.0, 40.0, 70.0)),  # outside of the crop
+    Object("cup", (0.0, 30.0, 40.0, 70.0)),
+  )
+  wide = geometry.center_crop(200, 100, 100)
+  found = objectives.detectable(Record("1", None, 200, 100, objects), wide)
+  assert {name: len(boxes) for name, boxes in found.items()} == {"dog": 1}
+
+
+def test_detect_tells_no_location_that_another_pair_asks_for():
+  for seed in range(60):
+    rng = np.random.default_rng(seed)
+    spec = objectives.PairSpec(COORDS, VOCABULARY, 8, EVEN, detect=1.0)
+    named = Counter()
+    for pair in objectives.pairs(RECORD, SQUARE, spec, rng):
+      listed = box_lists.read(pair.answer, COORDS).listed
+      if pair.objective == objectives.DETECT:
+        named.update({x.label for x in listed})
+      elif pair.objective != "neg_pred":
+        named[about(pair.turn)] += 1
+    assert not named or max(named.values()) == 1
+
+
+def test_nothing_is_listed_where_not_everything_is_annotated():
+  record = Record("1", None, 100, 100, OBJECTS, exhaustive=False)
+  assert lists_of(record, seeds=3) == []

@@ -7,7 +7,7 @@ from PIL import Image
 from row_specs import row_spec
 
 from locvlm_jax.data import rows
-from locvlm_jax.data.records import Record
+from locvlm_jax.data.records import Object, Record
 from locvlm_jax.text import formats
 
 
@@ -77,3 +77,23 @@ def test_an_image_of_unknown_size_is_measured_by_its_header(world, text):
   assert lengths[0] == int(make(known, np.random.default_rng(0))["lengths"])
   assert lengths[1:] == [lengths[0], 204]
   assert make(unknown, np.random.default_rng(0))["valid"]
+
+
+def test_a_list_that_is_too_long_for_a_row_has_no_end_and_is_counted(
+  world, text
+):
+  """What is left of it is trained on, but not that it stops there."""
+  boxes = [(4.0 * i, 2.0, 4.0 * i + 3, 9.0) for i in range(8)]
+  cups = tuple(Object("cup", box) for box in boxes)
+
+  record = dataclasses.replace(world.source()[0], objects=cups)
+  size = 48
+  spec = row_spec(
+    text, weights=(0.0, 0.0, 0.0), detect=1.0, text_length=size, vocabulary=()
+  )
+  make = rows.RowMaker(spec)
+  row = make(record, np.random.default_rng(0))
+  targets = row["tokens"][row["loss_mask"]]
+  assert row["lengths"] == spec.length and len(targets) > 10
+  assert text.eos_id not in targets
+  assert make.counts["turns cut off"] == 1

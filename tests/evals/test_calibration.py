@@ -91,6 +91,10 @@ def test_an_evaluation_leaves_its_calibration_for_the_same_model(tmp_path):
   assert confidence.load(tmp_path, "other parameters", 2) is None
   assert confidence.load(tmp_path, "abc", 1) is None
   assert confidence.load(tmp_path / "nowhere", "abc", 2) is None
+  (tmp_path / "converted").mkdir()
+  assert "is copied" in confidence.carry(tmp_path, tmp_path / "converted")
+  assert confidence.load(tmp_path / "converted", "abc", 2) == found
+  assert confidence.carry(tmp_path / "nowhere", tmp_path / "converted") == ""
   scores = rate("locpred", questions, answers)
   assert 0 <= scores["confidence_error"] < 0.1
   assert "confidence_error" not in rate(
@@ -120,3 +124,16 @@ def test_a_damaged_calibration_is_named(tmp_path, content):
     errors.DataError, match="calibration.json: no calibration"
   ):
     confidence.load(tmp_path, "abc", 1)
+
+
+def test_boxes_in_lists_have_a_calibration_of_their_own(tmp_path):
+  rng = np.random.default_rng(0)
+  boxes = [{"score": s, "iou": s} for s in rng.uniform(0.1, 1, 200)]
+  rows = [{"task": "detect", "result": {"boxes": boxes}}]
+  (tmp_path / "p.jsonl").write_text(json.dumps(rows[0]) + "\n")
+  path = str(tmp_path / "p.jsonl")
+  said = calibration.write(path, str(tmp_path), MANIFEST)
+  assert said.startswith(str(tmp_path / confidence.LISTS))
+  known = confidence.load(tmp_path, "abc", 1, confidence.LISTS)
+  assert known.expected(0.5) == pytest.approx(0.5, abs=0.05)
+  assert confidence.load(tmp_path, "abc", 2) is None

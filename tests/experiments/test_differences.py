@@ -46,9 +46,14 @@ def test_a_metric_without_single_answers_goes_by_the_seeds():
   assert alone.verdict == Verdict.UNDECIDED
 
 
-def test_other_seeds_or_questions_are_refused():
+def test_only_seeds_that_both_arms_have_are_compared():
+  better = Result({0: 20.0, 1: 21.0, 2: 50.0}, {})
+  worse = Result({0: 10.0, 1: 10.0}, {})
+  assert differences.difference(better, worse).mean == 10.5
+  assert differences.difference(better, Result({7: 1.0}, {})) is None
+
+
+def test_other_questions_are_refused():
   rng = np.random.default_rng(2)
-  with pytest.raises(ValueError, match="not the same"):
-    differences.difference(_result(rng, 0.5), _result(rng, 0.5, seeds=2))
   with pytest.raises(ValueError, match="other questions"):
     differences.difference(_result(rng, 0.5), _result(rng, 0.5, questions=9))

@@ -6,7 +6,14 @@ import fake_runs
 import pytest
 
 from locvlm_jax import errors
-from locvlm_jax.experiments import experiment, micro_tables
+from locvlm_jax.experiments import (
+  experiment,
+  learning,
+  micro_arms,
+  micro_tables,
+  page,
+  schedule,
+)
 
 _SKILLS = {"baseline": 0.5, "locvlm": 0.9}
 
@@ -81,12 +88,52 @@ def test_the_table_has_spread_interval_and_verdict(tmp_path):
   values = saved["tables"]["4"]["locvlm"][
     "spatial_trained.direct.left_right.all"
   ]
-  assert len(values) == 3 and all(50 < v <= 100 for v in values)
+  assert len(values) == 3 and all(50 < v <= 100 for v in values.values())
+
+
+def test_tables_and_page_are_there_before_all_runs_are_finished(tmp_path):
+  made = fake_runs.make(tmp_path, seeds=2)
+  broken = fake_runs.Commands(_SKILLS, fails="locvlm-seed1")
+  with pytest.raises(errors.CommandFailed):
+    experiment.run(made, broken)
+  page = (tmp_path / "report.html").read_text()
+  assert "3 of 4 evaluations are there" in page
+  assert "COCO-Spatial" in page and "Question " in page
+  text = (tmp_path / "tables.md").read_text()
+  row = next(r for r in text.splitlines() if "| locvlm | baseline |" in r)
+  assert row.endswith(" |") and "confirmed" in row
+  figure = (tmp_path / "claim.svg").read_text()
+  assert figure.count("<polyline") == 3 and "with the objectives" in figure
+
+
+def test_the_figure_has_mean_and_spread_of_the_seeds(tmp_path):
+  made = fake_runs.make(tmp_path, seeds=3)
+  experiment.run(made, fake_runs.Commands(_SKILLS))
+  runs = page.by_arm(made.evaluations())[micro_arms.FULL]
+  (first, last) = learning.curve(runs, str(tmp_path), learning.PLACES)
+  assert (first.step, first.mean) == (100, 50.0)
+  assert (last.step, last.low, last.high) == (200, 90.0, 92.0)
+  assert last.mean == pytest.approx(91.0)
+
+
+def test_the_time_left_is_that_of_steps_of_the_same_kind(tmp_path):
+  lines = []
+  made = fake_runs.make(tmp_path, seeds=2)
+  schedule.run_all(
+    made.evaluations(),
+    str(tmp_path),
+    execute=fake_runs.Commands(_SKILLS),
+    log=lines.append,
+  )
+  assert [line.split(",")[0] for line in lines] == [
+    f"steps: {i}/10" for i in range(1, 11)
+  ]
+  assert lines[-1].endswith("00:00:00 left")
 
 
 def test_a_table_that_cannot_be_made_is_named():
   with pytest.raises(ValueError, match="--tables 3: not one of 2, 4,"):
-    experiment.parse_tables(["4", "3"])
+    experiment.check_tables(["4", "3"])
 
 
 def test_every_ordering_is_about_arms_and_metrics_of_its_table():
@@ -95,4 +142,5 @@ def test_every_ordering_is_about_arms_and_metrics_of_its_table():
     for ordering in table.orderings:
       assert {ordering.better, ordering.worse} <= names, table.title
       assert ordering.metric in table.metrics.values(), table.title
-      assert ordering.paper[0] > ordering.paper[1], ordering
+      if ordering.paper:
+        assert ordering.paper[0] > ordering.paper[1], ordering

@@ -11,7 +11,7 @@ from configs import micro
 from locvlm_jax import assemble
 from locvlm_jax.data import stream as stream_lib
 from locvlm_jax.evals.tasks import EVALS
-from locvlm_jax.experiments import micro_tables
+from locvlm_jax.experiments import micro_arms
 
 _STEPS = 50
 
@@ -60,8 +60,8 @@ def _examples(arm, root, seed=0) -> dict[str, list[str]]:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_both_arms_see_the_same_spatial_questions_in_the_same_order(root, seed):
   """And the general data of one is the beginning of the other's."""
-  with_them = _examples(micro_tables.FULL, root, seed)
-  without = _examples(micro_tables.BASELINE, root, seed)
+  with_them = _examples(micro_arms.FULL, root, seed)
+  without = _examples(micro_arms.BASELINE, root, seed)
   assert set(with_them) - set(without) == {"instances"}
   for name in ("spatial", "conversations", "text"):
     shorter = min(len(with_them[name]), len(without[name]))
@@ -69,12 +69,12 @@ def test_both_arms_see_the_same_spatial_questions_in_the_same_order(root, seed):
   numbers = [len(arm["spatial"]) for arm in (with_them, without)]
   assert abs(numbers[0] - numbers[1]) <= 1
   total = sum(map(len, without.values()))
-  assert numbers[0] / total == pytest.approx(micro_tables.DOSE, abs=0.002)
+  assert numbers[0] / total == pytest.approx(micro_arms.DOSE, abs=0.002)
 
 
 def test_objectives_are_of_pictures_that_the_other_arm_has_seen(root):
   """They bring boxes, and no picture that the other arm does not have."""
-  config = _config(micro_tables.BASELINE, root)
+  config = _config(micro_arms.BASELINE, root)
   general = assemble.training_sources(config)
   pictures = {
     source[i].image
@@ -82,7 +82,7 @@ def test_objectives_are_of_pictures_that_the_other_arm_has_seen(root):
     for i in range(len(source))
     if source[i].image
   }
-  config = _config(micro_tables.FULL, root)
+  config = _config(micro_arms.FULL, root)
   instances = assemble.training_sources(config)["instances"]
   assert {instances[i].image for i in range(len(instances))} <= pictures
 
@@ -93,10 +93,10 @@ def test_objectives_are_of_pictures_that_the_other_arm_has_seen(root):
 def test_both_arms_are_asked_the_same_about_pictures_of_neither(root, name):
   asked = [
     assemble.questions(_config(arm, root), EVALS[name], seed=0, samples=200)
-    for arm in (micro_tables.FULL, micro_tables.BASELINE)
+    for arm in (micro_arms.FULL, micro_arms.BASELINE)
   ]
   assert asked[0] == asked[1] and asked[0]
-  sources = assemble.training_sources(_config(micro_tables.FULL, root))
+  sources = assemble.training_sources(_config(micro_arms.FULL, root))
   trained = {
     s[i].image for s in sources.values() for i in range(len(s)) if s[i].image
   }
@@ -105,7 +105,7 @@ def test_both_arms_are_asked_the_same_about_pictures_of_neither(root, name):
 
 def test_neither_answer_is_more_often_right(root):
   """In what is trained on, and in what is asked."""
-  config = _config(micro_tables.BASELINE, root)
+  config = _config(micro_arms.BASELINE, root)
   source = assemble.training_sources(config)["spatial"]
   answers = collections.Counter(
     answer for i in range(len(source)) for _, answer in source[i].turns

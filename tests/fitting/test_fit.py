@@ -94,6 +94,15 @@ def test_the_geometry_shows_what_a_center_crop_would_cut_away(tmp_path):
   assert survey.choose_geometry(found, "center_crop")[0] == "center_crop"
 
 
+def test_pictures_without_a_single_object_are_a_reason_to_see_each(tmp_path):
+  cups = [("cup", (1, 1, 9, 9)), ("cup", (20, 1, 29, 9))]
+  found = _surveyed(tmp_path / "a", cups)
+  assert (found.unique, found.repeated) == (0, 1)
+  per_object, why = survey.choose_rows(found)
+  assert not per_object and "1 of 1 pictures with objects" in why
+  assert survey.choose_rows(_surveyed(tmp_path / "b", cups[:1]))[0]
+
+
 def test_memory_decides_between_all_parameters_a_lora_and_neither():
   assert memory.choose(10**9, 30 << 30)[0] is False
   is_lora, why = memory.choose(10**9, 8 << 30)

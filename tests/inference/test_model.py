@@ -108,3 +108,22 @@ def test_a_picture_stored_on_its_side_is_asked_about_upright(
   assert model.locate(phone, name) == wanted
   with Image.open(phone) as opened:
     assert model.locate(opened, name) == wanted
+
+
+def test_lists_have_a_label_and_a_probability_for_every_box(model, scene):
+  answer, found = model.detect(scene[0], ["cup", "the ball", "key"])
+  assert answer.count(".") == 3
+  for location in found:
+    assert location.label in ("cup", "ball", "key") and len(location.box) == 4
+    assert 0 < location.probability <= 1
+  with pytest.raises(ValueError, match="name what to look for"):
+    model.detect(scene[0], [])
+
+
+def test_the_label_of_a_location_is_what_was_asked_for(model, scene):
+  found = model.find_all(
+    scene[0], "It is at [1,2,30,40].", "Where is the red cup?"
+  )
+  assert [x.label for x in found] == ["red cup"]
+  found = model.find_all(scene[0], "a ball [1,2,30,40] and a key [5,5,9,9]")
+  assert [x.label for x in found] == ["a ball", "and a key"]

@@ -25,17 +25,35 @@ def ahead():
   reader.close()
 
 
-def test_what_was_begun_is_read_once_and_what_is_taken_forgotten(ahead):
+def _taken(ahead, *batches: str) -> list[str]:
+  """Takes the pictures of each batch; lists what was read for that."""
   read = []
 
   def reader(name):
     read.append(name)
-    return name.upper()
+    return {"images": np.full(100, ord(name), np.uint8)}
 
-  ahead.begin(reader, [("a",), ("b",), ("a",)])
-  assert ahead.take(reader, [("a",), ("c",)]) == {("a",): "A", ("c",): "C"}
-  assert ahead.take(reader, [("a",), ("b",)]) == {("a",): "A", ("b",): "B"}
-  assert sorted(read) == ["a", "a", "b", "c"]
+  for batch in batches:
+    ahead.begin(reader, [(name,) for name in batch])
+  for batch in batches:
+    found = ahead.take(reader, [(name,) for name in batch])
+    assert [found[name,]["images"][0] for name in batch] == [*map(ord, batch)]
+  return sorted(read)
+
+
+def test_a_picture_of_several_questions_is_read_once(ahead):
+  assert _taken(ahead, "aba", "ac", "ba") == ["a", "b", "c"]
+  assert _taken(ahead, "ab") == []  # nor for the next task
+
+
+def test_pictures_that_have_no_room_are_read_again():
+  ahead = pictures.ReadingAhead(1, kept=250)
+  _taken(ahead, "a", "b", "a", "c")
+  assert _taken(ahead, "ac") == []  # b was used longest ago
+  assert _taken(ahead, "b") == ["b"]
+  _taken(ahead, "abcd")
+  assert ahead.take(lambda name: None, [("e",)]) == {("e",): None}
+  ahead.close()
 
 
 def test_batches_are_the_same_whether_pictures_are_read_ahead_or_not(

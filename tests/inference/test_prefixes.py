@@ -8,6 +8,7 @@ from PIL import Image
 
 import locvlm_jax
 from locvlm_jax.inference import prefixes as prefixes_lib
+from locvlm_jax.inference import question as question_lib
 from locvlm_jax.inference.question import Question, batches
 from locvlm_jax.microworld import scene as scene_lib
 
@@ -83,15 +84,32 @@ def test_a_picture_that_cannot_be_read_is_told_in_every_answer(model, tmp_path):
   assert all("absent.png" in answer.unreadable for answer in answers)
 
 
-def test_questions_about_a_few_pictures_come_before_those_about_others():
-  asked = [
+def _about(names, each):
+  return [
     Question(f"{name}{i}", f"{name}.png", "?" * (9 - i))
-    for i in range(3)
-    for name in "abcd"
+    for i in range(each)
+    for name in names
   ]
-  order = [part for part, _ in batches(asked, 2)]
-  names = ["".join(sorted(q.id[0] for q in part)) for part in order]
-  assert set("".join(names[:3])) == set("ab")
-  assert set("".join(names[3:])) == set("cd")
-  lengths = [q.length for part in order[:3] for q in part]
+
+
+def test_questions_about_a_few_pictures_come_before_those_about_others():
+  """Four of each, in batches of four: about two pictures at a time."""
+  asked = _about("abcd", 4)
+  order = [part for part, _ in batches(asked, 4)]
+  names = ["".join(sorted({q.id[0] for q in part})) for part in order]
+  assert names == ["ab", "ab", "cd", "cd"]
+  lengths = [q.length for part in order[:2] for q in part]
   assert lengths == sorted(lengths)
+  assert question_lib.most_pictures(asked, 4) == 2
+
+
+def test_two_questions_a_picture_are_asked_in_the_order_of_their_lengths():
+  order = [q for part, _ in batches(_about("abcd", 2), 4) for q in part]
+  assert [q.length for q in order] == [8] * 4 + [9] * 4
+
+
+def test_prefixes_that_there_is_no_room_for_are_not_kept(
+  model, asked, monkeypatch
+):
+  monkeypatch.setattr(prefixes_lib, "_ROOM", 1)
+  assert model.predictor.sharing(asked, 4) is model.predictor

@@ -47,6 +47,26 @@ def test_a_wrong_variable_is_named(given, message):
     read(*given)
 
 
+@pytest.mark.parametrize(
+  "ids, count, message",
+  [
+    ("gpu0", "2", "='gpu0': use numbers of GPUs"),
+    ("0,", "2", "='0,': use numbers"),
+    ("-1", "auto", "='-1': use numbers"),
+    ("1, 1", "2", "names a GPU twice"),
+    ("0", None, "='0' is set and JAX_NUM_PROCESSES='': a single process"),
+  ],
+)
+def test_wrong_devices_of_a_process_are_named(ids, count, message):
+  with pytest.raises(ValueError, match="JAX_LOCAL_DEVICE_IDS.*" + message):
+    read(count, "0", JAX_LOCAL_DEVICE_IDS=ids, **ADDRESS)
+
+
+def test_a_process_may_have_some_devices_of_its_host():
+  found = read("2", "1", JAX_LOCAL_DEVICE_IDS="0, 3", **ADDRESS)
+  assert found == Processes(2, 1, "localhost:1234")
+
+
 @pytest.mark.parametrize("address", ["", "node", "node:", ":1", "n:x", "n:0"])
 def test_an_address_needs_host_and_port(address):
   with pytest.raises(ValueError, match="JAX_COORDINATOR_ADDRESS="):

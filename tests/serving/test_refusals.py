@@ -223,6 +223,14 @@ def test_a_full_queue_is_told_at_once_and_empties_again():
     assert client.ask("again")[0] == 200
 
 
+def test_a_stream_that_there_is_no_room_for_is_refused_by_its_status():
+  limits = dataclasses.replace(served.SMALL, queue=2)
+  with served.running(limits) as client:
+    for stream in (True, False):
+      status, found = client.ask("a", n=3, stream=stream)
+      assert (status, found["error"]["code"]) == (429, "queue_full")
+
+
 def test_an_answer_that_takes_too_long_is_given_up():
   limits = dataclasses.replace(served.SMALL, seconds=0.3)
   with served.running(limits) as client:

@@ -181,3 +181,17 @@ def test_llava_has_two_decimals_and_reads_what_it_wrote():
 def test_there_is_no_grammar_of_another_models_boxes():
   with pytest.raises(ValueError, match="decode freely"):
     grammar.build(Coords(LLAVA15), small_tokenizer.TOKENIZER)
+
+
+@given(number=st.integers(0, 223))
+def test_a_fixed_width_gives_every_digit_a_place(number):
+  coords = Coords("ivb", 224, "point", fixed_width=True)
+  text = coords.encode_point((number + 0.5) / 224, 0.5 / 224)
+  assert text == f"[{number:03},000]"
+  free = Coords("ivb", 224, "point")
+  assert coords.parse(text) == free.parse(text) == free.parse(f"[{number},0]")
+
+
+def test_only_bins_have_a_fixed_width():
+  with pytest.raises(ValueError, match="only ivb has it"):
+    Coords("nfp", fixed_width=True)

@@ -26,6 +26,7 @@ from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
 from locvlm_jax.training import loop, optimizer, setup
 from locvlm_jax.training import step as step_lib
+from locvlm_jax.training.losses import digits
 from locvlm_jax.weights import checkpoints, initial, runs
 from locvlm_jax.weights.layouts import export
 
@@ -446,6 +447,28 @@ def test_loss_is_the_mean_over_supervised_tokens(parts):
     count += 1
   assert int(sums["targets"]) == count
   np.testing.assert_allclose(float(total), expected, rtol=1e-5)
+
+
+def test_the_loss_on_digits_is_the_same_on_every_mesh(parts):
+  _, model, flat, batch = parts
+  vocabulary = np.arange(model.config.llm.vocab_size, dtype=np.int32)
+  kind = np.where(vocabulary < 500, 1, 2).astype(np.int32)  # all in brackets
+  of = digits.DigitLoss(2.0, vocabulary[:10], kind, vocabulary % 10, 96)
+  sums = jax.jit(functools.partial(step_lib.loss_sums, model, digits=of))
+  total, counts = sums(params_lib.unflatten(flat), batch)
+  assert float(counts["digit_loss"]) > 0
+  plain, _ = jax.jit(functools.partial(step_lib.loss_sums, model))(
+    params_lib.unflatten(flat), batch
+  )
+  expected = float(plain) + 2 * float(counts["digit_loss"])
+  np.testing.assert_allclose(float(total), expected, rtol=1e-5)
+  mesh = sharding.make_mesh({"fsdp": 2, "tensor": 2})
+  where = sharding.param_shardings(flat, mesh)
+  placed = {p: jax.device_put(v, where[p]) for p, v in flat.items()}
+  with jax.set_mesh(mesh):
+    rows = sharding.put_batch(batch, mesh, len(batch["tokens"]))
+    found, _ = sums(params_lib.unflatten(placed), rows)
+  np.testing.assert_allclose(float(found), float(total), rtol=1e-5)
 
 
 def test_text_targets_after_an_image():

@@ -35,7 +35,7 @@ def test_topologies_are_read(topology, num, nodes):
 @pytest.mark.parametrize(
   "topology, says",
   [
-    ("b200:8", "'b200' is not one of a100"),
+    ("b300:8", "'b300' is not one of a100"),
     ("a100", "write it as 8 or 2x8"),
     ("a100:0", "write it as"),
     ("v5e:16", "write it as 4x4"),

@@ -83,7 +83,19 @@ def test_parameters_that_no_file_gives_are_refused_by_name(
   with pytest.raises(ValueError, match=f"no file gives the .*of {named}"):
     _params(config)
   if init:
-    assert _params(changed(config, **{"init.random": True}))
+    parts = ("vision", "adapter", "llm")
+    assert _params(changed(config, **{"init.random": parts}))
+
+
+def test_only_the_parts_that_are_named_may_be_random(parts):
+  """Captions trains adapter and LLM from nothing, but never the ViT."""
+  with pytest.raises(ValueError, match=r"of vision .*init.random=vision\)"):
+    _params(_config("captions"))
+  assert _params(_config("captions", vision=parts["vision"]))
+  with pytest.raises(ValueError, match="init.random='vit': not one of"):
+    _params(_config("captions", random=("vit",)))
+  assert initial.random_parts(True) == initial.random_parts(("True",))
+  assert initial.random_parts(False) == ()
 
 
 def test_only_configs_that_say_so_start_from_nothing():

@@ -49,6 +49,11 @@ def check(path: str, wanted: Locations) -> None:
   settings = content.get("settings") if isinstance(content, dict) else None
   if not isinstance(settings, dict):
     raise errors.DataError(f"{summary}: has no settings; build the data again.")
+  if wanted.coords.fixed_width:
+    raise errors.DataError(
+      f"{path} was built without leading zeros, and this run has"
+      " coords.fixed_width=True: set it to False."
+    )
   for name, value in wanted.settings().items():
     if settings.get(name, value) != value:
       raise errors.DataError(

@@ -4,7 +4,6 @@ Each reader is about its format alone. Whatever holds for all of them is here:
 corners in order, boxes that are said twice, numbers that can't be pixels.
 """
 
-import collections
 import dataclasses
 import logging
 import math
@@ -40,6 +39,7 @@ class Annotated:
     height: likewise.
     things: in the order of the file.
     exhaustive: whatever is not among them is not in the picture.
+    origin: the file and record that say so, where a format may say it twice.
   """
 
   file: str
@@ -47,6 +47,7 @@ class Annotated:
   height: int
   things: tuple[Thing, ...] = ()
   exhaustive: bool = True
+  origin: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,9 +188,14 @@ def data_set(
 def _check(pictures: Sequence[Annotated], path: str) -> None:
   if not pictures:
     refuse(path, "no picture with annotations.")
-  files = collections.Counter(p.file for p in pictures)
-  if twice := [name for name, count in files.items() if count > 1]:
-    refuse(path, f"two records are about the picture {twice[0]}.")
+  known = {}
+  for picture in pictures:
+    if before := known.get(picture.file):
+      where = f", as in {before.origin}" if before.origin else ""
+      refuse(
+        picture.origin or path, f"it is about {picture.file} again{where}."
+      )
+    known[picture.file] = picture
   ends = [v for p in pictures for t in p.things for v in t.box[2:]]
   if ends and max(ends) <= 1:
     refuse(

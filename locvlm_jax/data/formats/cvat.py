@@ -75,7 +75,8 @@ def _picture(
     for i, shape in enumerate(element, 1)
     if shape.tag != "tag"
   ]
-  return annotated.Annotated(listed.find(name, origin), *size, tuple(things))
+  file = listed.find(name, origin)
+  return annotated.Annotated(file, *size, tuple(things), origin=origin)
 
 
 def _thing(shape: ElementTree.Element, origin: str) -> annotated.Thing:

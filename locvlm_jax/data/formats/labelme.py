@@ -63,7 +63,7 @@ def _picture(path: str, listed: pictures.Pictures) -> annotated.Annotated:
     for key in ("imageWidth", "imageHeight")
   ]
   things = [_thing(s, f"{path}: shape {i}") for i, s in enumerate(shapes, 1)]
-  return annotated.Annotated(file, *size, tuple(things))
+  return annotated.Annotated(file, *size, tuple(things), origin=path)
 
 
 def _file(content: Mapping, path: str, listed: pictures.Pictures) -> str:

@@ -10,6 +10,7 @@ import ntpath
 import os
 from collections.abc import Iterator
 
+from locvlm_jax.data.cache import sizes
 from locvlm_jax.data.formats import annotated
 from locvlm_jax.data.media import images
 
@@ -94,7 +95,10 @@ class Pictures:
     Raises:
       DataError: it can't be read.
     """
+    path = os.path.join(self.folder, file)
+    if found := sizes.read(path):
+      return found
     try:
-      return images.read_size(os.path.join(self.folder, file))
+      return images.read_size(path)
     except images.BadImage as e:
       annotated.refuse(origin, f"picture {file}: {e}.")

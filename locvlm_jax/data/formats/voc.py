@@ -9,6 +9,7 @@ columns, 0 to 2 as edges. Many tools write edges from 0 into the same fields. A
 0 or a fraction anywhere in a data set shows that it is one of theirs.
 """
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from xml.etree import ElementTree
@@ -76,7 +77,8 @@ def _picture(path: str, listed: pictures.Pictures) -> annotated.Annotated:
     _thing(x, f"{path}: object {i}")
     for i, x in enumerate(root.iterfind("object"), 1)
   ]
-  return annotated.Annotated(file, *_size(root, path), tuple(things))
+  size = _size(root, path)
+  return annotated.Annotated(file, *size, tuple(things), origin=path)
 
 
 def _size(root: ElementTree.Element, path: str) -> Sequence[int]:
@@ -98,6 +100,4 @@ def _from_zero(picture: annotated.Annotated) -> annotated.Annotated:
                     t.origin)
     for t in picture.things
   )  # fmt: skip
-  return annotated.Annotated(
-    picture.file, picture.width, picture.height, things
-  )
+  return dataclasses.replace(picture, things=things)

@@ -60,6 +60,8 @@ def read(path: str, split: str, images: str) -> annotated.DataSet:
     for picture, number in _pictures(place, labels, root, names):
       found.append(picture)
       bare += number
+  if found and bare == len(found):
+    annotated.refuse(path, f"no picture of {root} has a label file.")
   told = (
     f"pictures without a label file, taken as empty: {bare}" if bare else ""
   )
@@ -183,6 +185,8 @@ def _names(folder: str, config: dict, path: str) -> list[str]:
     annotated.refuse(path, "names: no list of categories.")
   texts = [str(n) if type(n) in (int, float) else n for n in names]
   found = [annotated.label(n, f"{path}: names") for n in texts]
+  if config.get("nc", len(found)) != len(found):
+    annotated.refuse(path, f"nc is {config['nc']!r:.20}, names: {len(found)}.")
   if twice := [n for n in found if found.count(n) > 1]:
     annotated.refuse(path, f"names: {twice[0]!r} is there twice.")
   return found
@@ -220,9 +224,8 @@ def _existing(folder: str, config: dict, name: str, path: str) -> str:
 
 def _labels(images: str, folder: str, split: str) -> str:
   """Finds the folder of the texts of a folder of pictures."""
-  parts = images.split(os.sep)
-  if "images" in parts:
-    last = len(parts) - 1 - parts[::-1].index("images")
-    return os.sep.join([*parts[:last], "labels", *parts[last + 1 :]])
-  beside = os.path.join(folder, "labels", split)
-  return beside if os.path.isdir(beside) else images
+  before, found, after = images.rpartition(f"{os.sep}images")
+  twin = f"{before}{os.sep}labels{after}"
+  tries = [twin] if found and after[:1] in ("", os.sep) else []
+  tries.append(os.path.join(folder, "labels", split))
+  return next(filter(os.path.isdir, tries), images)

@@ -150,6 +150,7 @@ class Instances(Source):
     path, self.box_counts = self.path, collections.Counter()
     names = reading.category_names(content, path)
     self.categories = tuple(names[i] for i in sorted(names))
+    self.category_ids = tuple(sorted(names))
     if len(set(self.categories)) < len(names):
       raise errors.DataError(f"{path}: two categories have the same name.")
     self._related, self.broader = category_tree.related(content, names, path)
@@ -276,7 +277,10 @@ class Instances(Source):
     crowd = bool(row.get("iscrowd"))
     name = names[category]
     also = self._related[name]
-    return Object(name, box, crowd, row.get("id", 0), also=also)
+    area = row["area"] if _is_number(row.get("area")) else 0.0
+    return Object(
+      name, box, crowd, row.get("id", 0), also=also, area=max(float(area), 0.0)
+    )
 
   def __len__(self) -> int:
     return len(self._order)

@@ -7,6 +7,7 @@ A new task is one file in this folder, with a class that has all of
 from locvlm_jax.data.sources import refer
 from locvlm_jax.evals.tasks.benchmark import Gqa, OpenQuestions, Pope, Vqav2
 from locvlm_jax.evals.tasks.counting import Counting
+from locvlm_jax.evals.tasks.detection import Detection
 from locvlm_jax.evals.tasks.hallucination import Hallucination
 from locvlm_jax.evals.tasks.loc_pred import LocPred
 from locvlm_jax.evals.tasks.pointing import Pointing
@@ -58,6 +59,9 @@ EVALS: dict[str, Task] = {
     Vqa("video_vqa", "video_conversations"),
     Pointing(),
     Counting(),
+    Detection(),
+    Detection("detect_several", together=3),
+    Detection("detect_coco", absent=None),
     *(Region(f"rd_{split}", split) for split in DESCRIBED),
     *(Rec(f"rec_{split}", split) for split in REFERRED),
     *(Pope(f"pope_{kind}") for kind in ("random", "popular", "adversarial")),

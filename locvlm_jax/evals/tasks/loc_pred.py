@@ -15,10 +15,11 @@ from locvlm_jax.data.records import Box, Records
 from locvlm_jax.evals import calibration
 from locvlm_jax.evals.scorers.metrics import Unit, Units, known, mean
 from locvlm_jax.evals.selection import take, unique_objects
+from locvlm_jax.inference import answer as answers_lib
 from locvlm_jax.inference.answer import Answer
 from locvlm_jax.inference.question import Question
 from locvlm_jax.text import prompts
-from locvlm_jax.text.coords import Coords
+from locvlm_jax.text.coords import Coords, Parsed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +65,8 @@ class LocPred:
     """Returns `correct`, `iou` (boxes), `center_error`, `location`, `error`."""
     coords = Coords(**question.truth["coords"])
     parsed = coords.parse(answer)
+    if refined := answers_lib.of(answer).refined:
+      parsed = Parsed(tuple(refined))
     if parsed.value is None:
       wrong = {"correct": False, "location": None, "error": parsed.error}
       return wrong if coords.location == "point" else {**wrong, "iou": 0.0}

@@ -6,17 +6,20 @@ objectives as of one without. No text here has coordinates: whether cup and ball
 can be compared has to come from the picture.
 """
 
-from locvlm_jax.microworld.scene import Scene
+import itertools
+
+from locvlm_jax.microworld.scene import Scene, Thing
 from locvlm_jax.microworld.texts import naming
 from locvlm_jax.microworld.texts.wording import Rng, pick
 from locvlm_jax.text import prompts
 from locvlm_jax.text.prompts import Turn
 
-_MARGIN = 10.0  # pixels between two centers that one can tell apart
-
 
 def conversation(scene: Scene, rng: Rng, wanted: int = 5) -> list[Turn]:
   """Asks where one thing lies from another; the answer is one word.
+
+  The pairs are those that COCO-Spatial asks about: things of a kind of which
+  there is one, each wholly in its half of the picture.
 
   Args:
     scene: what the picture shows.
@@ -24,30 +27,33 @@ def conversation(scene: Scene, rng: Rng, wanted: int = 5) -> list[Turn]:
     wanted: questions at most; no pair is asked about twice on one axis.
 
   Returns:
-    The turns; [] where no two things with names lie apart.
+    The turns; [] where there is no such pair.
   """
-  known = naming.named(scene.things)
+  alone = [t for t in scene.things
+           if len(naming.same(scene.things, t, "category")) == 1]  # fmt: skip
   options = [
-    (axis, p, q)
-    for axis in ("x", "y")
-    for i, p in enumerate(known)
-    for q in known[:i]
-    if _apart(axis, p[0], q[0])
+    (axis, t, u)
+    for axis, size in (("x", scene.width), ("y", scene.height))
+    for t, u in itertools.combinations(alone, 2)
+    if {_half(axis, t, size), _half(axis, u, size)} == {0, 1}
   ]
   order = rng.permutation(len(options))[:wanted]
   return [_question(*options[int(k)], rng) for k in order]
 
 
-def _apart(axis: str, one, two) -> bool:
-  i = "xy".index(axis)
-  return abs(one.center[i] - two.center[i]) >= _MARGIN
+def _half(axis: str, thing: Thing, size: int) -> int | None:
+  """Returns the half that a thing is wholly in, 0 or 1; None on the middle."""
+  low, high = (thing.box[i + "xy".index(axis)] for i in (0, 2))
+  if high <= size / 2:
+    return 0
+  return 1 if low >= size / 2 else None
 
 
-def _question(axis: str, one, two, rng: Rng) -> Turn:
-  """Asks about two (thing, name), either way round."""
-  (t, a), (u, b) = (one, two) if rng.random() < 0.5 else (two, one)
+def _question(axis: str, one: Thing, two: Thing, rng: Rng) -> Turn:
+  """Asks about two things, either way round."""
+  t, u = (one, two) if rng.random() < 0.5 else (two, one)
   spatial = pick(rng, [s for s in prompts.SPATIAL_TRAINED if s.axis == axis])
   i = "xy".index(axis)
   keyword = spatial.keywords[int(t.center[i] > u.center[i])]
-  question = prompts.fill(spatial.question, a=a, b=b)
+  question = prompts.fill(spatial.question, a=t.category, b=u.category)
   return question, f"{keyword.capitalize()}."

@@ -32,12 +32,19 @@ class Chat:
   Args:
     served: what answers.
     bodies: reads requests.
+    decoders: lets so many decode pictures at once.
     log_texts: whether questions and answers are logged.
   """
 
-  def __init__(self, served: Served, bodies: requests.Bodies, log_texts: bool):
-    self._served, self._bodies, self._log_texts = served, bodies, log_texts
-    self._decoders = asyncio.Semaphore(_DECODERS)
+  def __init__(
+    self,
+    served: Served,
+    bodies: requests.Bodies,
+    decoders: asyncio.Semaphore,
+    log_texts: bool,
+  ):
+    self._served, self._bodies, self._decoders = served, bodies, decoders
+    self._log_texts = log_texts
 
   async def __call__(self, scope, receive, send) -> None:
     """Reads the request and sends its answer, whole or as a stream."""
@@ -72,12 +79,14 @@ def _prepare(served: Served, body: bytes) -> chat_lib.Asked:
 class View:
   """Answers POST /view: a picture as the model sees it, as PNG."""
 
-  def __init__(self, served: Served, bodies: requests.Bodies):
-    self._served, self._bodies = served, bodies
+  def __init__(
+    self, served: Served, bodies: requests.Bodies, decoders: asyncio.Semaphore
+  ):
+    self._served, self._bodies, self._decoders = served, bodies, decoders
 
   async def __call__(self, scope, receive, send) -> None:
     """Reads {"url": data URI} and sends the square."""
-    async with self._bodies.read(scope, receive) as body:
+    async with self._bodies.read(scope, receive) as body, self._decoders:
       png = await run_in_threadpool(self._png, body)
     await requests.respond(send, 200, png, b"image/png")
 
@@ -140,11 +149,12 @@ def make(
     log_texts: whether questions and answers are logged.
   """
   model, bodies = model_object(served), requests.Bodies(served.limits)
+  decoders = asyncio.Semaphore(_DECODERS)
   listed = {"object": "list", "data": [model]}
   pictures = {name: Fixed(png, "image/png") for name, png in examples}
   routes = [
-    _post("/v1/chat/completions", Chat(served, bodies, log_texts)),
-    _post("/view", View(served, bodies)),
+    _post("/v1/chat/completions", Chat(served, bodies, decoders, log_texts)),
+    _post("/view", View(served, bodies, decoders)),
     _get("/v1/models", Fixed(listed)),
     _get(f"/v1/models/{served.name}", Fixed(model)),
     _get("/health", Health(served)),

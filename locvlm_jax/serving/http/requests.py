@@ -138,8 +138,10 @@ async def respond_events(send: Send, events: AsyncIterator[bytes]) -> None:
     (b"cache-control", b"no-store"),
   ]
   start = {"type": "http.response.start", "status": 200, "headers": headers}
-  await send(start)
   async for event in events:
+    if start:  # what is wrong before the first event has a status of its own
+      await send(start)
+      start = None
     body = {"type": "http.response.body", "body": event, "more_body": True}
     await send(body)
   await send({"type": "http.response.body", "body": b""})

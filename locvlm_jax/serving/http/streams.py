@@ -23,6 +23,9 @@ async def events(
   """Yields the events of a stream, the last one "[DONE]".
 
   What goes wrong after the first one is an event too.
+
+  Raises:
+    Refused: before the first one.
   """
   pieces = [_Pieces(served, asked) for _ in asked.rows]
   last: list[Part] = [Part("", 0, "")] * len(asked.rows)
@@ -36,27 +39,33 @@ async def events(
     }
     return _event(_with_usage(asked, chat_lib.chunk(served, asked, [choice])))
 
-  for i in range(len(asked.rows)):
-    yield event(i, {"role": "assistant", "content": ""})
+  is_begun = False
   try:
     async for i, part in chat_lib.answers(served, asked, gone):
-      last[i] = part
+      for k in () if is_begun else range(len(asked.rows)):
+        yield event(k, {"role": "assistant", "content": ""})
+      is_begun, last[i] = True, part
       text, tokens = pieces[i].new(part)
       if text:
         yield event(i, {"content": text}, tokens=tokens)
       if part.finish:
         boxes = chat_lib.boxes_of(served, asked, part)
         yield event(i, {"boxes": boxes}, part)
-  except Refused as error:
-    yield _event(error.body)
-    return
-  except Exception:
-    yield _event(error_body(500, "internal_error", "the answer failed"))
+  except Exception as error:
+    if not is_begun:
+      raise
+    yield _event(_body(error))
     return
   if asked.chat.usage:
     end = chat_lib.chunk(served, asked, [])
     yield _event({**end, "usage": chat_lib.usage(asked, last)})
   yield b"data: [DONE]\n\n"
+
+
+def _body(error: Exception) -> dict[str, Any]:
+  if isinstance(error, Refused):
+    return error.body
+  return error_body(500, "internal_error", "the answer failed")
 
 
 def _with_usage(asked: Asked, chunk: dict[str, Any]) -> dict[str, Any]:

@@ -103,7 +103,7 @@ function messages(question, before = turns) {
 async function ask(typed) {
   const box = stage.selected;
   if (isBusy || (!typed && !box)) return;
-  const place = box && `[${box.join(",")}]`;
+  const place = box && `[${placed(box).join(",")}]`;
   const question = !place ? typed
     : !typed ? `What is at ${place}?`
     : typed.replace(/\bhere\b|$/i, (word) => (word ? `at ${place}` : ` ${place}`));
@@ -123,6 +123,12 @@ async function ask(typed) {
     tell(error);
   }
   busy(false);
+}
+
+/** What the model reads of a place: a box, or its center. */
+function placed([x1, y1, x2, y2]) {
+  const middle = [(x1 + x2) / 2, (y1 + y2) / 2].map((v) => Math.round(v));
+  return model.location === "point" ? middle : [x1, y1, x2, y2];
 }
 
 async function talk(question, answered) {

@@ -318,3 +318,6 @@ def test_a_data_set_built_for_other_locations_is_refused(tmp_path):
   text = json.dumps({"settings": settings})
   pathlib.Path(path + ".summary.json").write_text(text)
   built_for.check(path, wanted)
+  wide = coords.Coords("ivb", 224, fixed_width=True)
+  with pytest.raises(errors.DataError, match="built without leading zeros"):
+    built_for.check(path, built_for.Locations(wide, "center_crop", 224))

@@ -89,6 +89,11 @@ _CASES = {
   "YOLO: names with a gap": (
     _YOLO, _text("data.yaml", "names: {0: cup, 2: ball}"),
     "names: its numbers"),
+  "YOLO: another number of names": (
+    _YOLO, _text("data.yaml", "nc: 3\nnames: [cup, ball]"),
+    "nc is 3, names: 2"),
+  "YOLO: no label files": (
+    _YOLO, lambda f: shutil.rmtree(f / "labels"), "has a label file"),
   "YOLO: broken yaml": (
     _YOLO, _text("data.yaml", "names: [cup"), "data.yaml: not valid yaml"),
   "YOLO: poses": (
@@ -119,7 +124,8 @@ _CASES = {
   "VOC: a picture that is missing": (
     _VOC, _removed("JPEGImages/a.png"), "a.xml: picture 'a.png': .* none"),
   "VOC: two files about a picture": (
-    _VOC, _copied(_XML, "Annotations/z.xml"), r"two records .*a\.png"),
+    _VOC, _copied(_XML, "Annotations/z.xml"),
+    r"z.xml: it is about JPEGImages/a.png again, as in .*a.xml"),
   "LabelMe: a picture inside": (
     _LABELME,
     lambda f: (_removed("a.png")(f),

@@ -177,3 +177,14 @@ def _rng():
   import numpy as np
 
   return np.random.default_rng(0)
+
+
+def test_a_folder_of_pictures_above_the_data_set_misleads_nobody(tmp_path):
+  box_files.write_yolo(tmp_path / "d", _SCENES)
+  flat = tmp_path / "images" / "mine"
+  flat.mkdir(parents=True)
+  for part in ("images", "labels"):
+    for file in (tmp_path / "d" / part).iterdir():
+      shutil.move(file, flat / file.name)
+  (flat / "classes.txt").write_text("ball\ncup\n")
+  assert [len(boxes) for boxes in _boxes(str(flat)).values()] == [2, 1]

@@ -40,6 +40,16 @@ def test_every_answer_is_true(scenes):
     assert (answer in ("Left.", "Above.")) == smaller, question
 
 
+def test_each_of_the_two_is_alone_of_its_kind_and_wholly_in_its_half(scenes):
+  """So does COCO-Spatial ask: other pairs are hard to tell for people, too."""
+  for scene, (question, answer) in _turns(scenes):
+    i, middle = _KEYWORDS[answer], (scene.width, scene.height)
+    one, two = sorted(_named(scene, question), key=lambda t: t.center[i])
+    assert one.box[i + 2] <= middle[i] / 2 <= two.box[i], question
+    kinds = [thing.category for thing in scene.things]
+    assert kinds.count(one.category) == kinds.count(two.category) == 1
+
+
 def test_no_answer_is_likelier_than_its_opposite(scenes):
   said = collections.Counter(a for _, (_, a) in _turns(scenes * 20))
   for low, high in (("Left.", "Right."), ("Above.", "Below.")):

@@ -1,0 +1,1 @@
+"""The paper's tables with the models and data of the paper."""

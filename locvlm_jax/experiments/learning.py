@@ -1,0 +1,51 @@
+"""What arms have learned after each hundred steps, from their metrics.jsonl."""
+
+import dataclasses
+import os
+import statistics
+from collections.abc import Sequence
+
+from locvlm_jax.data import reading
+from locvlm_jax.experiments.runs import Run
+
+PLACES = "val.spatial_trained.direct.all"
+BOXES = "val.locpred.acc_iou50"
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+  """A mean over seeds with the lowest and the highest of them, in percent."""
+
+  step: int
+  mean: float
+  low: float
+  high: float
+
+
+def curve(runs: Sequence[Run], workdir: str, metric: str) -> list[Point]:
+  """Reads a metric of validation over steps.
+
+  Args:
+    runs: of one arm, by seed.
+    workdir: of the experiment.
+    metric: `PLACES`, `BOXES`, or another share of metrics.jsonl.
+
+  Returns:
+    The steps that all runs that have begun have reached.
+  """
+  found = [f for run in runs if (f := _one(run.folder(workdir), metric))]
+  steps = sorted(set.intersection(*map(set, found))) if found else ()
+  return [_point(step, [one[step] for one in found]) for step in steps]
+
+
+def _one(folder: str, metric: str) -> dict[int, float]:
+  """Reads {step: percent}; what a kill made run twice counts once."""
+  path = os.path.join(folder, "metrics.jsonl")
+  if not os.path.exists(path):
+    return {}
+  rows = (row for row in reading.read_jsonl(path) if metric in row)
+  return {row["step"]: 100.0 * row[metric] for row in rows}
+
+
+def _point(step: int, values: Sequence[float]) -> Point:
+  return Point(step, statistics.fmean(values), min(values), max(values))

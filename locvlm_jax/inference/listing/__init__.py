@@ -1,0 +1,1 @@
+"""Answers that list every location of some categories."""

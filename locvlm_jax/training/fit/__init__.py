@@ -1,0 +1,1 @@
+"""Whether a training step fits on a device, and what does."""
