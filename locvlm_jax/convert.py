@@ -51,6 +51,7 @@ def main(argv: list[str]) -> None:
   """Converts, and prints what was written."""
   del argv
   from locvlm_jax import agreement, assemble, checks, provenance
+  from locvlm_jax.inference import confidence
   from locvlm_jax.parallel import sharding
   from locvlm_jax.reports import model_card
   from locvlm_jax.weights import conversion
@@ -76,6 +77,8 @@ def main(argv: list[str]) -> None:
     )
   for line in conversion.summary(params):
     print(f"  {line}")
+  if carried := confidence.carry(_INPUT.value, _OUTPUT.value):
+    print(f"  {carried}")
   print(_OUTPUT.value)
 
 

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -81,6 +82,29 @@ def load(
     reason = f"no calibration ({error}); evaluate writes one"
     raise files.damaged(path, reason) from None
   return found if (found.sha256, found.beams) == (sha256, beams) else None
+
+
+def carry(source: str | os.PathLike, target: str | os.PathLike) -> str:
+  """Copies the calibration of a model that has been converted.
+
+  `load` takes it for the same parameters only: numbers that were rounded, or
+  merged with a LoRA's, are others.
+
+  Args:
+    source: the folder that was converted; "": none.
+    target: the one that was written.
+
+  Returns:
+    What there is to say of it; "" where there is none.
+  """
+  path = os.path.join(source, FILE)
+  if not source or not os.path.isfile(path):
+    return ""
+  shutil.copyfile(path, os.path.join(target, FILE))
+  return (
+    f"{FILE} is copied; it counts where the numbers of the weights stayed the"
+    " same, as --dtype tells, and without a LoRA"
+  )
 
 
 def _checked(content: Mapping[str, Any]) -> Calibration:

@@ -91,6 +91,10 @@ def test_an_evaluation_leaves_its_calibration_for_the_same_model(tmp_path):
   assert confidence.load(tmp_path, "other parameters", 2) is None
   assert confidence.load(tmp_path, "abc", 1) is None
   assert confidence.load(tmp_path / "nowhere", "abc", 2) is None
+  (tmp_path / "converted").mkdir()
+  assert "is copied" in confidence.carry(tmp_path, tmp_path / "converted")
+  assert confidence.load(tmp_path / "converted", "abc", 2) == found
+  assert confidence.carry(tmp_path / "nowhere", tmp_path / "converted") == ""
   scores = rate("locpred", questions, answers)
   assert 0 <= scores["confidence_error"] < 0.1
   assert "confidence_error" not in rate(
