@@ -4,6 +4,7 @@ import dataclasses
 
 from locvlm_jax.reports import curves
 
+_LETTER = 7  # width of one in the legend
 _TOP, _BOTTOM, _LEFT, _RIGHT = 34, 246, 44, 430
 
 
@@ -79,4 +80,14 @@ class Chart:
   @property
   def rows(self) -> list[float]:
     """Lists the percentages that have a line across the chart."""
-    return curves.round_numbers(self.low, 100.0)
+    return curves.round_numbers(self.low, 100.0, 5)
+
+  @property
+  def legend(self) -> list[tuple[int, Line]]:
+    """Returns the lines that are drawn, each with its place below the chart."""
+    found, x = [], self.left
+    for line in self.lines:
+      if line.values:
+        found.append((x, line))
+        x += 50 + _LETTER * len(line.label)
+    return found

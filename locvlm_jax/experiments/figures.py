@@ -6,6 +6,7 @@ from locvlm_jax.experiments import learning, micro_arms
 from locvlm_jax.experiments.charts import Chart, Line, Value
 from locvlm_jax.experiments.runs import Arm, Run
 from locvlm_jax.experiments.summary import Results
+from locvlm_jax.reports import curves
 
 Runs = Mapping[Arm, Sequence[Run]]
 _DIRECT = "spatial_trained.direct.all"
@@ -23,7 +24,7 @@ def claim(runs: Runs, workdir: str) -> Chart | None:
     _curve("without", micro_arms.BASELINE, runs, workdir, _WITHOUT),
   ]
   boxes = _curve(
-    "boxes found, with the objectives", micro_arms.FULL, runs, workdir, _BOXES,
+    "boxes found", micro_arms.FULL, runs, workdir, _BOXES,
     learning.BOXES, dashed=True,
   )  # fmt: skip
   title = f"{100 * micro_arms.DOSE:g} % of the rows are spatial questions"
@@ -60,9 +61,8 @@ def _over_steps(title, lines, low: float = 40.0) -> Chart | None:
   if not lines:
     return None
   last = max(v.x for line in lines for v in line.values)
-  ticks = tuple(
-    (step, f"{step:,.0f}") for step in (0.0, last / 3, 2 * last / 3, last)
-  )
+  steps = {0.0, *curves.round_numbers(0.0, last), last}
+  ticks = tuple((step, f"{step:,.0f}") for step in sorted(steps))
   return Chart(title, "steps of 32 rows", lines, ticks, low)
 
 

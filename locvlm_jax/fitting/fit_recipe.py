@@ -110,7 +110,7 @@ def _prepared(
   fields = meaning.read(base).fields
   side = fields["model.vision.image_size"]
   folder = os.path.join(fit.out, "data")
-  files.check_writable(folder)
+  files.check_writable(folder, "--out")
   train, flags = _written(folder, "train", "data", divided.train)
   held_out, more = _written(folder, "held_out", "eval", divided.held_out)
   found = survey.survey(train, side)
