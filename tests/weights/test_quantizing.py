@@ -24,7 +24,7 @@ from locvlm_jax.weights.layouts import export, huggingface
 def config(words, tmp_path_factory):
   """A tiny QLoRA in 4 bits, and the Llava that it starts from."""
   config = base.qlora(base.get_config("tiny"))
-  config.init.random = False
+  config.init.random = ()
   config.tokenizer = words
   config.lora.rank = 2
   config.model.llm.num_kv_heads = 4
