@@ -89,9 +89,10 @@ test-slow: $(READY)
 test-acceptance: $(READY)
 	$(BIN)/python tests/acceptance/run.py
 
-# Against transformers on PyTorch, which `requirements.txt` does not install.
+# Against transformers and peft on PyTorch, which `requirements.txt` does not
+# install; the test of lmms-eval skips, since that wants its own environment.
 test-parity: $(READY)
-	$(BIN)/python -m pip install --quiet torch
+	$(BIN)/python -m pip install --quiet torch peft
 	$(BIN)/python -m pytest -q -m parity
 
 lint: $(READY)

@@ -1,6 +1,7 @@
 """Converts weights from one layout to another: `python -m locvlm_jax.convert`.
 
   --input DIR --output DIR                       -> Hugging Face's layout
+  --input WORKDIR --output DIR --to peft             -> its LoRA, and its base
   --input DIR --output WORKDIR --to ours --config=C   -> a checkpoint of step 0
 
 What --input holds is seen from its files:
@@ -26,7 +27,9 @@ _CONFIG = command.define_config(
 )
 _INPUT = flags.DEFINE_string("input", "", "The directory to convert.")
 _OUTPUT = flags.DEFINE_string("output", None, "The directory to write.")
-_TO = flags.DEFINE_enum("to", "hf", ["hf", "ours"], "The layout to write.")
+_TO = flags.DEFINE_enum(
+  "to", "hf", ["hf", "peft", "ours"], "The layout to write."
+)
 _FOR = flags.DEFINE_enum(
   "for", "transformers", ["transformers", "vllm"],
   "Which of the two loads the output as it is; README.md there says how the"
@@ -66,15 +69,19 @@ def main(argv: list[str]) -> None:
       config, assemble.model(config), mesh, _OUTPUT.value
     )
   else:
-    opened = conversion.open_model(inputs, assemble.model, provenance.versions)
+    unmerged = _TO.value == "peft"
+    opened = conversion.open_model(
+      inputs, assemble.model, provenance.versions, merge=not unmerged
+    )
     _check_flags(opened, inputs)
     opened = conversion.meant_for(opened, _FOR.value)
     card = ""
     if opened.kind in ("run", "llava"):
-      card = model_card.render(opened.origin, opened.shape, _FOR.value)
-    params = conversion.write_hf(
-      opened, _OUTPUT.value, _TOKENIZER.value, _DTYPE.value, card
-    )
+      card = model_card.render(
+        opened.origin, opened.shape, _FOR.value, is_adapter=unmerged
+      )
+    write = conversion.write_peft if unmerged else conversion.write_hf
+    params = write(opened, _OUTPUT.value, _TOKENIZER.value, _DTYPE.value, card)
   for line in conversion.summary(params):
     print(f"  {line}")
   if carried := confidence.carry(_INPUT.value, _OUTPUT.value):

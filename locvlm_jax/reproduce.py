@@ -104,6 +104,7 @@ def _make_tables() -> None:
         seeds=_SEEDS.value,
         jobs=_JOBS.value,
         overrides=_overrides(sys.argv[1:]),
+        command=_line(),
       )
     )
   )
@@ -121,9 +122,14 @@ def _run_recipe() -> None:
       stages=tuple(_STAGES.value),
       overrides=_overrides(words),
       reference=reading.read_object(path) if path else None,
-      command=shlex.join(["python", "-m", "locvlm_jax.reproduce", *words]),
+      command=_line(),
     )
   )
+
+
+def _line() -> str:
+  """Returns the command line, for the record."""
+  return shlex.join(["python", "-m", "locvlm_jax.reproduce", *sys.argv[1:]])
 
 
 def _config_file(default: str = "") -> str:

@@ -34,6 +34,7 @@ COMMANDS = {
   "microworld": ("--out=o",),
   "data.inspect": ("--config=configs/micro.py:tiny",),
   "evals.score": ("--task=gqa", "--predictions=p"),
+  "evals.write_lmms_tasks": ("--config=configs/micro.py:tiny", "--out=o"),
 }
 WITH_CONFIG = [c for c, given in COMMANDS.items() if "--config" in str(given)]
 TAKE_WORDS = ("overlap", "profile")

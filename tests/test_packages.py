@@ -20,6 +20,7 @@ PACKAGES = {
 EXTRAS = {
   "av": "video",
   "clu": "tensorboard",
+  "lmms-eval": "lmms",
   "pycocoevalcap": "meteor",
   "starlette": "serve",
   "tensorflow-datasets": "tfds",

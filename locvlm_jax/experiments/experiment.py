@@ -1,6 +1,7 @@
 """Trains, evaluates and writes tables of the paper, in one call."""
 
 import dataclasses
+import datetime
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ class Experiment:
     overrides: words such as "--config.steps=3" that every command receives.
     world: the micro-world.
     samples: questions a task.
+    command: the line that runs it, for the record.
   """
 
   tables: tuple[str, ...]
@@ -39,6 +41,7 @@ class Experiment:
   overrides: tuple[str, ...] = ()
   world: World = WORLD
   samples: int = micro_tables.SAMPLES
+  command: str = ""
 
   def runs(self) -> dict[Arm, list[Run]]:
     """Lists the runs of each arm; arms that tables share are run once."""
@@ -123,6 +126,10 @@ def write(experiment: Experiment) -> str:
 
 def _about(experiment: Experiment, found: Mapping) -> dict:
   return {
+    "command": experiment.command,
+    "date": datetime.date.today().isoformat(),
+    "machine": provenance.machine(),
+    "code": provenance.code(),
     "versions": provenance.versions(),
     "seeds": experiment.seeds,
     "world": dataclasses.asdict(experiment.world),

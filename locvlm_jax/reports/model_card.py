@@ -50,7 +50,13 @@ class Source(NamedTuple):
   license: str
 
 
-def render(origin: Mapping, shape, program: str = "transformers") -> str:
+def render(
+  origin: Mapping,
+  shape,
+  program: str = "transformers",
+  *,
+  is_adapter: bool = False,
+) -> str:
   """Writes the card of a model.
 
   Args:
@@ -58,6 +64,7 @@ def render(origin: Mapping, shape, program: str = "transformers") -> str:
       metrics that it was evaluated with.
     shape: the model's configuration.
     program: that reads the export first of all.
+    is_adapter: whether it is a LoRA, with its model in base/.
 
   Returns:
     Markdown; "" where the origin does not say how the model was trained.
@@ -87,7 +94,9 @@ def render(origin: Mapping, shape, program: str = "transformers") -> str:
     has_questions=fmt.questions,
     stop="" if fmt.end.endswith(formats.EOS) else json.dumps(fmt.end),
     code=processor_json.needs_code(shape.vision, config.geometry),
-    vllm_options=_vllm_options(config, shape, program),
+    is_adapter=is_adapter,
+    directory='DIRECTORY + "/base"' if is_adapter else "DIRECTORY",
+    vllm_options=_vllm_options(config, shape, program, is_adapter),
     for_vllm_alone=program == "vllm" and shape.adapter == "linear",
     identity=config_json.IDENTITY,
     numbers=_numbers(origin.get("metrics", {})),
@@ -95,9 +104,14 @@ def render(origin: Mapping, shape, program: str = "transformers") -> str:
   )
 
 
-def _vllm_options(config: Config, shape, program: str) -> list[str]:
+def _vllm_options(
+  config: Config, shape, program: str, is_adapter: bool
+) -> list[str]:
   """What `vllm serve` has to be told."""
   options = []
+  if is_adapter:
+    options.append("--enable-lora --lora-modules locvlm=DIRECTORY")
+    options.append(f"--max-lora-rank {shape.lora.rank}")
   if shape.adapter == "linear" and program != "vllm":
     act = {"projector_hidden_act": config_json.IDENTITY["vllm"]}
     options.append(f"--hf-overrides '{json.dumps(act)}'")

@@ -14,9 +14,8 @@ an LLM.
 
 import collections
 import dataclasses
-import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +23,7 @@ import numpy as np
 
 from locvlm_jax import files
 from locvlm_jax.config import Config, completed, freeze, plain
-from locvlm_jax.models import locvlm
+from locvlm_jax.models import locvlm, quantized
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.text import tokenizer as tokenizer_lib
 from locvlm_jax.weights import (
@@ -33,12 +32,14 @@ from locvlm_jax.weights import (
   initial,
   lora_merge,
   meaning,
+  quantizing,
   runs,
 )
 from locvlm_jax.weights.layouts import (
   export,
   huggingface,
   original,
+  peft_export,
   processor_json,
   tensor_files,
 )
@@ -111,6 +112,8 @@ def open_model(
   inputs: Inputs,
   build: Callable[[Config], locvlm.LocVLM],
   versions: Callable[[], Mapping[str, str]],
+  *,
+  merge: bool = True,
 ) -> Opened:
   """Opens a directory, of whatever kind it is.
 
@@ -118,6 +121,7 @@ def open_model(
     inputs: the directory, and those that it needs.
     build: makes the model of a run's config.
     versions: tells what a run's weights depend on, for origin.json.
+    merge: adds a run's LoRA to what it adapts.
 
   Raises:
     ValueError: the files do not hold exactly such a model, or a directory that
@@ -127,11 +131,13 @@ def open_model(
     raise ValueError("--input is missing: a run's workdir, or a model.")
   what = kind(inputs.directory)
   if what == "run":
-    return _open_run(inputs, build, versions())
+    return _open_run(inputs, build, versions(), merge)
   return _open_foreign(what, inputs)
 
 
-def _open_run(inputs: Inputs, build, versions: Mapping[str, str]) -> Opened:
+def _open_run(
+  inputs: Inputs, build, versions: Mapping[str, str], merge: bool
+) -> Opened:
   """Opens the newest checkpoint of a run; adds a LoRA to what it adapts."""
   workdir = inputs.directory
   given = dict.fromkeys(frozen.FIELDS, "")
@@ -146,7 +152,10 @@ def _open_run(inputs: Inputs, build, versions: Mapping[str, str]) -> Opened:
     "metrics": _metrics(workdir, info["next_step"]),
   }
   shape = build(config).config
-  if shape.lora.rank:
+  llm = dataclasses.replace(shape.llm, base_weights="float")
+  shape = dataclasses.replace(shape, llm=llm)
+  params = quantizing.in_precision(params, "float")
+  if shape.lora.rank and merge:
     params = lora_merge.merge(params, shape.lora.scale)
   usage = _usage_of(config)
   return Opened(workdir, "run", params, shape, config.tokenizer, usage, origin)
@@ -256,6 +265,46 @@ def write_hf(
   return {prefix + path: value for path, value in opened.params.items()}
 
 
+def write_peft(
+  opened: Opened,
+  output: str,
+  tokenizer: str = "",
+  dtype: str | None = None,
+  card: str = "",
+) -> Mapping[str, Any]:
+  """Writes a run's LoRA in PEFT's layout, and in base/ what it adapts.
+
+  Args:
+    opened: a run that trained a LoRA, not merged.
+    output: the directory.
+    tokenizer: as for `write_hf`.
+    dtype: as stored; None: bfloat16 of the base, float32 of the LoRA.
+    card: the text of README.md; "": none is written.
+
+  Returns:
+    The parameters that were written, by path.
+
+  Raises:
+    ValueError: nothing there is a LoRA.
+  """
+  updates, rest = peft_export.split(opened.params)
+  if not updates:
+    what = "one without" if opened.kind == "run" else "no run"
+    raise ValueError(
+      f"{opened.directory}: --to=peft is for a run that trained a LoRA; this is"
+      f" {what}: use --to=hf."
+    )
+  base = os.path.join(output, peft_export.BASE)
+  write_hf(opened._replace(params=rest), base, tokenizer, dtype)
+  lora = opened.shape.lora
+  stored = np.dtype(dtype or "float32")
+  peft_export.save_lora(output, updates, lora, stored)
+  files.write_json(os.path.join(output, "origin.json"), opened.origin)
+  if card:
+    files.write_lines(os.path.join(output, "README.md"), [card])
+  return opened.params
+
+
 def write_checkpoint(
   config: Config, model: locvlm.LocVLM, mesh: jax.sharding.Mesh, workdir: str
 ) -> Mapping[str, Any]:
@@ -294,10 +343,14 @@ def summary(params: Mapping[str, Any]) -> list[str]:
   """Describes each part of a model in a line: tensors, parameters, dtypes."""
   parts = collections.defaultdict(list)
   for path, value in params.items():
-    parts[path.split("/")[0]].append(value)
+    parts[path.split("/")[0]].append((path, value))
   return [
     f"{part:8s} {len(values):3d} tensors"
-    f" {sum(math.prod(x.shape) for x in values) / 1e6:10.3f} M parameters "
-    f" {' '.join(sorted({str(x.dtype) for x in values}))}"
+    f" {_num_values(values) / 1e6:10.3f} M parameters "
+    f" {' '.join(sorted({str(x.dtype) for _, x in values}))}"
     for part, values in sorted(parts.items())
   ]
+
+
+def _num_values(values: Sequence[tuple[str, Any]]) -> int:
+  return sum(quantized.num_values(p, x.shape, x.dtype) for p, x in values)

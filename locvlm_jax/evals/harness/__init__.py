@@ -1,0 +1,1 @@
+"""Our tasks and our models in lmms-eval, which compares many."""
