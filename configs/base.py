@@ -117,6 +117,13 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   c.optim.digit_loss = 0.0
   # Of the first moment; bfloat16 saves 2 of 16 bytes a trained parameter.
   c.optim.mu_dtype = "float32"
+  # 8bit: both moments of adamw in blocks of 8-bit codes (arXiv:2110.02861);
+  # 2 bytes a trained parameter in place of 8.
+  c.optim.moments = "float"  # float | 8bit
+  # What trains and its gradients: float32; or bfloat16, where the optimizer
+  # keeps the other 16 bits of a master (split) or updates are rounded at random
+  # (stochastic): 8 bytes, 6 or 4 a trained parameter, the gradient's included.
+  c.optim.masters = "float32"  # float32 | split | stochastic
 
   c.steps = 31_250  # 10 epochs of 200K at batch 64 (Section 4.1)
   c.batch_size = 64  # global
@@ -181,6 +188,9 @@ def model() -> ml_collections.ConfigDict:
   m.llm.theta = 10_000.0
   m.llm.max_positions = 2048
   m.llm.tie_embeddings = False  # the head is the embedding
+  # Of the kernels of its layers: float (`dtype`), or quantized where they are
+  # frozen, to 8 bits or 4 in blocks of 64: int8 | nf4.
+  m.llm.base_weights = "float"
   m.llm.qkv_bias = False  # Qwen2's
   # How positions were stretched: default | linear | llama3.
   m.llm.rope_type = "default"
@@ -424,6 +434,27 @@ def lora(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   c.lora.update(rank=128, alpha=256.0, dropout=0.05)
   c.trainable = ("adapter", "llm/layers/.*_lora_[ab]")
   c.optim.update(lr=2e-4, adapter_lr=2e-5)
+  return c
+
+
+def qlora(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Stage 2 on one small GPU: `lora` on an LLM in 4 bits (QLoRA's values).
+
+  arXiv:2305.14314, table 9; LLaVA's `lora` has twice its rank.
+  """
+  c = lora(c)
+  c.model.llm.base_weights = "nf4"
+  c.model.remat = "full"
+  c.lora.update(rank=64, alpha=16.0, dropout=0.1)
+  return c
+
+
+def one_gpu(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Full fine-tuning of stage 2 on one GPU of 80 GB."""
+  c.optim.update(moments="8bit", masters="split")
+  c.model.remat = "full"
+  c.accumulate = 8
+  c.mesh.update(data=1, fsdp=1)
   return c
 
 

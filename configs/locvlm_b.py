@@ -4,7 +4,8 @@
 v1); `:stage2`, the default, trains adapter and LLM on the three objectives,
 about all images of `data.instances`; `:localize_instruct_200k` on the paper's
 200K pairs, from a file of `build_data`; `:baseline` on LLaVA's conversations
-without the objectives, the first row of Table 11. `lora` trains updates alone.
+without the objectives, the first row of Table 11. `lora` trains updates alone,
+`qlora` updates of an LLM in 4 bits; `one_gpu` trains all on one GPU of 80 GB.
 `paper_literal` takes the warm-up ratio that the paper prints, 0.3; `paper`
 decodes answers as the paper, with a temperature of 0.2 and three seeds.
 
@@ -23,8 +24,8 @@ Set `--config.init.vision`, `--config.init.llm`, `--config.tokenizer`, and the
 from configs import base
 
 WORDS = (
-  "stage1", "stage2", "localize_instruct_200k", "baseline", "lora", "sharegpt",
-  *base.PAPER_WORDS,
+  "stage1", "stage2", "localize_instruct_200k", "baseline", "lora", "qlora",
+  "one_gpu", "sharegpt", *base.PAPER_WORDS,
 )  # fmt: skip
 # Positions of a row of LLaVA's, visual tokens included (`LLaVA:scripts`).
 LLAVA_LENGTH = 2048
@@ -48,6 +49,9 @@ def stage2_words(c, variant: set[str]):
   if "localize_instruct_200k" in variant:
     c = base.localize_instruct_200k(c)
   c = base.baseline(c) if "baseline" in variant else c
+  c = base.one_gpu(c) if "one_gpu" in variant else c
+  if "qlora" in variant:
+    return base.qlora(c)
   return base.lora(c) if "lora" in variant else c
 
 

@@ -212,12 +212,13 @@ def _differences(
 
 
 def _of_start(theirs: Mapping) -> dict[str, object]:
-  """Leaves out what a stage decides anew: its dtype, and a LoRA."""
+  """Leaves out what a stage decides anew: dtype, base weights, and a LoRA."""
   new_lora = not theirs.get("lora.rank")
+  anew = ("model.dtype", "model.llm.base_weights")
   return {
     name: value
     for name, value in theirs.items()
-    if name != "model.dtype" and not (new_lora and _is_of(name, "lora"))
+    if name not in anew and not (new_lora and _is_of(name, "lora"))
   }
 
 

@@ -9,6 +9,7 @@ from locvlm_jax import assemble
 from locvlm_jax.config import Config
 from locvlm_jax.data import catalog
 from locvlm_jax.data.sources import conversation_boxes
+from locvlm_jax.models import quantized
 from locvlm_jax.text import coords, families, formats
 
 _POSITIVE = (
@@ -42,6 +43,7 @@ def check(config: Config) -> None:
   _check_video(config)
   _check_words(config)
   _check_row(config)
+  _check_base_weights(config)
 
 
 def _check_numbers(config: Config) -> None:
@@ -192,6 +194,21 @@ def _check_row(config: Config) -> None:
       f"data.text_length={text}: with {length - text} visual tokens a row has"
       f" {length} positions, more than model.llm.max_positions={most}."
     )
+
+
+def _check_base_weights(config: Config) -> None:
+  """Refuses to train quantized kernels, which have no gradient."""
+  precision = config.model.llm.base_weights
+  if precision == "float":
+    return
+  kernels = [f"{path}/codes" for path in quantized.LAYER_KERNELS]
+  for pattern in config.trainable:
+    if any(re.match(pattern, path) for path in kernels):
+      raise ValueError(
+        f"model.llm.base_weights={precision!r}: trainable={pattern!r} would"
+        " train the kernels that it quantizes: train a LoRA of them, as the"
+        " word qlora does, or set base_weights=float."
+      )
 
 
 def _field(config: Config, name: str):

@@ -23,7 +23,12 @@ _ADDED = {
     "targets": ("q", "k", "v", "out", "gate", "up", "down"),
     "dropout": 0.0,
   },
-  "optim": {"adapter_lr": 0.0, "digit_loss": 0.0},
+  "optim": {
+    "adapter_lr": 0.0,
+    "digit_loss": 0.0,
+    "moments": "float",
+    "masters": "float32",
+  },
   "coords": {"fixed_width": False},
   "data": {
     "conversation_boxes": "",
@@ -46,6 +51,9 @@ _ADDED = {
   "init": {"override": (), "random": True},
   "video": {"frames": 0, "temporal": 0, "chunk": 4, "cache": ""},
 }
+
+# The same of `model`, which not every stored config has.
+_ADDED_TO_MODEL = {"llm": {"base_weights": "float"}}
 
 
 def freeze(fields: Mapping | ml_collections.ConfigDict) -> Config:
@@ -81,7 +89,8 @@ def flat(fields: Mapping) -> dict[str, object]:
 
 def completed(stored: Mapping) -> dict:
   """Adds the fields that later versions have to a config of an older run."""
-  return _filled(stored, _ADDED)
+  model = {"model": _ADDED_TO_MODEL} if "model" in stored else {}
+  return _filled(stored, {**_ADDED, **model})
 
 
 def _filled(stored: Mapping, added: Mapping) -> dict:

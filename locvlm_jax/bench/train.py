@@ -204,6 +204,8 @@ def _optimizer(mu_dtype: str) -> types.SimpleNamespace:
     weight_decay=0.0,
     clip_norm=1.0,
     mu_dtype=mu_dtype,
+    moments="float",
+    masters="float32",
   )
 
 

@@ -85,7 +85,7 @@ def load(
 
 
 def carry(source: str | os.PathLike, target: str | os.PathLike) -> str:
-  """Copies the calibration of a model that has been converted.
+  """Copies the calibrations of a model that has been converted.
 
   `load` takes it for the same parameters only: numbers that were rounded, or
   merged with a LoRA's, are others.
@@ -97,13 +97,15 @@ def carry(source: str | os.PathLike, target: str | os.PathLike) -> str:
   Returns:
     What there is to say of it; "" where there is none.
   """
-  path = os.path.join(source, FILE)
-  if not source or not os.path.isfile(path):
+  paths = {name: os.path.join(source, name) for name in (FILE, LISTS)}
+  there = [name for name, path in paths.items() if os.path.isfile(path)]
+  if not source or not there:
     return ""
-  shutil.copyfile(path, os.path.join(target, FILE))
+  for name in there:
+    shutil.copyfile(paths[name], os.path.join(target, name))
   return (
-    f"{FILE} is copied; it counts where the numbers of the weights stayed the"
-    " same, as --dtype tells, and without a LoRA"
+    f"{' and '.join(there)} is copied; it counts where the numbers of the"
+    " weights stayed the same, as --dtype tells, and without a LoRA"
   )
 
 

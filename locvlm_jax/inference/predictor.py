@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import ImageOps
 
@@ -27,7 +26,7 @@ from locvlm_jax.models import locvlm
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
 from locvlm_jax.text import encoding, grammar, prompts
-from locvlm_jax.weights import checksums, initial
+from locvlm_jax.weights import checksums, initial, quantizing
 from locvlm_jax.weights.layouts import huggingface
 
 # The answer whose location the grammar fills in.
@@ -94,10 +93,11 @@ class Predictor:
       origin["overridden"] = overridden
     model, text = assemble.model(config), assemble.load_tokenizer(config)
     wanted = params_lib.param_shapes(model)
+    flat = quantizing.in_precision(flat, config.model.llm.base_weights)
     initial.check_complete(flat, wanted)
     where = sharding.param_shardings(wanted, mesh)
-    dtype = jnp.dtype(config.model.dtype)
-    params = {p: v.place(dtype, where[p]) for p, v in flat.items()}
+    kept = params_lib.kept_dtypes(wanted, (), config.model.dtype)
+    params = {p: v.place(kept[p], where[p]) for p, v in flat.items()}
     spec = assemble.question_spec(config, text)
     origin["sha256"] = checksums.fingerprint(params)
     model, params = locvlm.unstack_layers(model, params_lib.unflatten(params))

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
-from locvlm_jax.models import attention, kv_cache, rotary
+from locvlm_jax.models import attention, kv_cache, quantized, rotary
 from locvlm_jax.models.kv_cache import Cache, Slots
 from locvlm_jax.models.layers import CONTEXT, linear, stack
 from locvlm_jax.models.lora import LoraConfig, lora_linear
@@ -43,6 +43,8 @@ class LlamaConfig:
   theta: float = 10000.0
   max_positions: int = 2048
   tie_embeddings: bool = False
+  # Of the kernels of its layers, which are frozen if they are quantized.
+  base_weights: str = "float"  # float | int8 | nf4
   qkv_bias: bool = False
   # How the model was stretched to more positions: see rotary.Rope.
   rope_type: str = "default"  # default | linear | llama3
@@ -65,6 +67,7 @@ class LlamaConfig:
       raise ValueError(
         f"llm.rope_type {self.rope_type!r}: not one of {rotary.ROPE_TYPES}"
       )
+    quantized.check_known(self.base_weights)
 
   @property
   def rope(self) -> rotary.Rope:
@@ -196,7 +199,7 @@ class Attention(nn.Module):
     context = checkpoint_name(context, CONTEXT)
     init = _residual_init(cfg, in_axis=(-3, -2))
     shape = (cfg.num_heads, cfg.head_dim, cfg.width)
-    out = self.param("out", init, shape)
+    out = quantized.param(self, "out", init, shape, cfg.base_weights)
     return lora_linear(self, "out", context, out, self.lora, 2), slots
 
   def _project(
@@ -205,7 +208,8 @@ class Attention(nn.Module):
     cfg = self.config
     shape = (cfg.width, heads, cfg.head_dim)
     init = nn.initializers.lecun_normal(in_axis=-3, out_axis=(-2, -1))
-    y = lora_linear(self, name, x, self.param(name, init, shape), self.lora)
+    kernel = quantized.param(self, name, init, shape, cfg.base_weights)
+    y = lora_linear(self, name, x, kernel, self.lora)
     if cfg.qkv_bias:
       zeros = nn.initializers.zeros
       y = y + self.param(f"{name}_bias", zeros, shape[1:]).astype(x.dtype)
@@ -242,9 +246,11 @@ class Mlp(nn.Module):
   def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
     cfg = self.config
     init = nn.initializers.lecun_normal()
-    gate = self.param("gate", init, (cfg.width, cfg.mlp_width))
-    up = self.param("up", init, (cfg.width, cfg.mlp_width))
-    down = self.param("down", _residual_init(cfg), (cfg.mlp_width, cfg.width))
+    wide, base = (cfg.width, cfg.mlp_width), cfg.base_weights
+    gate = quantized.param(self, "gate", init, wide, base)
+    up = quantized.param(self, "up", init, wide, base)
+    narrow = _residual_init(cfg)
+    down = quantized.param(self, "down", narrow, wide[::-1], base)
     y = jax.nn.silu(lora_linear(self, "gate", x, gate, self.lora))
     y = y * lora_linear(self, "up", x, up, self.lora)
     y = constrain(y, (BATCH, None, TENSOR))

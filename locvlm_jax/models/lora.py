@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from locvlm_jax.models import quantized
 from locvlm_jax.models.layers import linear
 
 TARGETS = ("q", "k", "v", "out", "gate", "up", "down")
@@ -58,7 +59,7 @@ def lora_linear(
   module: nn.Module,
   name: str,
   x: Float[Array, "..."],
-  kernel: Float[Array, "..."],
+  kernel: quantized.Kernel,
   lora: LoraConfig,
   num_contracted: int = 1,
 ) -> Float[Array, "..."]:
@@ -69,14 +70,14 @@ def lora_linear(
       parameters, `{name}_lora_a` [*D, R] and `{name}_lora_b` [R, *F].
     name: the kernel's, one of TARGETS.
     x: [..., *D].
-    kernel: [*D, *F].
+    kernel: [*D, *F], quantized or not.
     lora: which kernels have an update.
     num_contracted: the number of dims D.
 
   Returns:
     [..., *F], in x's dtype.
   """
-  y = linear(x, kernel, num_contracted)
+  y = quantized.multiply(x, kernel, num_contracted)
   if not lora.rank or name not in lora.targets:
     return y
   dims, features = kernel.shape[:num_contracted], kernel.shape[num_contracted:]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from locvlm_jax.models import locvlm
+from locvlm_jax.models import locvlm, quantized
 
 Flat = dict[str, Any]  # {path: array or shape}
 
@@ -25,7 +25,10 @@ def unflatten(flat: Flat) -> dict:
 
 
 def param_shapes(model: locvlm.LocVLM) -> Flat:
-  """Returns {path: jax.ShapeDtypeStruct} of all parameters, in float32."""
+  """Returns {path: jax.ShapeDtypeStruct} of all parameters.
+
+  They are float32, but for the codes of quantized kernels.
+  """
   init = functools.partial(locvlm.init_params, model)
   return flatten(jax.eval_shape(init, jax.random.key(0)))
 
@@ -56,21 +59,26 @@ def split(flat: Flat, trainable: Sequence[str]) -> tuple[Flat, Flat]:
 
 
 def kept_dtypes(
-  flat: Mapping, trainable: Sequence[str], dtype: str
+  flat: Mapping, trainable: Sequence[str], dtype: str, masters: str = "float32"
 ) -> dict[str, jnp.dtype]:
   """Says in which dtype each parameter is kept.
 
-  What trains has float32 masters; what is frozen is kept as it is computed
-  with.
+  What trains is float32, or bfloat16 beside an optimizer that has the rest;
+  what is frozen is kept as it is computed with, or quantized.
 
   Args:
-    flat: {path: parameter}.
+    flat: {path: parameter or shape}.
     trainable: patterns for the beginning of a path; see `split`.
     dtype: of the computation.
+    masters: `optim.masters`.
 
   Returns:
     {path: dtype}.
   """
-  masters, _ = split(flat, trainable)
-  kept = {True: jnp.dtype(jnp.float32), False: jnp.dtype(dtype)}
-  return {path: kept[path in masters] for path in flat}
+  trained, _ = split(flat, trainable)
+  own = jnp.float32 if masters == "float32" else jnp.bfloat16
+  kept = {True: jnp.dtype(own), False: jnp.dtype(dtype)}
+  return {
+    path: x.dtype if quantized.is_part(path) else kept[path in trained]
+    for path, x in flat.items()
+  }

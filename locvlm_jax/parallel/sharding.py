@@ -28,6 +28,7 @@ FSDP = "fsdp"
 TENSOR = "tensor"
 
 _LAYER = r"(vision(/unused)?|llm)/layers"
+_PARTS = r"(/(codes|scales))?"  # of a quantized kernel, whose dims they have
 # The end of a parameter's path -> one mesh axis (or None) for each dim; dims
 # left out are not split. Optimizer moments have longer paths with the same end,
 # so they use their parameter's sharding.
@@ -36,13 +37,15 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r"vision/((class|position)_embedding|patch_bias)", ()),
   (r"vision/(pre_layernorm|unused/post_layernorm)/(scale|bias)", ()),
   (rf"{_LAYER}/(attention|mlp)_norm/(scale|bias)", ()),
-  (rf"{_LAYER}/attention/[qkv]", (None, "fsdp", "tensor")),  # [L, D, H|G, K]
+  (rf"{_LAYER}/attention/[qkv]{_PARTS}",
+   (None, "fsdp", "tensor")),  # [L, D, H|G, K]
   (rf"{_LAYER}/attention/[qkv]_bias", (None, "tensor")),  # [L, H|G, K]
-  (rf"{_LAYER}/attention/out", (None, "tensor", None, "fsdp")),  # [L, H, K, D]
+  (rf"{_LAYER}/attention/out{_PARTS}",
+   (None, "tensor", None, "fsdp")),  # [L, H, K, D]
   (rf"{_LAYER}/(attention/out|mlp/down)_bias", ()),
-  (rf"{_LAYER}/mlp/(gate|up)", (None, "fsdp", "tensor")),  # [L, D, F]
+  (rf"{_LAYER}/mlp/(gate|up){_PARTS}", (None, "fsdp", "tensor")),  # [L, D, F]
   (rf"{_LAYER}/mlp/up_bias", (None, "tensor")),
-  (rf"{_LAYER}/mlp/down", (None, "tensor", "fsdp")),  # [L, F, D]
+  (rf"{_LAYER}/mlp/down{_PARTS}", (None, "tensor", "fsdp")),  # [L, F, D]
   # LoRA's: [L, D, R] and [L, R, H|G, K], [L, H, K, R] and [L, R, D], ...
   (r"llm/layers/(attention/[qkv]|mlp/(gate|up))_lora_a", (None, "fsdp")),
   (r"llm/layers/(attention/[qkv]|mlp/(gate|up))_lora_b",
@@ -149,6 +152,13 @@ def _param_sharding(
 ) -> NamedSharding:
   """Returns the sharding of one parameter, checked against its shape."""
   spec = param_spec(path)
+  if path.endswith("/scales"):  # where few, they are whole on all devices
+    spec = PartitionSpec(
+      *(
+        a if a and not shape[i] % mesh.shape[a] else None
+        for i, a in enumerate(spec)
+      )
+    )
   for dim, axis in enumerate(spec):
     if axis is not None and shape[dim] % mesh.shape[axis]:
       raise ValueError(

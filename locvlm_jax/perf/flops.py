@@ -1,13 +1,12 @@
 """Model FLOPs of a sample, and the peak of a device."""
 
-import math
 import time
 from collections.abc import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
 
-from locvlm_jax.models import params
+from locvlm_jax.models import params, quantized
 
 # Dense bfloat16 peak of one device in FLOP/s, from the vendors' data sheets;
 # keyed by the beginning of `device_kind`.
@@ -102,7 +101,7 @@ def forward_flops(model, text_length: int) -> dict[str, float]:
 
   def weights(prefix):
     return sum(
-      math.prod(v.shape)
+      quantized.num_values(p, v.shape, v.dtype)
       for p, v in flat.items()
       if p.startswith(prefix) and "embed" not in p
     )

@@ -15,6 +15,7 @@ import numpy as np
 
 from locvlm_jax import files
 from locvlm_jax.config import Config
+from locvlm_jax.models import quantized
 from locvlm_jax.parallel import hosts, sharding
 from locvlm_jax.training import loss_guard, meter, optimizer
 
@@ -248,7 +249,8 @@ def summary(config: Config, state, sources: Mapping, mesh) -> str:
   """Describes in a few lines what is about to run."""
 
   def millions(flat):
-    return sum(math.prod(v.shape) for v in flat.values()) / 1e6
+    sizes = (quantized.num_values(p, v.shape, v.dtype) for p, v in flat.items())
+    return sum(sizes) / 1e6
 
   data = ", ".join(f"{name}={source!r}" for name, source in sources.items())
   return (

@@ -7,6 +7,8 @@ from typing import Any
 import optax
 import optax.contrib
 
+from locvlm_jax.training.compact import masters, moments
+
 
 def schedule(optim: Any, steps: int) -> optax.Schedule:
   """Warms up linearly over `warmup_ratio` of the steps, then follows a cosine.
@@ -35,6 +37,7 @@ _MATRICES = (
   (r"vision/patch", (0, 1, 2), (3,)),  # [P, P, 3, D]
 )
 OPTIMIZERS = ("adamw", "muon")
+MOMENTS = ("float", "8bit")
 
 
 def make(optim: Any, steps: int) -> optax.GradientTransformation:
@@ -57,16 +60,27 @@ def make(optim: Any, steps: int) -> optax.GradientTransformation:
     steps: length of the run.
 
   Raises:
-    ValueError: an unknown `optim.name`.
+    ValueError: an unknown `optim.name`, `moments` or `masters`, or one that the
+      others do not go with.
   """
-  if optim.name not in OPTIMIZERS:
-    raise ValueError(f"optim.name={optim.name!r}: not one of {OPTIMIZERS}.")
+  _check(optim)
   build = {"adamw": _adamw, "muon": _muon}[optim.name]
   clip = optax.clip_by_global_norm(optim.clip_norm)
   moves = [clip, build(optim, schedule(optim, steps))]
   if optim.adapter_lr:
     moves.append(_scale_adapter(optim.adapter_lr / optim.lr))
-  return optax.chain(*moves)
+  return masters.of(optim.masters, optax.chain(*moves))
+
+
+def _check(optim: Any) -> None:
+  for name, allowed in (("name", OPTIMIZERS), ("moments", MOMENTS)):
+    if (value := getattr(optim, name)) not in allowed:
+      raise ValueError(f"optim.{name}={value!r}: not one of {allowed}.")
+  if optim.moments == "8bit" and optim.name != "adamw":
+    raise ValueError(
+      f"optim.moments='8bit' with optim.name={optim.name!r}: only adamw has"
+      " them: set --config.optim.name=adamw or --config.optim.moments=float."
+    )
 
 
 def _scale_adapter(factor: float) -> optax.GradientTransformation:
@@ -81,6 +95,12 @@ def _scale_adapter(factor: float) -> optax.GradientTransformation:
 
 
 def _adamw(optim: Any, lr: optax.Schedule) -> optax.GradientTransformation:
+  if optim.moments == "8bit":
+    return optax.chain(
+      moments.scale_by_adam(optim.b1, optim.b2, optim.eps),
+      optax.add_decayed_weights(optim.weight_decay, _decays),
+      optax.scale_by_learning_rate(lr),
+    )
   return optax.adamw(
     lr,
     b1=optim.b1,

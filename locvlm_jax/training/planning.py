@@ -114,7 +114,9 @@ def _parameters(config, model, mesh) -> tuple[dict, dict]:
   """(trainable, frozen) shapes, as `initial.initial_params` places them."""
   shapes = params.param_shapes(model)
   where = sharding.param_shardings(shapes, mesh)
-  kept = params.kept_dtypes(shapes, config.trainable, config.model.dtype)
+  kept = params.kept_dtypes(
+    shapes, config.trainable, config.model.dtype, config.optim.masters
+  )
   placed = {
     path: jax.ShapeDtypeStruct(x.shape, kept[path], sharding=where[path])
     for path, x in shapes.items()

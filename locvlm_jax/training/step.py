@@ -26,7 +26,8 @@ class TrainState:
 
   Attributes:
     step: int32 scalar, updates made so far.
-    trainable: {path: float32 master}.
+    trainable: {path: array}; float32 masters, or bfloat16 whose masters are
+      `optim.masters`'s.
     frozen: {path: array}; no gradient, no optimizer state.
     opt_state: of optax, over `trainable`.
   """
@@ -70,7 +71,8 @@ def state_shapes(
 
   def place(keys, x):  # a moment lies where its parameter does
     of = trainable.get(getattr(keys[-1], "key", None))
-    return shape(x, replicated if of is None else of.sharding)
+    fits = of is not None and _divides(of.sharding, x.shape)
+    return shape(x, of.sharding if fits else replicated)
 
   opt_shapes = jax.eval_shape(tx.init, trainable)
   return TrainState(
@@ -79,6 +81,18 @@ def state_shapes(
     frozen={p: shape(v, v.sharding) for p, v in frozen.items()},
     opt_state=jax.tree_util.tree_map_with_path(place, opt_shapes),
   )
+
+
+def _divides(where: jax.sharding.Sharding, shape: tuple[int, ...]) -> bool:
+  """Says whether a sharding splits a shape into equal parts.
+
+  The few scales of 8-bit moments may not be split as their parameter is.
+  """
+  try:
+    where.shard_shape(shape)
+  except ValueError:
+    return False
+  return True
 
 
 def to_items(state: TrainState, frozen: bool = True) -> dict[str, Any]:
@@ -248,7 +262,7 @@ def train_step(
   (loss, sums), grads = _gradients(model, state, batch, accumulate, rng, digits)
   targets = jnp.maximum(sums["targets"], 1)
   with jax.named_scope("optimizer"):
-    grads = jax.tree.map(lambda g: g / targets, grads)
+    grads = jax.tree.map(lambda g: g.astype(jnp.float32) / targets, grads)
     norm = optax.tree.norm(grads)
     good = jnp.isfinite(loss) & jnp.isfinite(norm)
     updates, opt_state = tx.update(grads, state.opt_state, state.trainable)

@@ -14,9 +14,8 @@ an LLM.
 
 import collections
 import dataclasses
-import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +23,7 @@ import numpy as np
 
 from locvlm_jax import files
 from locvlm_jax.config import Config, completed, freeze, plain
-from locvlm_jax.models import locvlm
+from locvlm_jax.models import locvlm, quantized
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.text import tokenizer as tokenizer_lib
 from locvlm_jax.weights import (
@@ -33,6 +32,7 @@ from locvlm_jax.weights import (
   initial,
   lora_merge,
   meaning,
+  quantizing,
   runs,
 )
 from locvlm_jax.weights.layouts import (
@@ -152,6 +152,9 @@ def _open_run(
     "metrics": _metrics(workdir, info["next_step"]),
   }
   shape = build(config).config
+  llm = dataclasses.replace(shape.llm, base_weights="float")
+  shape = dataclasses.replace(shape, llm=llm)
+  params = quantizing.in_precision(params, "float")
   if shape.lora.rank and merge:
     params = lora_merge.merge(params, shape.lora.scale)
   usage = _usage_of(config)
@@ -340,10 +343,14 @@ def summary(params: Mapping[str, Any]) -> list[str]:
   """Describes each part of a model in a line: tensors, parameters, dtypes."""
   parts = collections.defaultdict(list)
   for path, value in params.items():
-    parts[path.split("/")[0]].append(value)
+    parts[path.split("/")[0]].append((path, value))
   return [
     f"{part:8s} {len(values):3d} tensors"
-    f" {sum(math.prod(x.shape) for x in values) / 1e6:10.3f} M parameters "
-    f" {' '.join(sorted({str(x.dtype) for x in values}))}"
+    f" {_num_values(values) / 1e6:10.3f} M parameters "
+    f" {' '.join(sorted({str(x.dtype) for _, x in values}))}"
     for part, values in sorted(parts.items())
   ]
+
+
+def _num_values(values: Sequence[tuple[str, Any]]) -> int:
+  return sum(quantized.num_values(p, x.shape, x.dtype) for p, x in values)

@@ -7,7 +7,6 @@ from a file, but for the parts that `init.random` names.
 
 import collections
 import dataclasses
-import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -15,10 +14,10 @@ from typing import Any
 import jax
 
 from locvlm_jax.config import Config, completed, freeze
-from locvlm_jax.models import clip_vit, llama, locvlm
+from locvlm_jax.models import clip_vit, llama, locvlm, quantized
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
-from locvlm_jax.weights import checksums, frozen, placement, runs
+from locvlm_jax.weights import checksums, frozen, placement, quantizing, runs
 from locvlm_jax.weights import stored as stored_lib
 from locvlm_jax.weights.layouts import huggingface, original
 
@@ -45,22 +44,26 @@ def initial_params(
   """
   shapes = params_lib.param_shapes(model)
   trainable, _ = params_lib.split(shapes, config.trainable)
-  kept = params_lib.kept_dtypes(shapes, config.trainable, config.model.dtype)
-
-  def draw(key):
-    flat = params_lib.flatten(locvlm.init_params(model, key))
-    return {path: value.astype(kept[path]) for path, value in flat.items()}
+  kept = params_lib.kept_dtypes(
+    shapes, config.trainable, config.model.dtype, config.optim.masters
+  )
 
   shardings = sharding.param_shardings(shapes, mesh)
   key = jax.random.key(config.seed)
   stored = stored_params(init or config.init, model.config)
   _check_frozen(stored, trainable, shardings)
   _check_given(config, stored, trainable, shardings)
-  params = jax.jit(draw, out_shardings=shardings)(key)
   for path, value in stored.items():
-    check_shape(path, value, params)
-    dtype = params.pop(path).dtype  # its memory is free for what comes
-    params[path] = value.place(dtype, shardings[path])
+    check_shape(path, value, shapes)
+  missing = {p: where for p, where in shardings.items() if p not in stored}
+
+  def draw(key):
+    flat = params_lib.flatten(locvlm.init_params(model, key))
+    return {path: flat[path].astype(kept[path]) for path in missing}
+
+  params = jax.jit(draw, out_shardings=missing)(key)
+  for path, value in stored.items():
+    params[path] = value.place(kept[path], shardings[path])
   return params
 
 
@@ -139,11 +142,18 @@ def describe(
     part = "lora" if _is_lora(path) else path.split("/")[0]
     parts[part][path] = row
   return [
-    f"  {part}: {sum(math.prod(row[0]) for row in rows.values()):,}"
+    f"  {part}: {_num_values(rows):,}"
     f" parameters {_places(rows, stored, config.seed)},"
     f" sha256 {checksums.digest(rows)[:16]}"
     for part, rows in sorted(parts.items())
   ]
+
+
+def _num_values(rows: Mapping[str, list]) -> int:
+  """Counts the parameters of {path: [shape, dtype, ...]}."""
+  return sum(
+    quantized.num_values(path, row[0], row[1]) for path, row in rows.items()
+  )
 
 
 def _places(paths: Mapping, stored: Mapping, seed: int) -> str:
@@ -155,12 +165,14 @@ def _places(paths: Mapping, stored: Mapping, seed: int) -> str:
   return "; ".join(places)
 
 
-def _of(
-  value: placement.Tensor | stored_lib.StoredArray | frozen.Referred,
-) -> set[str]:
+def _of(value: Any) -> set[str]:
   """Lists the folders that a stored parameter lies in."""
   if isinstance(value, frozen.Referred):
     return _of(value.value)
+  if isinstance(value, quantizing.Part):
+    return _of(value.kernel)
+  if isinstance(value, quantizing.Dequantized):
+    return _of(value.codes)
   if isinstance(value, stored_lib.StoredArray):
     return {value.directory}
   return {os.path.dirname(part.file.path) for part in value.parts}
@@ -229,14 +241,23 @@ def _shape(model: Mapping) -> locvlm.LocVLMConfig:
   )
 
 
-def stored_params(
-  init: Any, wanted: locvlm.LocVLMConfig
-) -> Mapping[str, placement.Tensor | stored_lib.StoredArray | frozen.Referred]:
+def stored_params(init: Any, wanted: locvlm.LocVLMConfig) -> dict[str, Any]:
   """Opens what `config.init` names; it stays on disk.
+
+  Returns:
+    {path: parameter on disk}, in the precision of `wanted.llm.base_weights`.
 
   Raises:
     ValueError: it is of another model than `wanted`.
   """
+  flat = _stored_as_is(init, wanted)
+  return quantizing.in_precision(flat, wanted.llm.base_weights)
+
+
+def _stored_as_is(
+  init: Any, wanted: locvlm.LocVLMConfig
+) -> Mapping[str, placement.Tensor | stored_lib.StoredArray | frozen.Referred]:
+  """Opens it in whatever precision it is stored."""
   if init.checkpoint:
     return open_params(init.checkpoint, init)[0]
   flat, own = {}, init.override
@@ -274,7 +295,8 @@ def _check_agree(found, wanted, part: str, where: str, own) -> None:
     theirs, ours = getattr(found, field.name), getattr(wanted, field.name)
     name = f"model.{part}.{field.name}"
     allowed = any(f"{name}.".startswith(f"{other}.") for other in own)
-    if theirs != ours and field.name != "max_positions" and not allowed:
+    free = field.name in ("max_positions", "base_weights")
+    if theirs != ours and not free and not allowed:
       raise ValueError(
         f"{where} has {field.name} {theirs!r}, the config"
         f" {name}={ours!r}: set it to the former."

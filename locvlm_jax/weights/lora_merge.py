@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from locvlm_jax.weights import frozen, stored
+from locvlm_jax.weights import frozen, quantizing, stored
 
 _UPDATE = re.compile(r"(.*)_lora_[ab]")
 
@@ -22,7 +22,7 @@ class Merged:
     scale: alpha / rank.
   """
 
-  kernel: stored.StoredArray | frozen.Referred
+  kernel: stored.StoredArray | frozen.Referred | quantizing.Dequantized
   a: stored.StoredArray
   b: stored.StoredArray
   scale: float

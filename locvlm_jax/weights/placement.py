@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -95,14 +96,14 @@ class Tensor:
     """
     layers = self._layers_at_a_time(dtype, where)
     pieces = (
-      self._piece(first, layers, dtype, where)
+      self.piece(first, layers, dtype, where)
       for first in range(0, len(self.parts), layers)
     )
     if layers == len(self.parts):
       return next(pieces)
     out = jnp.zeros(self.shape, dtype, device=where)
     for i, piece in enumerate(pieces):
-      out = _inserter(where)(out, piece, i * layers)
+      out = inserter(where)(out, piece, i * layers)
       out.block_until_ready()  # or else pieces pile up
     return out
 
@@ -114,8 +115,10 @@ class Tensor:
     one = share * np.dtype(dtype).itemsize // len(self.parts)
     return min(max(RUN_BYTES // one, 1), len(self.parts))
 
-  def _piece(self, first: int, layers: int, dtype, where) -> jax.Array:
-    """Some layers of it, or all of a parameter without layers."""
+  def piece(
+    self, first: int, layers: int, dtype: Any, where: Sharding
+  ) -> jax.Array:
+    """Reads some layers of it, or all of a parameter without layers."""
     parts, dims = self.parts[first : first + layers], self.shape
     stacked = parts[0].leaf.layer is not None
     shape = (len(parts), *dims[1:]) if stacked else dims
@@ -152,7 +155,7 @@ def _aligned(shape: list[int], dtype: np.dtype) -> np.ndarray:
 
 
 @functools.cache
-def _inserter(where: Sharding):
-  """(whole, some layers, number of the first) -> whole with these set."""
+def inserter(where: Sharding) -> Callable:
+  """Makes (whole, some layers, number of the first) -> whole with these set."""
   insert = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=0)
   return jax.jit(insert, donate_argnums=0, out_shardings=where)

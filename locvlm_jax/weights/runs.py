@@ -86,7 +86,8 @@ def stored_config(directory: str) -> Config:
   """Reads the config that a run, or an export of one, was trained with.
 
   A run's checkpoints have it. In Hugging Face's layout config.json is the
-  model's, and the run's stands in origin.json; a LoRA is merged there.
+  model's, and the run's stands in origin.json; a LoRA is merged there, and a
+  quantized base dequantized.
 
   Raises:
     DataError: there is no such directory, or a file of it is damaged.
@@ -140,5 +141,14 @@ def recorded_config(directory: str) -> dict | None:
       content = tensor_files.read_json(directory, name)
       content = content.get("config", content)
       if isinstance(content, dict) and "prompt_format" in content:
-        return content | {"lora": {**content.get("lora", {}), "rank": 0}}
+        return _merged(content)
   return None
+
+
+def _merged(fields: dict) -> dict:
+  """Makes the config of a run that of its export: no LoRA, plain kernels."""
+  fields = fields | {"lora": fields.get("lora", {}) | {"rank": 0}}
+  if model := fields.get("model"):
+    llm = model["llm"] | {"base_weights": "float"}
+    fields["model"] = model | {"llm": llm}
+  return fields

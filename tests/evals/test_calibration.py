@@ -137,3 +137,6 @@ def test_boxes_in_lists_have_a_calibration_of_their_own(tmp_path):
   known = confidence.load(tmp_path, "abc", 1, confidence.LISTS)
   assert known.expected(0.5) == pytest.approx(0.5, abs=0.05)
   assert confidence.load(tmp_path, "abc", 2) is None
+  (tmp_path / "other").mkdir()
+  assert confidence.LISTS in confidence.carry(tmp_path, tmp_path / "other")
+  assert (tmp_path / "other" / confidence.LISTS).exists()

@@ -48,6 +48,8 @@ def test_a_location_that_can_always_be_read(image):
   x1, y1, x2, y2 = said["location"]
   assert 0 <= x1 <= x2 <= 120 and 0 <= y1 <= y2 <= 100
   assert 0 < said["probability"] <= 1 and said["reason"] == ""
+  box = {"label": "ball", "box": said["location"]}
+  assert said["boxes"] == [{**box, "score": said["expected_iou"]}]
   assert said["probability"] < said["expected_iou"] <= 1
   mean, deviation = said["expected"], said["deviation"]
   assert 0 <= mean[0] <= mean[2] <= 1 and 0 <= mean[1] <= mean[3] <= 1
@@ -77,3 +79,13 @@ def test_mistakes_are_one_line(image, tmp_path):
     f"--checkpoint={tmp_path}",
   )
   assert done.returncode == 78 and "give --config" in done.stderr
+
+
+def test_every_object_is_listed_with_label_box_and_score(image):
+  done = run("generate", f"--image={image}", "--detect=ball,cup", "--json")
+  assert done.returncode == 0, done.stderr
+  said = json.loads(done.stdout.splitlines()[-1])
+  assert said["answer"].count(".") == 2
+  for box in said["boxes"]:
+    assert box["label"] in ("ball", "cup") and len(box["box"]) == 4
+    assert box["score"] is None  # the reference has no calibration of lists

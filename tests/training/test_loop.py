@@ -562,3 +562,25 @@ def test_a_run_with_frozen_weights_resumes_bitwise(
     p: x.read() for p, x in initial.open_params(workdir, config.init)[0].items()
   }
   assert _same(found, wanted)
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    {
+      "model.llm.base_weights": "nf4",
+      "lora.rank": 2,
+      "trainable": ("adapter", "llm/layers/.*_lora_[ab]"),
+    },
+    {"optim.moments": "8bit", "optim.masters": "split"},
+    {"optim.masters": "stochastic"},
+  ],
+  ids=["nf4", "8bit", "stochastic"],
+)
+def test_a_run_in_few_bytes_resumes_bitwise(root, tmp_path, change):
+  config, workdir = _config(root, **change), str(tmp_path / "run")
+  loop.train(config, workdir)
+  wanted = _params(workdir)
+  shutil.rmtree(os.path.join(runs.checkpoint_dir(workdir), "2"))
+  loop.train(config, workdir)
+  assert _same(_params(workdir), wanted)

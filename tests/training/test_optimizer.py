@@ -15,7 +15,8 @@ from locvlm_jax.training import meter as meter_lib
 
 _OPTIM = {"name": "adamw", "lr": 1.0, "warmup_ratio": 0.03, "b1": 0.9,
           "b2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "mu_dtype": "float32",
-          "clip_norm": 1.0, "adapter_lr": 0.0}  # fmt: skip
+          "moments": "float", "masters": "float32", "clip_norm": 1.0,
+          "adapter_lr": 0.0}  # fmt: skip
 
 
 def _settings(**change):

@@ -183,6 +183,8 @@ CASES = [
   ("jax_plugins.xla_cuda12", "a100:8", locvlm_b, "", "none", 42.5),
   ("jax_plugins.xla_cuda12", "a100:8", locvlm_b, "", "dots", 23.7),
   ("jax_plugins.xla_cuda12", "a100:8", locvlm_l, "stage1", "full", 24.8),
+  ("jax_plugins.xla_cuda12", "a100:1", locvlm_b, "one_gpu", "full", 76.0),
+  ("jax_plugins.xla_cuda12", "a100:1", locvlm_l, "one_gpu", "full", 76.0),
   ("libtpu", "v5e:4x4", locvlm_l, "", "dots", 15.75),
 ]  # fmt: skip
 
@@ -220,6 +222,19 @@ def test_full_size_memory(
   assert got["fits"] and got["memory"]["peak"] / 2**30 <= most
   kinds = set(got["collectives"])
   assert "all-to-all" not in kinds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config, most", [(locvlm_b, 8.0), (locvlm_l, 12.0)])
+def test_a_quantized_base_fits_on_a_small_gpu(config, most):
+  """8 rows of 128 text tokens at rank 16, as in docs/performance.md."""
+  if not _installed("jax_plugins.xla_cuda12"):
+    pytest.skip("needs CUDA's compiler: pip install '.[plan]'")
+  target = machines.parse("a100:1")
+  machines.prepare(target)
+  shown = {"data.text_length": 128, "lora.rank": 16, "batch_size": 8}
+  got = planning.plan(changed(config.get_config("qlora"), **shown), target)
+  assert got["memory"]["peak"] / 2**30 <= most
 
 
 @pytest.mark.parametrize("topology", ["a100:8", "v5e:2x2"])

@@ -174,7 +174,9 @@ def _is_gpu(kind: str) -> bool:
 def _parameters(config: Config, model: locvlm.LocVLM) -> tuple[dict, dict]:
   """(trainable, frozen) shapes, in the dtypes that they are kept in."""
   shapes = params.param_shapes(model)
-  kept = params.kept_dtypes(shapes, config.trainable, config.model.dtype)
+  kept = params.kept_dtypes(
+    shapes, config.trainable, config.model.dtype, config.optim.masters
+  )
   placed = {p: _shape(x.shape, kept[p]) for p, x in shapes.items()}
   return params.split(placed, config.trainable)
 

@@ -26,7 +26,7 @@ from flax import traverse_util
 from locvlm_jax import errors
 from locvlm_jax.models import clip_vit, llama, locvlm
 from locvlm_jax.text import tokenizer
-from locvlm_jax.weights import frozen, lora_merge, placement, stored
+from locvlm_jax.weights import frozen, lora_merge, placement, quantizing, stored
 from locvlm_jax.weights.layouts import config_json, processor_json, tables
 from locvlm_jax.weights.layouts.tables import Leaf
 
@@ -255,7 +255,12 @@ def _check(flat: Flat, leaves: list[Leaf]) -> None:
 
 def _read(value: Any) -> Any:
   """A run's parameter into memory; the others are there, or read in parts."""
-  whole = (stored.StoredArray, lora_merge.Merged, frozen.Referred)
+  whole = (
+    stored.StoredArray,
+    lora_merge.Merged,
+    frozen.Referred,
+    quantizing.Dequantized,
+  )
   return value.read() if isinstance(value, whole) else value
 
 
