@@ -5,8 +5,8 @@
                         tokenizer, coordinates and geometry are taken over
   lora                  trains updates of the LLM alone, and the adapter
 
-All rows are of `data.instances`, an image once for each object in it that can
-be asked for. Set `--config.data.instances` and `--config.eval.instances`.
+All rows are of `data.instances`: the three objectives, and lists of all objects
+(detect). Set `--config.data.instances` and `--config.eval.instances`.
 """
 
 from configs import base, micro
@@ -21,8 +21,9 @@ def get_config(argument: str = ""):
   c = llava(c) if "llava" in variant else micro_model(c)
   c.data.mixture.update(instances=1.0)
   c.data.per_object = True
+  c.data.objectives.detect = 3.0
   # What is asked before and after; boxes get the IoU to expect.
-  c.eval.tasks = ("locpred", "revloc", "hallucination")
+  c.eval.tasks = ("locpred", "revloc", "hallucination", "detect")
   c.eval.constrained = True
   c = base.lora(c) if "lora" in variant else c
   return base.tiny(c) if "tiny" in variant else c
