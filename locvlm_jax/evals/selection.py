@@ -76,7 +76,7 @@ def take(
     limit: at least 1; None takes all.
 
   Raises:
-    ValueError: a limit below 1.
+    ValueError: a limit below 1, or below the first group.
   """
   if limit is None:
     return list(itertools.chain.from_iterable(groups))
@@ -85,6 +85,11 @@ def take(
   chosen = []
   for group in groups:
     if len(chosen) + len(group) > limit:
+      if not chosen:
+        raise ValueError(
+          f"samples={limit}: {len(group)} questions of the first image belong"
+          f" together; set at least {len(group)}, or 0 for all."
+        )
       break
     chosen.extend(group)
   return chosen

@@ -33,7 +33,7 @@ class Memory:
   Attributes:
     weights: trainable masters and frozen parameters.
     gradients: of what trains; twice where microbatches are added up.
-    optimizer: its moments.
+    optimizer: its moments, and what an update in few bytes unpacks at a time.
     activations: what the backward pass keeps or computes again, and the batch.
     workspace: an allowance for libraries.
   """
@@ -85,10 +85,20 @@ def memory(
   return Memory(
     weights=(_bytes(trainable) + _bytes(frozen)) // split,
     gradients=_bytes(trainable) // split * (1 + (layout.accumulate > 1)),
-    optimizer=_bytes(moments) // split,
+    optimizer=(_bytes(moments) + _unpacked(config, trainable)) // split,
     activations=activations + 2 * gathered,
     workspace=_GPU_WORKSPACE if _is_gpu(device_kind) else 0,
   )
+
+
+def _unpacked(config: Config, trainable: Mapping) -> int:
+  """Counts the float32 update of the largest parameter, where it is made apart.
+
+  Moments in 8 bits and split masters are unpacked for a parameter at a time.
+  """
+  if config.optim.moments == "float" and config.optim.masters == "float32":
+    return 0
+  return max(4 * math.prod(x.shape) for x in trainable.values())
 
 
 def batch(config: Config, model: locvlm.LocVLM) -> dict:

@@ -9,9 +9,12 @@ from locvlm_jax.training.fit.layout import Layout
 
 # Of a device's memory: an estimate may be a tenth off, most are 3 %.
 _SAFE = 0.95
-# What is given up, the least first: the step's arithmetic stays; a moment is
-# rounded; few parameters train; rows are cut off sooner.
+# What is given up, the least first: the step's arithmetic stays; moments are
+# rounded; few parameters train, and the others are rounded; rows are cut off
+# sooner.
 _HALF_MOMENT = {"optim.mu_dtype": "bfloat16"}
+_FEW_BITS = {"optim.moments": "8bit", "optim.masters": "split"}
+_NF4 = {"model.llm.base_weights": "nf4"}
 _RANKS = (128, 64, 16, 8)
 _LORA = ("adapter", "llm/layers/.*_lora_[ab]")
 _SHORTEST = 64  # text tokens of a row
@@ -68,10 +71,14 @@ def _changes(config: Config) -> Iterator[dict]:
   moment = _HALF_MOMENT if config.optim.mu_dtype == "float32" else {}
   if moment:
     yield dict(moment)
+  if config.optim.name == "adamw" and config.optim.moments == "float":
+    yield dict(_FEW_BITS)
   loras = [r for r in _RANKS if not config.lora.rank or r < config.lora.rank]
   ranks = [{"lora.rank": rank, "trainable": _LORA} for rank in loras]
   if any(pattern.startswith("llm") for pattern in config.trainable):
     yield from ranks
+    yield from ({**rank, **_NF4} for rank in ranks)
+    ranks = [{**rank, **_NF4} for rank in ranks]
   last, text = ranks[-1] if ranks else {}, config.data.text_length // 2
   while text >= _SHORTEST:
     yield {**last, **moment, "data.text_length": text}

@@ -115,6 +115,31 @@ def test_an_estimate_is_within_a_tenth_of_what_was_planned(plan):
   assert (got.total - got.workspace) / GIB == pytest.approx(gib, rel=0.1)
 
 
+# Config, word, GiB that XLA's compiler plans for an A100 with 128 text tokens a
+# row (docs/performance.md), further fields.
+FEW_BYTES = [
+  (locvlm_b, "qlora", 6.83, {"batch_size": 8, "lora.rank": 16}),
+  (locvlm_l, "qlora", 8.51, {"batch_size": 8, "lora.rank": 16}),
+  (locvlm_b, "one_gpu", 74.25, {}),
+  (locvlm_l, "one_gpu", 74.51, {}),
+]
+
+
+@pytest.mark.parametrize(
+  "plan",
+  [
+    pytest.param(plan, marks=[pytest.mark.slow] if i else [])
+    for i, plan in enumerate(FEW_BYTES)
+  ],
+)
+def test_weights_and_moments_of_few_bytes_are_estimated(plan):
+  module, word, gib, fields = plan
+  fields = {"data.text_length": 128, **fields}
+  config = changed(module.get_config(word), **fields)
+  got = memory.memory(config, Layout.of(config), "NVIDIA A100")
+  assert (got.total - got.workspace) / GIB == pytest.approx(gib, rel=0.1)
+
+
 def test_packed_rows_are_estimated_as_they_are_made():
   config = small(**{"data.pack": 4})
   batch = memory.batch(config, assemble.model(config))
@@ -154,6 +179,16 @@ def test_what_is_proposed_fits_and_gives_up_the_least(has, fields, in_gib):
   assert found.fields.items() >= fields.items()
   if "lora.rank" in fields:
     assert ".trainable='adapter,llm/layers/.*_lora_[ab]'" in found.flags()
+
+
+def test_weights_of_few_bits_are_proposed_where_a_lora_does_not_fit(in_gib):
+  """And moments of few bits where they are enough."""
+  wanted = list(proposals._changes(small()))
+  few = next(i for i, x in enumerate(wanted) if "optim.moments" in x)
+  lora = next(i for i, x in enumerate(wanted) if "lora.rank" in x)
+  nf4 = next(i for i, x in enumerate(wanted) if "model.llm.base_weights" in x)
+  assert few < lora < nf4
+  assert wanted[nf4]["lora.rank"] == 128
 
 
 def test_shorter_rows_are_the_last_that_is_proposed(in_gib):
