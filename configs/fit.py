@@ -9,7 +9,7 @@ All rows are of `data.instances`: the three objectives, and lists of all objects
 (detect). Set `--config.data.instances` and `--config.eval.instances`.
 """
 
-from configs import base, micro
+from configs import base, micro, variants
 
 WORDS = ("stage2", "micro", "llava", "lora")
 
@@ -25,8 +25,8 @@ def get_config(argument: str = ""):
   # What is asked before and after; boxes get the IoU to expect.
   c.eval.tasks = ("locpred", "revloc", "hallucination", "detect")
   c.eval.constrained = True
-  c = base.lora(c) if "lora" in variant else c
-  return base.tiny(c) if "tiny" in variant else c
+  c = variants.lora(c) if "lora" in variant else c
+  return variants.tiny(c) if "tiny" in variant else c
 
 
 def micro_model(c):

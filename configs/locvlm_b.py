@@ -21,11 +21,11 @@ Set `--config.init.vision`, `--config.init.llm`, `--config.tokenizer`, and the
 `--config.init.checkpoint=WORKDIR`.
 """
 
-from configs import base
+from configs import base, variants
 
 WORDS = (
   "stage1", "stage2", "localize_instruct_200k", "baseline", "lora", "qlora",
-  "one_gpu", "sharegpt", *base.PAPER_WORDS,
+  "one_gpu", "sharegpt", *variants.PAPER_WORDS,
 )  # fmt: skip
 # Positions of a row of LLaVA's, visual tokens included (`LLaVA:scripts`).
 LLAVA_LENGTH = 2048
@@ -40,19 +40,19 @@ def get_config(argument: str = ""):
   c = llava_captions(c, 595_375) if "chat595k" in variant else c
   c = sharegpt(c, num_visual=256) if "sharegpt" in variant else c
   c = stage2_words(c, variant)
-  c = base.paper_words(c, variant)
-  return base.tiny(c) if "tiny" in variant else c
+  c = variants.paper_words(c, variant)
+  return variants.tiny(c) if "tiny" in variant else c
 
 
 def stage2_words(c, variant: set[str]):
   """Applies the words that say what stage 2 trains on, and what it trains."""
   if "localize_instruct_200k" in variant:
-    c = base.localize_instruct_200k(c)
-  c = base.baseline(c) if "baseline" in variant else c
-  c = base.one_gpu(c) if "one_gpu" in variant else c
+    c = variants.localize_instruct_200k(c)
+  c = variants.baseline(c) if "baseline" in variant else c
+  c = variants.one_gpu(c) if "one_gpu" in variant else c
   if "qlora" in variant:
-    return base.qlora(c)
-  return base.lora(c) if "lora" in variant else c
+    return variants.qlora(c)
+  return variants.lora(c) if "lora" in variant else c
 
 
 def stage1(c, lr: float, batch_size: int):

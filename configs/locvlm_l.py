@@ -13,7 +13,7 @@ with the folder of their images in `--config.data.conversation_images`. Boxes in
 the text of the latter are rewritten in the form and geometry of LocVLM-L.
 """
 
-from configs import base, locvlm_b
+from configs import base, locvlm_b, variants
 
 
 def get_config(argument: str = ""):
@@ -34,8 +34,8 @@ def get_config(argument: str = ""):
   c = mix665k(c) if "mix665k" in variant else c
   c = locvlm_b.sharegpt(c, num_visual=576) if "sharegpt" in variant else c
   c = locvlm_b.stage2_words(c, variant)
-  c = base.paper_words(c, variant)
-  return base.tiny(c) if "tiny" in variant else c
+  c = variants.paper_words(c, variant)
+  return variants.tiny(c) if "tiny" in variant else c
 
 
 def mix665k(c):

@@ -13,9 +13,9 @@ the word `baseline` names the run that starts from the baseline of stage 2.
     --config.data.videos=activitynet/ --config.video.cache=features/
 """
 
-from configs import base, locvlm_b, micro
+from configs import base, locvlm_b, micro, variants
 
-WORDS = ("baseline", *base.PAPER_WORDS)
+WORDS = ("baseline", *variants.PAPER_WORDS)
 
 
 def get_config(argument: str = ""):
@@ -26,7 +26,7 @@ def get_config(argument: str = ""):
   c.trainable = ("adapter",)
   # The frozen LLM fits on one GPU in bfloat16: no sharding needed.
   c.mesh.update(data=-1, fsdp=1)
-  c = base.paper_words(c, variant)
+  c = variants.paper_words(c, variant)
   return tiny(c) if "tiny" in variant else c
 
 
@@ -51,8 +51,8 @@ def stage3(c):
 
 
 def tiny(c):
-  """`base.tiny` with a tokenizer that is there, and a few frames."""
-  c = base.tiny(c)
+  """`variants.tiny` with a tokenizer that is there, and a few frames."""
+  c = variants.tiny(c)
   c.video.frames = min(c.video.frames, 6)
   c.tokenizer = micro.BASE
   c.prompt_format = c.eval.prompt_format = "bare"

@@ -11,7 +11,7 @@ half of the rows for either kind.
 Set the fields of `configs/locvlm_vid_b.py`, and `--config.data.tracks`.
 """
 
-from configs import base, locvlm_b, locvlm_vid_b
+from configs import base, locvlm_b, locvlm_vid_b, variants
 
 
 def get_config(argument: str = ""):
@@ -23,5 +23,5 @@ def get_config(argument: str = ""):
   if "baseline" in variant:  # Table 12, first row: without the objectives
     c.stage = "baseline"
     c.data.mixture.update(video_conversations=1.0, tracks=0.0)
-  c = base.paper_words(c, variant)
+  c = variants.paper_words(c, variant)
   return locvlm_vid_b.tiny(c) if "tiny" in variant else c

@@ -23,7 +23,7 @@ micro-world (`python -m locvlm_jax.microworld`).
 
 import os
 
-from configs import base
+from configs import base, variants
 
 # Relative, so that a run's config means the same in another clone.
 BASE, REFERENCE = (
@@ -61,7 +61,7 @@ def get_config(argument: str = ""):
     "vid_b_plus": vid_b_plus,
   }[stage](c)
   c = demo(c) if "demo" in variant else c
-  return base.tiny(c) if "tiny" in variant else c
+  return variants.tiny(c) if "tiny" in variant else c
 
 
 def common():

@@ -12,7 +12,8 @@ from paths import ROOT
 
 from locvlm_jax.config import freeze
 
-NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
+FILES = {p.stem for p in (ROOT / "configs").glob("*.py")}
+NAMES = sorted(FILES - {"variants"})
 VARIANTS = [(n, "") for n in NAMES] + [
   ("locvlm_b", "stage1"), ("locvlm_l", "stage1"),
   ("locvlm_b", "paper_literal"), ("locvlm_b", "stage2,paper"),

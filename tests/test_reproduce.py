@@ -85,6 +85,7 @@ runpy.run_module("locvlm_jax.reproduce", run_name="__main__")
     "stages": ["stage1", "baseline"],
     "overrides": ["--config.seed=3", "--config.mesh.fsdp=2"],
     "reference": None,
+    "base": "",
     "command": f"python -m locvlm_jax.reproduce {CONFIG} --workdir runs/x"
     " --config.seed=3 --stages=stage1,baseline --config.mesh.fsdp=2",
   }, done.stderr

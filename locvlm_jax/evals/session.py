@@ -334,9 +334,9 @@ def ask_task(
   assert batch_size > 0, batch_size
   answers, start = dict(done or {}), time.monotonic()
   unreadable = Unreadable(task.name, questions, max_bad_share)
-  waiting = [q for q in questions if q.id not in answers]
   number = 0
-  asked = list(batches(waiting, batch_size))
+  asked = list(_waiting(questions, answers, batch_size))
+  waiting = sum(len(batch) for batch, _ in asked)
   for i, (batch, filled) in enumerate(asked):
     number += len(batch)
     for _, early in asked[i : i + 2] if read_ahead else ():
@@ -350,13 +350,26 @@ def ask_task(
     unreadable.add(batch, given)
     if log is not None:
       seconds = time.monotonic() - start
-      log(progress.line(f"eval {task.name}", number, len(waiting), seconds))
+      log(progress.line(f"eval {task.name}", number, waiting, seconds))
   if log is not None and unreadable.reasons:
     log(unreadable.describe())
   said = [answers_lib.of(answers[q.id]) for q in questions]
   cut_off = sum(answer.cut_off for answer in said)
   added = {units.CUT_OFF: float(cut_off), **unreadable.count()}
   return task.score(questions, said) | added
+
+
+def _waiting(questions, answers: Mapping, batch_size: int):
+  """Yields the batches of all questions, without what is answered.
+
+  So a run that goes on asks in the batches of one that was not interrupted.
+  """
+  for batch, filled in batches(questions, batch_size):
+    left = [q for q in batch if q.id not in answers]
+    if len(left) == len(batch):
+      yield batch, filled
+    elif left:
+      yield left, left + [left[-1]] * (batch_size - len(left))
 
 
 def _log(line: str) -> None:

@@ -53,11 +53,19 @@ class Verdict(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-  """`better` minus `worse` in points, and its interval of 95 %."""
+  """`better` minus `worse` in points, and its interval of 95 %.
+
+  Attributes:
+    mean: of the seeds.
+    low: where the interval begins.
+    high: where it ends.
+    seeds: that were compared; from one, it knows nothing of their spread.
+  """
 
   mean: float
   low: float
   high: float
+  seeds: int
 
   @property
   def verdict(self) -> Verdict:
@@ -91,7 +99,7 @@ def difference(
     low, high = _bootstrap(_paired(better, worse, seeds), seed)
   else:
     low, high = _student(each)
-  return Difference(statistics.fmean(each), low, high)
+  return Difference(statistics.fmean(each), low, high, len(seeds))
 
 
 def _paired(better: Result, worse: Result, seeds: Sequence[int]) -> np.ndarray:

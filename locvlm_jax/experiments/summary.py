@@ -44,7 +44,7 @@ def _cell(result: Result | None) -> str:
 
 
 ORDERING_HEADS = (
-  "above", "below", "metric", "paper", "here", "95 %", "verdict",
+  "above", "below", "metric", "paper", "here", "95 %", "seeds", "verdict",
 )  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def orderings(table: Table, found: Results) -> list[tuple[str, ...]]:
   return made
 
 
-def _measured(ordering: Ordering, found: Results) -> tuple[str, str, str]:
+def _measured(ordering: Ordering, found: Results) -> tuple[str, ...]:
   better, worse = (
     found.get((name, ordering.metric))
     for name in (ordering.better, ordering.worse)
@@ -65,9 +65,9 @@ def _measured(ordering: Ordering, found: Results) -> tuple[str, str, str]:
   measured = better is not None and worse is not None
   d = differences.difference(better, worse) if measured else None
   if d is None:
-    return "–", "–", "not measured"
+    return "–", "–", "–", "not measured"
   interval = f"{d.low:+.1f} to {d.high:+.1f}"
-  return f"{d.mean:+.1f}", interval, d.verdict.value
+  return f"{d.mean:+.1f}", interval, str(d.seeds), d.verdict.value
 
 
 def markdown(table: Table, found: Results) -> str:

@@ -273,8 +273,12 @@ def open_run(
   )
   if not replay:
     sharded = sharding.batch_sharding(mesh)
-    check_estimate(config, mesh, program_lib.device_memory())
-    _check_memory(run, state, planning.longest_batch(config, model, sharded))
+    try:
+      check_estimate(config, mesh, program_lib.device_memory())
+      _check_memory(run, state, planning.longest_batch(config, model, sharded))
+    except ValueError:
+      run.close()
+      raise
   return run, state
 
 
@@ -297,7 +301,8 @@ def check_estimate(config: Config, mesh: jax.sharding.Mesh, has: int) -> None:
   print(f"memory of a step, by an estimate: {parts}", flush=True)
   if needs.total > 1.1 * has:
     raise ValueError(
-      f"a step needs {parts} of a device. {_advice(config, mesh, has)}"
+      f"a step with rows of {memory.row_length(config, config.data.pack)}"
+      f" positions needs {parts} of a device. {_advice(config, mesh, has)}"
     )
 
 
@@ -316,11 +321,7 @@ def _check_memory(run: Run, state, longest: Mapping) -> None:
   is_long = assemble.row_length(config) > layers.LONG_ROW
   if not is_long and config.data.pack == 1:
     return
-  try:
-    run.program.check_memory(state, longest)
-  except ValueError:
-    run.close()
-    raise
+  run.program.check_memory(state, longest)
 
 
 def _open_checkpoints(

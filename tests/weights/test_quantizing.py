@@ -8,7 +8,7 @@ from changed import changed
 from converted import to_hf
 from toy_models import params_of
 
-from configs import base
+from configs import base, variants
 from locvlm_jax import assemble, checks
 from locvlm_jax.config import freeze, plain
 from locvlm_jax.inference.predictor import Predictor
@@ -23,7 +23,7 @@ from locvlm_jax.weights.layouts import export, huggingface
 @pytest.fixture(scope="module")
 def config(words, tmp_path_factory):
   """A tiny QLoRA in 4 bits, and the Llava that it starts from."""
-  config = base.qlora(base.get_config("tiny"))
+  config = variants.qlora(base.get_config("tiny"))
   config.init.random = ()
   config.tokenizer = words
   config.lora.rank = 2
