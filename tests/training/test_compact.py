@@ -141,7 +141,9 @@ def test_rounding_at_random_is_right_in_the_mean():
   assert found.mean() == pytest.approx(1 + 2.0**-9, abs=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["split", "stochastic"])
+@pytest.mark.parametrize(
+  "kind", ["split", pytest.param("stochastic", marks=pytest.mark.slow)]
+)
 def test_a_mesh_takes_the_steps_of_one_device_and_repeats_them(kind):
   config = changed(
     locvlm_l.get_config("one_gpu,tiny"),
