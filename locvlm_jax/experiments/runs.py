@@ -113,21 +113,31 @@ class Run:
 
   def commands(self, workdir: str) -> list[tuple[str, list[str]]]:
     """Lists (command of the package, its arguments), in order."""
-    found, train = [], self.arguments(workdir)
-    if self.arm.captions:
-      path = os.path.join(self.folder(workdir), "captions.jsonl")
-      found.append(("pseudo_label", self._captions(workdir, path)))
-      train.append(f"--config.data.object_captions={path}")
-    if self.arm.start:
-      before = dataclasses.replace(self, arm=self.arm.start).folder(workdir)
-      train.append(f"--config.init.checkpoint={before}")
-    return [*found, ("train", train)]
+    return commands_of(self, workdir)
 
-  def _captions(self, workdir: str, path: str) -> list[str]:
+  def caption_arguments(self, workdir: str, path: str) -> list[str]:
     """Returns the arguments with which the other arm's model describes."""
     other = dataclasses.replace(self, arm=self.arm.captions)
     return [*other.arguments(workdir), "--mode=self_training", f"--out={path}",
             "--config.eval.max_new_tokens=12"]  # fmt: skip
+
+
+def commands_of(run, workdir: str) -> list[tuple[str, list[str]]]:
+  """Lists the commands that train a run: pseudo-captions first, if it has any.
+
+  Args:
+    run: a `Run`, or a `full.steps.FullRun`.
+    workdir: of the experiment.
+  """
+  found, train = [], run.arguments(workdir)
+  if run.arm.captions:
+    path = os.path.join(run.folder(workdir), "captions.jsonl")
+    found.append(("pseudo_label", run.caption_arguments(workdir, path)))
+    train.append(f"--config.data.object_captions={path}")
+  if run.arm.start:
+    before = dataclasses.replace(run, arm=run.arm.start).folder(workdir)
+    train.append(f"--config.init.checkpoint={before}")
+  return [*found, ("train", train)]
 
 
 @dataclasses.dataclass(frozen=True)

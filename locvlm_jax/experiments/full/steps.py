@@ -6,7 +6,7 @@ import os
 from locvlm_jax.experiments.full import arms, inputs
 from locvlm_jax.experiments.full.arms import FullArm
 from locvlm_jax.experiments.full.inputs import Input
-from locvlm_jax.experiments.runs import Suite
+from locvlm_jax.experiments.runs import Suite, commands_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,17 +58,10 @@ class FullRun:
 
   def commands(self, workdir: str) -> list[tuple[str, list[str]]]:
     """Lists (command of the package, its arguments), in order."""
-    found, train = [], self.arguments(workdir)
-    if self.arm.captions:
-      path = os.path.join(self.folder(workdir), "captions.jsonl")
-      found.append(("pseudo_label", self._captions(workdir, path)))
-      train.append(f"--config.data.object_captions={path}")
-    if self.arm.start:
-      before = dataclasses.replace(self, arm=self.arm.start).folder(workdir)
-      train.append(f"--config.init.checkpoint={before}")
-    return [*found, ("train", train)]
+    return commands_of(self, workdir)
 
-  def _captions(self, workdir: str, path: str) -> list[str]:
+  def caption_arguments(self, workdir: str, path: str) -> list[str]:
+    """Returns the arguments with which the other arm's model describes."""
     other = dataclasses.replace(self, arm=self.arm.captions)
     objects = _named(self.arm.files, self.data)
     return [*other.arguments(workdir), *objects, "--mode=self_training",
