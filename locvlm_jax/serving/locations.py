@@ -11,12 +11,14 @@ of the picture:
 """
 
 import dataclasses
+import itertools
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from locvlm_jax.data import geometry as geometry_lib
 from locvlm_jax.serving.limits import invalid
-from locvlm_jax.text import english, prompts
+from locvlm_jax.text import box_lists, english, prompts
 from locvlm_jax.text.coords import Coords
 
 _BRACKET = re.compile(r"[\[(][0-9+\-.,:;\s]+[\])]")
@@ -113,31 +115,28 @@ class View:
     return width / parts, height / parts
 
   def boxes(
-    self, question: str, answer: str, score: float | None
+    self, question: str, answer: str, scores: Sequence[float] = ()
   ) -> list[dict[str, Any]]:
     """Lists the locations of an answer, in the order in which they are named.
 
     Args:
       question: that was asked, for what a location is called.
       answer: as the model wrote it.
-      score: the IoU to expect of the first; None: not known.
+      scores: the IoU to expect of the first ones; others are not known.
 
     Returns:
       {label, box, score} of each; pixels of the picture where the client's
       unit is the model's own.
     """
-    found = []
-    for match in _BRACKET.finditer(answer):
-      value, _ = self.coords.parse(match.group())
-      if value is not None:
-        found.append(
-          {
-            "label": label(question) or _before(answer[: match.start()]),
-            "box": self.count(value),
-            "score": None if found else score,
-          }
-        )
-    return found
+    named = english.bare(prompts.named(_asked(question)))
+    places = _labeled(answer, self.coords)
+    if listed(question):
+      places = box_lists.read(answer, self.coords).listed
+    known = itertools.chain(scores, itertools.repeat(None))
+    return [
+      {"label": named or label, "box": self.count(value), "score": score}
+      for (label, value), score in zip(places, known, strict=False)
+    ]
 
 
 def complete(text: str) -> str:
@@ -145,28 +144,40 @@ def complete(text: str) -> str:
   return _OPEN.sub("", text)
 
 
-def label(question: str) -> str:
-  """Returns what a question asks the place of, or "".
+def listed(question: str) -> tuple[str, ...]:
+  """Returns the categories of which a question asks for every object.
 
-  >>> label("Where is the red cup?")
-  'red cup'
+  >>> listed("You are a detector.\\nFind every cup, plate.")
+  ('cup', 'plate')
   """
-  for pattern in _ASKED:
-    if match := pattern.fullmatch(question.strip()):
-      return english.bare(match.group(1))
-  return ""
+  return prompts.listed(_asked(question))
 
 
-def _before(text: str) -> str:
-  """The last two words before a location."""
-  words = re.findall(r"[\w'-]+", _BRACKET.sub(" ", text))
-  kept = [w for w in words if w.lower() not in _SMALL]
-  return " ".join(kept[-2:])
+def _asked(question: str) -> str:
+  """Takes the last line of a question: a system's text is in front of it."""
+  return question.strip().rpartition("\n")[2]
 
 
-_SMALL = {"it", "is", "at", "the", "a", "an", "in", "are", "located", "there"}
-_ASKED = tuple(
-  re.compile(re.escape(template).replace(r"\{obj\}", "(.+?)"), re.I)
-  for location in ("box", "point")
-  for template in sorted(prompts.LOC_PRED[location], key=len, reverse=True)
-)
+def _labeled(answer: str, coords: Coords) -> list[box_lists.Listed]:
+  """Reads the locations of free text, with a few words before each."""
+  found, label, end = [], "", 0
+  for placed in coords.parse_all(answer):
+    label = _short(answer[end : placed.start]) or label
+    end = placed.end
+    if placed.value is not None:
+      found.append(box_lists.Listed(label, placed.value))
+  return found
+
+
+def _short(words: str) -> str:
+  """Takes two words of the last sentence that names something."""
+  kept = [
+    [w for w in re.findall(r"[\w'-]+", part) if w.lower() not in _SMALL]
+    for part in words.split(". ")
+  ]
+  return " ".join(next(filter(None, reversed(kept)), [])[-2:])
+
+
+_SMALL = {
+  "it", "is", "at", "the", "a", "an", "and", "in", "are", "located", "there",
+}  # fmt: skip

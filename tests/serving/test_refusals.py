@@ -231,6 +231,19 @@ def test_a_stream_that_there_is_no_room_for_is_refused_by_its_status():
       assert (status, found["error"]["code"]) == (429, "queue_full")
 
 
+def test_lists_are_bounded_and_refused_of_a_model_that_has_not_learned_them(
+  client,
+):
+  status, found = client.ask("Find every a, b, c, d.", constrained=True)
+  assert (status, found["error"]["code"]) == (400, "too_many_categories")
+  with served.running(lists=False) as other:
+    status, found = other.ask("Find every cup.", constrained=True)
+    assert (status, found["error"]["code"]) == (400, "lists_not_served")
+    assert "not trained" in found["error"]["message"]
+    assert other.ask("Find every cup.")[0] == 200
+    assert other.ask("Find the cup.", constrained=True)[0] == 200
+
+
 def test_an_answer_that_takes_too_long_is_given_up():
   limits = dataclasses.replace(served.SMALL, seconds=0.3)
   with served.running(limits) as client:

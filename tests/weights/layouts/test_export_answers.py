@@ -128,7 +128,7 @@ def check_inputs(ours, inputs, questions, image_id):
   for i, question in enumerate(questions):
     ids = inputs["input_ids"][i][inputs["attention_mask"][i] > 0].numpy()
     ids = np.where(ids == image_id, formats.IMAGE_TOKEN, ids)
-    assert ids.tolist() == ours.predictor._prompt(question)
+    assert ids.tolist() == ours.predictor.prompt(question)
     for image in question.pictures:
       made = geometry.make(spec.geometry, *image.size, spec.image_size)
       square = made.apply_image(image)
