@@ -12,6 +12,7 @@ of the picture:
 
 import dataclasses
 import itertools
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -66,7 +67,7 @@ class View:
       seen = self.transform.map_box((*box, *box))[:2]
       if all(0 <= v <= 1 for v in seen):
         return self.coords.encode_point(*seen)
-    elif box[0] <= box[2] and box[1] <= box[3]:
+    elif box[0] <= box[2] < math.inf and box[1] <= box[3] < math.inf:
       if seen := self.transform.apply_box(tuple(box)):
         return self.coords.encode(seen)
     raise invalid(
