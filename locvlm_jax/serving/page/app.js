@@ -71,6 +71,7 @@ async function offer() {
   }
   $("examples").hidden = !names.length;
   $("examples").firstElementChild?.click();
+  return names.length > 0;
 }
 
 // ------------------------------------------------------------- conversation
@@ -288,9 +289,9 @@ server.onToken(() => new Promise((resolve) => {
 try {
   model = await server.model();
   $("model").textContent = model.id;
-  suggest(["find the cup", ...(model.lists ? ["find every cup"] : []),
+  const thing = (await offer()) ? "heart" : "cup"; // the first example has two
+  suggest([`find the ${thing}`, ...(model.lists ? [`find every ${thing}`] : []),
     "Is there a cup in the image?"]);
-  await offer();
 } catch (error) {
   tell(error);
 }
