@@ -29,7 +29,7 @@ def evaluator():
 def asked(evaluator, microworld, tmp_path_factory):
   """(the folder of its tasks, their names, the scores of evaluate)."""
   config = micro.get_config()
-  config.root, config.eval.samples = microworld(2, 40), 50
+  config.root, config.eval.samples = microworld(2, 60), 50
   config = agreement.adopt(freeze(config), MICRO)
   out = tmp_path_factory.mktemp("lmms")
   names = []
