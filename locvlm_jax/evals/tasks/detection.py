@@ -229,15 +229,20 @@ def detections(question: Question, answer: str) -> tuple[list[Detected], int]:
   transform = geometry.make(
     truth["geometry"], *truth["size"], truth["image_size"]
   )
-  names = {english.bare(name).casefold(): name for name in truth["names"]}
+  names = {_key(name): name for name in truth["names"]}
   found = []
   for (label, box), score in zip(read.listed, scores, strict=True):
-    if name := names.get(english.bare(label).casefold()):
+    if name := names.get(_key(label)):
       pixels = transform.invert_box(box)
       limits = (*truth["size"], *truth["size"])
       cut = [min(max(v, 0.0), m) for v, m in zip(pixels, limits, strict=True)]
       found.append(Detected(truth["image"], name, tuple(cut), score))
   return found, read.unreadable
+
+
+def _key(name: str) -> str:
+  """Returns what a category and its label in an answer have in common."""
+  return english.bare(box_lists.called(name)).casefold()
 
 
 def _scores(answer: str, num: int) -> Sequence[float | None]:

@@ -95,6 +95,14 @@ def test_boxes_of_a_cropped_away_object_count_as_missed():
   assert metrics["f1_50"] == pytest.approx(2 / 3)
 
 
+def test_names_with_full_stops_are_found_in_answers():
+  names = ("bottle no. 5", "approx.", "the end")
+  scene = record("9", **{name: (10, 20, 30, 60) for name in names})
+  questions = ask("detect_several", [scene], vocabulary=names)
+  answers = [right_answer(q, BOXES) for q in questions]
+  assert rate("detect_several", questions, answers)["f1_50"] == 1
+
+
 def test_scores_order_the_boxes_of_ap():
   questions = ask("detect", [SCENE])
   cup, others = "cup [0,0,9,9] [10,20,30,60].", "no x."
