@@ -116,7 +116,7 @@ def _part(table: Table, found: Results, runs, done, workdir) -> Part:
     orderings=rows,
     heads=summary.ORDERING_HEADS,
     verdicts=", ".join(f"{n} {verdict}" for verdict, n in verdicts.items()),
-    chart=figures.arms(mine, workdir, table.title),
+    chart=figures.arms(mine, workdir, table),
     samples=_samples(table, done, workdir),
   )
 

@@ -144,3 +144,16 @@ def test_every_ordering_is_about_arms_and_metrics_of_its_table():
       assert ordering.metric in table.metrics.values(), table.title
       if ordering.paper:
         assert ordering.paper[0] > ordering.paper[1], ordering
+
+
+def test_a_table_says_after_how_many_steps_an_arm_had_half(tmp_path):
+  names = ("cross-entropy", "digit-loss-1", "digit-loss-8", "fixed-width")
+  skills = dict(zip(names, (0.65, 0.9, 0.695, 0.72), strict=True))
+  made = fake_runs.make(tmp_path, tables=("coordinates",), seeds=2)
+  text = experiment.run(made, fake_runs.Commands(skills))
+  table = text.partition("| above |")[0]
+  cells = {row.split(" | ")[0]: row for row in table.splitlines()}
+  assert cells["| "].endswith("| steps to 50 % |")
+  assert cells["| cross-entropy"].endswith("| – |")
+  assert cells["| digit-loss-1"].endswith("| 200 ± 0 |")
+  assert cells["| digit-loss-8"].endswith("| 200 (1 of 2 seeds) |")
