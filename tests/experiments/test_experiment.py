@@ -7,6 +7,7 @@ import pytest
 
 from locvlm_jax import errors
 from locvlm_jax.experiments import (
+  differences,
   experiment,
   learning,
   micro_arms,
@@ -16,6 +17,12 @@ from locvlm_jax.experiments import (
 )
 
 _SKILLS = {"baseline": 0.5, "locvlm": 0.9}
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+  """Tables are written after every step: their intervals may be rough."""
+  monkeypatch.setattr(differences, "_DRAWS", 100)
 
 
 def test_arms_differ_in_what_the_table_is_about_and_in_nothing_else(tmp_path):
