@@ -82,7 +82,7 @@ def prepare(served: Served, chat: Chat) -> Asked:
     "0",
     tuple(square(served, picture) for picture in pictures) or None,
     view.to_model(chat.question),
-    tuple((view.to_model(q), view.to_model(a)) for q, a in chat.turns),
+    tuple((view.to_model(q), view.to_model(a, True)) for q, a in chat.turns),
     listed=_listed(served, chat),
   )
   rows = tuple(_row(served, chat, question, i) for i in range(chat.n))

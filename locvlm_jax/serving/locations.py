@@ -42,17 +42,22 @@ class View:
   transform: geometry_lib.Transform | None = None
   kind: str = "native"
 
-  def to_model(self, text: str) -> str:
-    """Rewrites the locations of a question as the model reads them.
+  def to_model(self, text: str, is_answer: bool = False) -> str:
+    """Rewrites the locations of a text as the model reads them.
+
+    Args:
+      text: a question, or an answer before it.
+      is_answer: the model wrote it, perhaps with an empty box, or one at the
+        picture's edge: then such a box is not refused.
 
     Raises:
       Refused: one is outside of the picture, or the model does not see it.
     """
     if self.kind == "native":
       return text
-    return _BRACKET.sub(lambda m: self._encode(m.group()), text)
+    return _BRACKET.sub(lambda m: self._encode(m.group(), is_answer), text)
 
-  def _encode(self, bracket: str) -> str:
+  def _encode(self, bracket: str, is_answer: bool) -> str:
     numbers = [float(x) for x in _NUMBER.findall(bracket)]
     wanted = 2 if self.coords.location == "point" else 4
     if len(numbers) not in (2, 4):
@@ -63,6 +68,8 @@ class View:
       )
     units = self._units() * (wanted // 2)
     box = [n * unit for n, unit in zip(numbers, units, strict=True)]
+    if is_answer:
+      return self._clipped(box)
     if wanted == 2:
       seen = self.transform.map_box((*box, *box))[:2]
       if all(0 <= v <= 1 for v in seen):
@@ -75,6 +82,14 @@ class View:
       f"{bracket}: is no location of this picture in {self.kind}, or one that"
       " the model does not see",
     )
+
+  def _clipped(self, box: Sequence[float]) -> str:
+    """Encodes what is left of a location in the square, if only an edge."""
+    seen = self.transform.map_box((*box, *box)[:4])
+    x1, y1, x2, y2 = (min(max(v, 0.0), 1.0) for v in seen)
+    if len(box) == 2:
+      return self.coords.encode_point(x1, y1)
+    return self.coords.encode((x1, y1, max(x1, x2), max(y1, y2)))
 
   def to_client(self, text: str) -> str:
     """Rewrites the locations of an answer as the client counts."""

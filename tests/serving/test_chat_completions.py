@@ -185,6 +185,22 @@ def test_free_answers_with_several_boxes_are_translated_as_a_whole(client):
   assert "[24," not in content["answer"] and content["answer"].count("[") == 2
 
 
+def test_a_turn_after_an_empty_box_is_answered(client):
+  """The model may write one; its own answer is no reason to refuse."""
+  said = "It is at [5.0,5.0,5.0,5.0] or [39.9,30.0,50.0,30.0]."
+  messages = [
+    {"role": "user", "content": [
+      {"type": "image_url", "image_url": {"url": uri()}},
+      {"type": "text", "text": "where"}]},
+    {"role": "assistant", "content": said},
+    {"role": "user", "content": "and now"},
+  ]  # fmt: skip
+  fields = {"model": "rules", "messages": messages, "locations": "pixels"}
+  assert client.send("POST", CHAT, json.dumps(fields))[0] == 200
+  ((_, answer),) = client.rules.batches[-1][0].question.history
+  assert answer == "It is at [12,36,12,36] or [95,95,95,95]."
+
+
 def test_a_free_answer_that_lists_calls_every_box_by_its_category(client):
   client.rules.answers["Find every cup, red ball."] = (
     "cup [24,24,71,71] [48,24,71,71]. no plate. red ball [1,24,5,71]."
