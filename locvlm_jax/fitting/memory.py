@@ -42,8 +42,23 @@ def _of_devices() -> int:
   stats = [d.memory_stats() for d in jax.local_devices()]
   if all(stats):
     return sum(s["bytes_limit"] for s in stats)
-  pages = os.sysconf("SC_AVPHYS_PAGES")
-  return pages * os.sysconf("SC_PAGE_SIZE")
+  return host_bytes("/proc/meminfo")
+
+
+def host_bytes(meminfo: str) -> int:
+  """Counts the bytes that programs can still have, with what files cache.
+
+  Args:
+    meminfo: Linux's /proc/meminfo; where it does not say, or is not there,
+      the free pages are counted.
+  """
+  lines = []
+  if os.path.exists(meminfo):
+    with open(meminfo, encoding="ascii") as f:
+      lines = [line.split() for line in f]
+  known = [int(x[1]) << 10 for x in lines if x[:1] == ["MemAvailable:"]]
+  free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+  return known[0] if known else free
 
 
 def choose(count: int, available: int) -> tuple[bool, str]:
