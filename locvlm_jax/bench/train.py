@@ -139,8 +139,9 @@ def train_step(settings: Settings) -> dict:
   model = locvlm.LocVLM(
     workload.model_config(settings.model, settings.remat, settings.unroll)
   )
-  shards = {"data": -1} if settings.stage == 1 else {"fsdp": -1}
-  mesh = sharding.make_mesh(shards)
+  shards = {"data": -1, "fsdp": 1 if settings.stage == 1 else -1}
+  num = params_lib.num_llm_parameters(model.config.llm)
+  mesh = sharding.make_mesh(sharding.sizes_for(shards, num))
   tx = optimizer.make(_optimizer(settings.mu_dtype), 1000)
   with jax.set_mesh(mesh):
     params = _random_params(model, trained, mesh)

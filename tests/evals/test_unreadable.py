@@ -101,7 +101,7 @@ def test_a_run_goes_on_over_a_picture_that_its_validation_cannot_read(
   spoiled = {path: damage(path) for path in (bad,)}
   fields = {"rows": 0, "tasks": ("hallucination",), "samples": 0}
   c = config(root, **{f"validation.{k}": v for k, v in fields.items()})
-  mesh = sharding.make_mesh(dict(c.mesh))
+  mesh = sharding.make_mesh(assemble.mesh_sizes(c))
   measured = validation.Validation(c, None, mesh)
   found = measured({})
   assert found["val.hallucination.unreadable"] == 1

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Mapping
 
+from locvlm_jax import assemble
 from locvlm_jax.config import Config, replaced
 from locvlm_jax.training.fit import memory
 from locvlm_jax.training.fit.layout import Layout
@@ -95,7 +96,7 @@ def _fitting(config: Config, has: int, kind: str, shards):
     if rows % n == 0 and not (rows // n) % share
   ]  # fmt: skip
   for remat in _REMAT:
-    most = Layout(dict(config.mesh), counts[-1], remat)
+    most = Layout(assemble.mesh_sizes(config), counts[-1], remat)
     if memory.memory(config, most, kind, shards).total > has:
       continue  # nor do more rows at a time
     for count in counts:
