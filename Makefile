@@ -43,9 +43,6 @@ demo: $(READY)
 	  --workdir runs/demo $(if $(REFERENCE),--reference $(REFERENCE))
 	@echo 'open runs/demo/report.html'
 
-# What is compiled at the first start is read at the next.
-serve: export JAX_COMPILATION_CACHE_DIR ?= $(VENV)/compiled
-serve: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 serve: $(READY)
 	$(BIN)/python -m locvlm_jax.serve $(if $(PORT),--port $(PORT))
 

@@ -19,6 +19,7 @@ import time
 from absl import flags
 
 from locvlm_jax import command
+from locvlm_jax.perf import compile_cache
 
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint", "", "A run's workdir, or a Llava directory; default: the micro"
@@ -62,6 +63,7 @@ _LOG_TEXTS = flags.DEFINE_bool(
 def main(argv: list[str]) -> None:
   """Loads and compiles, then serves until it is asked to end."""
   del argv
+  compile_cache.use()
   try:
     from locvlm_jax.serving.http import app, requests, web
   except ModuleNotFoundError as error:
