@@ -19,7 +19,6 @@ with the numbers that are there.
 from absl import flags
 
 from locvlm_jax import command
-from locvlm_jax.perf import compile_cache
 
 command.define_config()
 command.define_workdir("The run that is asked; the results go there too.")
@@ -50,7 +49,6 @@ _TABLE = flags.DEFINE_integer(
 def main(argv: list[str]) -> None:
   """Asks the model, or prints a table of what it was asked before."""
   del argv
-  compile_cache.use()
   from locvlm_jax import agreement
   from locvlm_jax.evals import paper, session
 
@@ -68,4 +66,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  command.run(main, required=["workdir"])
+  command.run(main, required=["workdir"], keeps_programs=True)

@@ -25,7 +25,6 @@ import sys
 from absl import flags
 
 from locvlm_jax import command
-from locvlm_jax.perf import compile_cache
 
 _CONFIG = command.define_config(
   "The config of a model that does not say how it was trained."
@@ -74,7 +73,6 @@ _JSON = flags.DEFINE_bool("json", False, "Print one line of json.")
 def main(argv: list[str]) -> None:
   """Asks about the pictures; prints the answer, and where it points."""
   del argv
-  compile_cache.use()
   from locvlm_jax import agreement
   from locvlm_jax.inference import model as model_lib
 
@@ -217,4 +215,4 @@ def _print(found: dict) -> None:
 
 
 if __name__ == "__main__":
-  command.run(main)
+  command.run(main, keeps_programs=True)

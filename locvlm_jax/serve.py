@@ -19,7 +19,6 @@ import time
 from absl import flags
 
 from locvlm_jax import command
-from locvlm_jax.perf import compile_cache
 
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint", "", "A run's workdir, or a Llava directory; default: the micro"
@@ -63,7 +62,6 @@ _LOG_TEXTS = flags.DEFINE_bool(
 def main(argv: list[str]) -> None:
   """Loads and compiles, then serves until it is asked to end."""
   del argv
-  compile_cache.use()
   try:
     from locvlm_jax.serving.http import app, requests, web
   except ModuleNotFoundError as error:
@@ -118,4 +116,4 @@ def _log_to_standard_error(log: logging.Logger) -> None:
 
 
 if __name__ == "__main__":
-  command.run(main)
+  command.run(main, keeps_programs=True)
