@@ -20,11 +20,11 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
+from locvlm_jax import before_jax
 from locvlm_jax.bench import command_line, timing, workload
 from locvlm_jax.models import layers, locvlm
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
-from locvlm_jax.perf import allocator
 from locvlm_jax.perf import flops as flops_lib
 from locvlm_jax.training import optimizer, tracing
 from locvlm_jax.training import step as step_lib
@@ -136,7 +136,7 @@ def _rates(parts: Sequence[Mapping], settings: Settings) -> dict:
 
 def train_step(settings: Settings) -> dict:
   """Times our training step on all devices of this process."""
-  allocator.keep_memory()
+  before_jax.keep_memory()
   trained = workload.trained_parts(settings.stage)
   model = locvlm.LocVLM(
     workload.model_config(settings.model, settings.remat, settings.unroll)

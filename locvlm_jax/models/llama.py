@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from locvlm_jax.models import attention, kv_cache, quantized, rotary
 from locvlm_jax.models.kv_cache import Cache, Slots
-from locvlm_jax.models.layers import CONTEXT, linear, stack
+from locvlm_jax.models.layers import CONTEXT, linear, stack, swiglu
 from locvlm_jax.models.lora import LoraConfig, lora_linear
 from locvlm_jax.parallel.sharding import BATCH, FSDP, TENSOR, constrain, gather
 
@@ -251,9 +251,9 @@ class Mlp(nn.Module):
     up = quantized.param(self, "up", init, wide, base)
     narrow = _residual_init(cfg)
     down = quantized.param(self, "down", narrow, wide[::-1], base)
-    y = jax.nn.silu(lora_linear(self, "gate", x, gate, self.lora))
-    y = y * lora_linear(self, "up", x, up, self.lora)
-    y = constrain(y, (BATCH, None, TENSOR))
+    gate = lora_linear(self, "gate", x, gate, self.lora)
+    up = lora_linear(self, "up", x, up, self.lora)
+    y = constrain(swiglu(gate, up), (BATCH, None, TENSOR))
     return lora_linear(self, "down", y, down, self.lora)
 
 

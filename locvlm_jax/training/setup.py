@@ -17,7 +17,6 @@ from locvlm_jax.inference import video_features
 from locvlm_jax.models import layers, locvlm
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import hosts, sharding
-from locvlm_jax.perf import allocator
 from locvlm_jax.training import (
   data_hashes,
   meter,
@@ -175,7 +174,6 @@ def meet(config: Config, watch: hosts.Watch) -> jax.sharding.Mesh:
     ValueError: the mesh does not divide the batch.
   """
   watch.connect()
-  allocator.keep_memory()
   watch.enter(0, "compare hosts")
   watch.compare("run", provenance.facts(config))
   mesh = sharding.make_mesh(assemble.mesh_sizes(config))

@@ -11,7 +11,7 @@ from paths import ASSETS
 from PIL import Image
 
 from configs import micro
-from locvlm_jax import errors
+from locvlm_jax import assemble, errors
 from locvlm_jax.config import Config
 from locvlm_jax.evals import session
 from locvlm_jax.evals.tasks import EVALS
