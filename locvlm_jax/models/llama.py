@@ -19,7 +19,13 @@ from jaxtyping import Array, Float, Int
 
 from locvlm_jax.models import attention, kv_cache, quantized, rotary
 from locvlm_jax.models.kv_cache import Cache, Slots
-from locvlm_jax.models.layers import CONTEXT, linear, stack, swiglu
+from locvlm_jax.models.layers import (
+  CONTEXT,
+  linear,
+  rms_normalize,
+  stack,
+  swiglu,
+)
 from locvlm_jax.models.lora import LoraConfig, lora_linear
 from locvlm_jax.parallel.sharding import BATCH, FSDP, TENSOR, constrain, gather
 
@@ -138,9 +144,8 @@ class RMSNorm(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "*S D"]) -> Float[Array, "*S D"]:
     scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-    y = x.astype(jnp.float32)
-    y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps)
-    return (y * scale).astype(x.dtype)
+    y = rms_normalize(x.astype(jnp.float32), scale, self.eps)
+    return y.astype(x.dtype)
 
 
 class Attention(nn.Module):
