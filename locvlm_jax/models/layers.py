@@ -135,6 +135,18 @@ def _rms_backward(eps, kept, gradient):
 rms_normalize.defvjp(_rms_forward, _rms_backward)
 
 
+class RMSNorm(nn.Module):
+  """Root-mean-square normalization in float32, returned in x's dtype."""
+
+  eps: float
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "*S D"]) -> Float[Array, "*S D"]:
+    scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+    y = rms_normalize(x.astype(jnp.float32), scale, self.eps)
+    return y.astype(x.dtype)
+
+
 def defaults(
   device_kind: str, frozen: bool, row_length: int = 0
 ) -> tuple[str, int]:
