@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from locvlm_jax.models import attention, kv_cache, quantized, rotary
 from locvlm_jax.models.kv_cache import Cache, Slots
-from locvlm_jax.models.layers import CONTEXT, linear, stack, swiglu
+from locvlm_jax.models.layers import CONTEXT, RMSNorm, linear, stack, swiglu
 from locvlm_jax.models.lora import LoraConfig, lora_linear
 from locvlm_jax.parallel.sharding import BATCH, FSDP, TENSOR, constrain, gather
 
