@@ -51,9 +51,10 @@ _TABLE = flags.DEFINE_integer(
 def main(argv: list[str]) -> None:
   """Asks the model, or prints a table of what it was asked before."""
   del argv
-  from locvlm_jax import agreement
+  from locvlm_jax import agreement, before_jax
   from locvlm_jax.evals import paper, session
 
+  before_jax.keep_memory()
   if _TABLE.value is not None:
     print(paper.table(_TABLE.value, _OUT.value or command.workdir()))
     return
@@ -68,4 +69,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  command.run(main, required=["workdir"])
+  command.run(main, required=["workdir"], keeps_programs=True)

@@ -129,6 +129,17 @@ def test_what_is_found_is_drawn_and_what_is_not_there_is_denied(page):
 
 
 @needs_browser
+def test_every_object_is_drawn_and_what_there_is_none_of_is_said(page, client):
+  _ask(page, "find every cup and the plate")
+  assert _question(client).question == "Find every cup, plate."
+  assert page.locator("#overlay .found").count() == 2
+  marks = page.locator(".answered .mark").all_text_contents()
+  assert marks == ["cup · 0.25", "cup · 0.75"]
+  assert "no plate" in page.locator(".answered").last.text_content()
+  assert not page.wrong
+
+
+@needs_browser
 def test_a_second_turn_knows_the_first(page, client):
   _ask(page, "what is it")
   _ask(page, "and now")

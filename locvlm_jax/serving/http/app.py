@@ -180,6 +180,7 @@ def model_object(served: Served) -> dict[str, Any]:
     "image_size": spec.image_size,
     "coords": spec.coords.form,
     "location": spec.coords.location,
+    "lists": served.lists,
     "pictures": served.limits.pictures,
     "max_tokens": served.limits.new_tokens,
   }
