@@ -19,6 +19,7 @@ from locvlm_jax.data.sources import any_format
 from locvlm_jax.fitting import division, memory, survey
 from locvlm_jax.training import recipe
 from locvlm_jax.weights import meaning
+from locvlm_jax.weights.layouts import huggingface
 
 MICRO = "micro"  # the name of the committed base
 _CONFIG = "configs/fit.py"
@@ -86,6 +87,11 @@ def base_of(model: str) -> str:
     return _MICRO_BASE
   if not os.path.isdir(model):
     raise errors.DataError(f"--model={model}: no such directory.")
+  if not huggingface.is_llava(model):
+    raise errors.DataError(
+      f"--model={model}: not a Llava in Hugging Face's layout; of LLaVA's own,"
+      " locvlm_jax.convert makes one."
+    )
   return model
 
 

@@ -5,7 +5,6 @@ import math
 import multiprocessing
 import os
 
-from locvlm_jax import errors
 from locvlm_jax.weights.layouts import huggingface
 
 # Bytes of each parameter that is trained by AdamW (float32 master, gradient,
@@ -17,11 +16,6 @@ _GIB = 1 << 30
 
 def parameters(llava: str) -> int:
   """Counts the parameters of a Llava of Hugging Face; reads no weights."""
-  if not huggingface.is_llava(llava):
-    raise errors.DataError(
-      f"{llava}: not a Llava in Hugging Face's layout; of LLaVA's own,"
-      " locvlm_jax.convert makes one."
-    )
   tensors, _ = huggingface.open_llava(llava)
   return sum(math.prod(t.shape) for t in tensors.values())
 

@@ -221,6 +221,15 @@ def test_what_is_trained_of_a_llava_is_decided_once(
   assert "--config=configs/fit.py:stage2,llava" in calls[6]
 
 
+def test_a_llava_in_another_layout_is_refused_with_the_next_step(tmp_path):
+  (tmp_path / "m").mkdir()
+  with pytest.raises(errors.DataError, match=r"m/config.json: No such file"):
+    fit_recipe.base_of(str(tmp_path / "m"))
+  (tmp_path / "m" / "config.json").write_text('{"model_type": "llava_llama"}')
+  with pytest.raises(errors.DataError, match=r"m: .* locvlm_jax.convert makes"):
+    fit_recipe.base_of(str(tmp_path / "m"))
+
+
 @pytest.mark.parametrize(
   "changes, message",
   [
