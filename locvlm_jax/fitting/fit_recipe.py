@@ -62,6 +62,7 @@ def run(fit: Fit) -> None:
   """
   if wrong := [f for f in fit.fields if "=" not in f]:
     raise ValueError(f"--set={wrong[0]}: write FIELD=VALUE, as in steps=300.")
+  _check_apart(fit)
   base = base_of(fit.model)
   divided = division.divide(fit.data, fit.images, fit.seed)
   flags, told = _prepared(fit, divided, base)
@@ -79,6 +80,18 @@ def run(fit: Fit) -> None:
       base=base,
     )
   )
+
+
+def _check_apart(fit: Fit) -> None:
+  """Refuses a run among the data, whose files would be read as annotations."""
+  folder = fit.data
+  if not os.path.isdir(folder):
+    folder = folder.rpartition(":")[0]
+  data, out = os.path.realpath(folder), os.path.realpath(fit.out)
+  if os.path.isdir(folder) and os.path.commonpath((data, out)) == data:
+    raise ValueError(
+      f"--out={fit.out}: is within --data={fit.data}; name a folder elsewhere."
+    )
 
 
 def base_of(model: str) -> str:

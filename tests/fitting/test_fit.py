@@ -247,6 +247,15 @@ def test_what_cannot_be_fitted_is_refused_before_anything_runs(
   assert not calls and not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("split", ["", ":train"])
+def test_a_run_among_the_data_is_refused(tmp_path, split):
+  data = box_files.write_labelme(tmp_path / "d" / "train", _scenes(9))
+  folder = str(tmp_path / "d") + split
+  with pytest.raises(ValueError, match="--out=.*/run: is within --data="):
+    fit_recipe.run(_fit(pathlib.Path(data), folder))
+  assert not (pathlib.Path(data) / "run").exists()
+
+
 @pytest.mark.slow
 def test_fit_goes_from_a_yolo_folder_to_a_page_and_can_be_run_again(tmp_path):
   data = box_files.write_yolo(tmp_path / "d", _scenes(40))
