@@ -101,6 +101,13 @@ def test_lists_of_boxes_have_a_gallery_of_those_with_something_to_show(
   assert "Of boxes in lists; where nothing is, the IoU is 0" in words
 
 
+def test_too_few_boxes_to_say_how_far_they_can_be_trusted_is_said(tmp_path):
+  box = [4.0, 3.0, 20.0, 15.0]
+  rows = [listed(write_image(tmp_path / "a.png"), boxes=[(box, 0.01, 0.9)])]
+  words = _shown(write_run(tmp_path, rows)).words
+  assert "Nothing says it yet: it takes 100 boxes" in words
+
+
 def test_where_all_boxes_are_right_there_are_no_wrong_answers(tmp_path):
   path = write_image(tmp_path / "a.png")
   words = _shown(write_run(tmp_path, [located(path)])).words
