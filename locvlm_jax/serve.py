@@ -132,4 +132,4 @@ def _log_to_standard_error(log: logging.Logger) -> None:
 
 
 if __name__ == "__main__":
-  command.run(main)
+  command.run(main, keeps_programs=True)
