@@ -87,6 +87,7 @@ def render(
     config=config,
     step=origin.get("step"),
     trained_on=recipe.describe(origin["config"]),
+    grid=coords.grid,
     example=coords.encode(_EXAMPLE),
     fractions=_EXAMPLE if coords.location == "box" else (0.425, 0.6),
     to_pixels=_TO_PIXELS[config.geometry],
