@@ -152,7 +152,7 @@ def _sources(config: Config) -> list[Source]:
 
 def _license(directory: str) -> str:
   """Says what a directory states about its license."""
-  if ASSETS in pathlib.Path(directory).resolve().parents:
+  if pathlib.PurePath(directory).parts[-3:-1] == ASSETS.parts[-2:]:
     return "that of locvlm_jax, which it is part of"
   if not os.path.isdir(directory):
     return "no longer there: look its license up"

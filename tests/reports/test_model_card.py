@@ -117,6 +117,8 @@ def test_the_micro_reference_has_the_numbers_that_lie_beside_it():
   text = model_card.render(opened.origin, opened.shape)
   assert "| locpred.acc_iou50 | 87.0 % |" in text
   assert "| hallucination.accuracy | 96.0 % |" in text
+  path = ASSETS / "micro_reference" / "README.md"
+  assert path.read_text("utf-8") == text  # written by convert
 
 
 def test_an_exports_card_can_be_written_again(tmp_path):
