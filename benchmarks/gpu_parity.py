@@ -10,7 +10,6 @@ difference with its bound, and ends with exit status 1 if one is beyond it.
 import functools
 import os
 import sys
-import types
 
 import jax
 import jax.numpy as jnp
@@ -29,17 +28,7 @@ REFERENCE = os.path.join(
   os.path.dirname(__file__), "../locvlm_jax/assets/micro_reference"
 )
 ROWS, TEXT, NEW = 4, 48, 24
-ADAM = types.SimpleNamespace(
-  name="adamw",
-  lr=1e-3,
-  warmup_ratio=0.0,
-  b1=0.9,
-  b2=0.999,
-  eps=1e-8,
-  weight_decay=0.0,
-  clip_norm=1.0,
-  mu_dtype="float32",
-)
+ADAM = workload.adamw(lr=1e-3, warmup_ratio=0.0)
 
 
 def _apart(a, b) -> float:

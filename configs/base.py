@@ -265,9 +265,10 @@ def data() -> ml_collections.ConfigDict:
   # Steps whose examples are sorted by length together, and padded to the next
   # multiple of 64 positions instead of all to the longest; 0: none.
   d.sort_window = 8
-  # Conversations of a row; attention stays within each. Above 1 for TPUs and
-  # CPUs: the fast attention of GPUs has no such mask.
-  d.pack = 1
+  d.pack = 1  # conversations of a row; attention stays within each
+  # The questions of the objectives about an image do not see each other, as if
+  # each had a row of its own, but share the image. text_length is of them all.
+  d.tree = False
   d.threads = 4
   # Files of evaluation sets (COCO, VQA, GQA, POPE, RefCOCO, LLaVA), or folders
   # of their pictures: what they name, or show, is not trained on.

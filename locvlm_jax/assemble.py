@@ -16,6 +16,7 @@ from locvlm_jax.data.records import Source
 from locvlm_jax.data.sources import conversation_boxes
 from locvlm_jax.models import clip_vit, layers, llama, locvlm, lora
 from locvlm_jax.models import video as video_lib
+from locvlm_jax.models.kernels import segments
 from locvlm_jax.text import coords, families, formats, tokenizer
 
 
@@ -49,7 +50,16 @@ def model(
       dtype=m.dtype,
       remat=remat,
       unroll=m.unroll or unroll,
+      bound=_bound(config),
     )
+  )
+
+
+def _bound(config: Config) -> segments.Bound:
+  """Says how many conversations, or branches, a row of training holds."""
+  num = config.data.max_pairs if config.data.tree else config.data.pack
+  return (
+    segments.Bound(num, row_length(config)) if num > 1 else segments.Bound()
   )
 
 
@@ -162,6 +172,7 @@ def row_spec(
     boxes=config.data.conversation_boxes.removeprefix(conversation_boxes.MODEL),
     clips=clips.Clips(frames, config.geometry, size) if frames else None,
     detect=weights[objectives.DETECT],
+    tree=config.data.tree,
   )
 
 
