@@ -57,11 +57,12 @@ class Experiment:
   def evaluations(self) -> list[Evaluation]:
     """Lists what runs are asked, the first seed of all arms first."""
     runs = self.runs()
+    tables = [micro_tables.TABLES[n] for n in self.tables]
     found = {
-      Evaluation(run, micro_tables.suite(metric), self.samples): run.seed
-      for n in self.tables
-      for arm in micro_tables.TABLES[n].arms
-      for metric in micro_tables.TABLES[n].metrics.values()
+      Evaluation(run, table.suite(metric), self.samples): run.seed
+      for table in tables
+      for arm in table.arms
+      for metric in table.metrics.values()
       for run in runs[arm]
     }
     return sorted(found, key=found.get)

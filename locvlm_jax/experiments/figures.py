@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from locvlm_jax.experiments import learning, micro_arms
 from locvlm_jax.experiments.charts import Chart, Line, Value
+from locvlm_jax.experiments.micro_tables import Table
 from locvlm_jax.experiments.runs import Arm, Run
 from locvlm_jax.experiments.summary import Results
 from locvlm_jax.reports import curves
@@ -31,13 +32,15 @@ def claim(runs: Runs, workdir: str) -> Chart | None:
   return _over_steps(title, [*lines, boxes], 0.0)
 
 
-def arms(runs: Runs, workdir: str, title: str) -> Chart | None:
-  """Draws how arms learn to compare places, each a line of its own."""
+def arms(runs: Runs, workdir: str, table: Table) -> Chart | None:
+  """Draws how arms learn what a table is about, each a line of its own."""
   lines = [
-    _curve(arm.name, arm, runs, workdir, color % 8)
+    _curve(arm.name, arm, runs, workdir, color % 8, table.learned)
     for color, arm in enumerate(runs)
   ]
-  return _over_steps(title, lines)
+  # Half of all comparisons are right by chance; no box is.
+  low = 40.0 if table.learned == learning.PLACES else 0.0
+  return _over_steps(table.title, lines, low)
 
 
 def doses(found: Results) -> Chart | None:
@@ -56,7 +59,7 @@ def doses(found: Results) -> Chart | None:
   return Chart(title, "share of the rows", tuple(lines), ticks)
 
 
-def _over_steps(title, lines, low: float = 40.0) -> Chart | None:
+def _over_steps(title, lines, low: float) -> Chart | None:
   lines = tuple(line for line in lines if line.values)
   if not lines:
     return None

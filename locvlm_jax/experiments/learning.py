@@ -38,6 +38,20 @@ def curve(runs: Sequence[Run], workdir: str, metric: str) -> list[Point]:
   return [_point(step, [one[step] for one in found]) for step in steps]
 
 
+def first(folder: str, metric: str, percent: float) -> int | None:
+  """Returns the step at which a run first had so much; None if it never had.
+
+  Args:
+    folder: of the run.
+    metric: as for `curve`.
+    percent: at least so much.
+  """
+  found = _one(folder, metric)
+  return min(
+    (s for s, value in found.items() if value >= percent), default=None
+  )
+
+
 def _one(folder: str, metric: str) -> dict[int, float]:
   """Reads {step: percent}; what a kill made run twice counts once."""
   path = os.path.join(folder, "metrics.jsonl")

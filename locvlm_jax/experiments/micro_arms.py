@@ -90,6 +90,24 @@ POINT = _stage2("point", *_WITH, coords=("coords.location=point",))
 PSEUDO = _stage2("pseudo-captions", *_WITH, captions=_stage1())
 NFP = _stage2("nfp", *_WITH, coords=("coords.form=nfp",))
 DIGA = _stage2("diga", *_WITH, coords=("coords.form=diga",))
+# How coordinates are best learned: mostly LocPred, until it finds half of all.
+_BOXES = (
+  "steps=1000", *_mixture(instances=0.9, conversations=0.08, text=0.02),
+  "data.objectives.loc_pred=4.0",
+  "validation.every=50", "validation.rows=0", "validation.samples=300",
+  "validation.tasks=('locpred',)",
+)  # fmt: skip
+PLAIN = Arm("cross-entropy", "stage2", _BOXES, _stage1())
+DIGIT_LOSSES = tuple(
+  Arm(f"digit-loss-{weight}", "stage2",
+      (*_BOXES, f"optim.digit_loss={weight}.0"), _stage1())
+  for weight in (1, 8)
+)  # fmt: skip
+_FIXED = ("coords.fixed_width=True", "init.override=('coords',)")
+FIXED_WIDTH = Arm(
+  "fixed-width", "stage2", (*_BOXES, _FIXED[0]),
+  Arm("stage1-fixed-width", "stage1", _FIXED),
+)  # fmt: skip
 VID_B = _vid("vid-b", words="vid_b")
 VID_NONE = _vid(
   "vid-b-plus-none", *_mixture(video_conversations=1.0, tracks=0.0)

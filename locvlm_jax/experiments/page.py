@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import glob
 import os
 import statistics
@@ -116,7 +117,7 @@ def _part(table: Table, found: Results, runs, done, workdir) -> Part:
     orderings=rows,
     heads=summary.ORDERING_HEADS,
     verdicts=", ".join(f"{n} {verdict}" for verdict, n in verdicts.items()),
-    chart=figures.arms(mine, workdir, table.title),
+    chart=figures.arms(mine, workdir, table),
     samples=_samples(table, done, workdir),
   )
 
@@ -178,8 +179,13 @@ def _minutes(folder: str) -> dict[str, float]:
 
 
 def _template(name: str) -> jinja2.Template:
+  return _environment().get_template(name)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
   folders = (os.path.dirname(__file__), os.path.dirname(reports.__file__))
-  environment = jinja2.Environment(
+  return jinja2.Environment(
     loader=jinja2.FileSystemLoader(folders),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
@@ -187,4 +193,3 @@ def _template(name: str) -> jinja2.Template:
     lstrip_blocks=True,
     keep_trailing_newline=True,
   )
-  return environment.get_template(name)

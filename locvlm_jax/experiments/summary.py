@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-from locvlm_jax.experiments import differences, results
+from locvlm_jax.experiments import differences, learning, results
 from locvlm_jax.experiments.differences import Result
 from locvlm_jax.experiments.micro_tables import Ordering, Table
 from locvlm_jax.experiments.runs import Evaluation
 
 Results = dict[tuple[str, str], Result | None]  # by (arm, metric)
+STEPS = "steps"  # until validation had what a table says, beside its metrics
 
 
 def read(
@@ -16,24 +17,56 @@ def read(
   """Reads all cells of a table from what its arms were asked."""
   found = {}
   for arm in table.arms:
+    mine = [e for e in evaluations if e.run.arm.name == arm.name]
     for metric in table.metrics.values():
       task = metric.partition(".")[0]
       folders = {
-        e.run.seed: e.folder(workdir)
-        for e in evaluations
-        if e.run.arm.name == arm.name and task in e.suite.tasks
+        e.run.seed: e.folder(workdir) for e in mine if task in e.suite.tasks
       }
       found[arm.name, metric] = results.read(folders, metric)
+    if table.reach is not None:
+      found[arm.name, STEPS] = _steps(table, mine, workdir)
   return found
+
+
+def _steps(table: Table, evaluations, workdir: str) -> Result | None:
+  """Reads when the runs that are finished had what the table says, if ever."""
+  folders = {
+    e.run.seed: e.run.folder(workdir)
+    for e in evaluations
+    if results.finished(e.folder(workdir))
+  }
+  reached = {
+    seed: learning.first(folder, table.learned, table.reach)
+    for seed, folder in folders.items()
+  }
+  values = {seed: float(step) for seed, step in reached.items() if step}
+  return Result(values, {}) if values else None
 
 
 def rows(table: Table, found: Results) -> list[tuple[str, ...]]:
   """Makes the cells of a table, percent with their deviation over seeds."""
-  made = [("", *table.metrics)]
+  steps = () if table.reach is None else (f"steps to {table.reach:g} %",)
+  made = [("", *table.metrics, *steps)]
   for arm in table.arms:
-    cells = (found[arm.name, metric] for metric in table.metrics.values())
-    made.append((arm.name, *map(_cell, cells)))
+    cells = [_cell(found[arm.name, m]) for m in table.metrics.values()]
+    cells += [_steps_cell(arm.name, table, found) for _ in steps]
+    made.append((arm.name, *cells))
   return made
+
+
+def _steps_cell(arm: str, table: Table, found: Results) -> str:
+  """Writes steps; how many of the seeds got there, where not all did."""
+  result, asked = (
+    found[arm, STEPS],
+    found[arm, next(iter(table.metrics.values()))],
+  )
+  if result is None or asked is None:
+    return "–"
+  reached, seeds = len(result.values), len(asked.values)
+  spread = result.deviation
+  text = f"{result.mean:.0f}" + ("" if spread is None else f" ± {spread:.0f}")
+  return text if reached == seeds else f"{text} ({reached} of {seeds} seeds)"
 
 
 def _cell(result: Result | None) -> str:

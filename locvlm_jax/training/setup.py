@@ -14,7 +14,7 @@ from locvlm_jax.data import stream as stream_lib
 from locvlm_jax.data.exclude import exclusion
 from locvlm_jax.data.records import Batch, Source
 from locvlm_jax.inference import video_features
-from locvlm_jax.models import layers, locvlm
+from locvlm_jax.models import locvlm
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import hosts, sharding
 from locvlm_jax.training import (
@@ -29,8 +29,7 @@ from locvlm_jax.training import journal as journal_lib
 from locvlm_jax.training import program as program_lib
 from locvlm_jax.training import step as step_lib
 from locvlm_jax.training import validation as validation_lib
-from locvlm_jax.training.fit import answer, memory
-from locvlm_jax.training.fit.layout import Layout
+from locvlm_jax.training.fit import room
 from locvlm_jax.training.losses import digits
 from locvlm_jax.weights import checkpoints as checkpoints_lib
 from locvlm_jax.weights import checksums, frozen, initial, runs
@@ -221,107 +220,85 @@ def open_run(
   print(*data.left_out(), *origins, sep="\n", flush=True)
   if config.video.cache:
     data = _with_features(data, model, state, mesh, watch)
-  spec = data.make_row.spec
-  train_step = step_lib.jit_train_step(
-    model,
-    tx,
-    where,
-    sharding.batch_sharding(mesh),
-    config.accumulate,
-    config.seed,
-    digits.build(
-      config.optim.digit_loss,
-      spec.coords,
-      spec.tokenizer,
-      config.model.llm.vocab_size,
-    ),
-  )
+  train_step = _train_step(config, model, tx, where, mesh, data)
   traced, journal = train_step, None
   if not replay:
-    if hosts.is_first():
-      journal_lib.write_overview(workdir, state)
     directory = os.path.join(workdir, "profile")
     traced = tracing.traced(train_step, config.profile, directory, start)
-    rates = meter.of_run(config, model, data.make_row.spec, state.trainable)
-    journal = journal_lib.Journal(
-      config,
-      workdir,
-      start,
-      rates,
-      data.name_records,
-      lambda: dict(data.make_row.counts),
-    )
-  rows_a_batch = config.batch_size // config.data.pack
+    journal = _journal(config, workdir, start, model, data, state)
+  program = program_lib.Program(
+    train_step,
+    traced,
+    mesh,
+    config.batch_size // config.data.pack,
+    watch,
+    lambda: room.advice(config, mesh, program_lib.device_memory()),
+  )
   run = Run(
     config=config,
     workdir=workdir,
     start=start,
     watch=watch,
     data=data,
-    program=program_lib.Program(
-      train_step,
-      traced,
-      mesh,
-      rows_a_batch,
-      watch,
-      lambda: _advice(config, mesh, program_lib.device_memory()),
-    ),
+    program=program,
     journal=journal,
     validation=measured,
     checkpoints=checkpoints,
     refers=refers,
   )
   if not replay:
-    sharded = sharding.batch_sharding(mesh)
-    try:
-      check_estimate(config, mesh, program_lib.device_memory())
-      _check_memory(run, state, planning.longest_batch(config, model, sharded))
-    except ValueError:
-      run.close()
-      raise
+    _check_room(run, state, model, mesh)
   return run, state
 
 
-def check_estimate(config: Config, mesh: jax.sharding.Mesh, has: int) -> None:
-  """Prints what a step needs by an estimate, and refuses what is far off.
-
-  Args:
-    config: of the run.
-    mesh: that it runs on.
-    has: bytes of a device; 0: not known, and nothing is done.
-
-  Raises:
-    ValueError: it needs a tenth more than there is; says what fits.
-  """
-  if not has:
-    return
-  kind = mesh.devices.flat[0].device_kind
-  needs = memory.memory(config, Layout.of(config), kind, dict(mesh.shape))
-  parts = f"{needs.total / 2**30:.1f} GiB of {has / 2**30:.1f}"
-  print(f"memory of a step, by an estimate: {parts}", flush=True)
-  if needs.total > 1.1 * has:
-    raise ValueError(
-      f"a step with rows of {memory.row_length(config, config.data.pack)}"
-      f" positions needs {parts} of a device. {_advice(config, mesh, has)}"
-    )
+def _train_step(config: Config, model, tx, where, mesh, data: Data):
+  """Makes the step, with the loss on digits if there is one."""
+  spec = data.make_row.spec
+  far = digits.build(
+    config.optim.digit_loss,
+    spec.coords,
+    spec.tokenizer,
+    config.model.llm.vocab_size,
+  )
+  return step_lib.jit_train_step(
+    model,
+    tx,
+    where,
+    sharding.batch_sharding(mesh),
+    config.accumulate,
+    config.seed,
+    far,
+  )
 
 
-def _advice(config: Config, mesh: jax.sharding.Mesh, has: int) -> str:
-  """Says what to set so that a step fits; see `fit.proposals`."""
-  kind = mesh.devices.flat[0].device_kind
-  return answer.shortly(config, has, kind, dict(mesh.shape)) if has else ""
+def _journal(
+  config: Config, workdir: str, start: int, model, data: Data, state
+) -> journal_lib.Journal:
+  """Opens what the run writes down, with an overview of its parameters."""
+  if hosts.is_first():
+    journal_lib.write_overview(workdir, state)
+  make_row = data.make_row
+  return journal_lib.Journal(
+    config,
+    workdir,
+    start,
+    meter.of_run(config, model, make_row.spec, state.trainable),
+    data.name_records,
+    lambda: dict(make_row.counts),
+  )
 
 
-def _check_memory(run: Run, state, longest: Mapping) -> None:
-  """Compares a batch of the longest rows with the devices' memory.
-
-  Rows of usual length are known to fit (models/layers.py).
-  """
-  config = run.config
-  is_long = assemble.row_length(config) > layers.LONG_ROW
-  if not is_long and config.data.pack == 1:
-    return
-  run.program.check_memory(state, longest)
+def _check_room(run: Run, state, model, mesh: jax.sharding.Mesh) -> None:
+  """Refuses a step that does not fit; a run that is refused is closed."""
+  sharded = sharding.batch_sharding(mesh)
+  try:
+    room.check_estimate(run.config, mesh, program_lib.device_memory())
+    if room.is_tight(run.config):
+      longest = planning.longest_batch(run.config, model, sharded)
+      run.program.check_memory(state, longest)
+  except ValueError:
+    run.close()
+    raise
 
 
 def _open_checkpoints(

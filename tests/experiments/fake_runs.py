@@ -59,7 +59,8 @@ class Commands:
   def _evaluate(self, workdir: str, folder: str, seed: str) -> None:
     arm = os.path.basename(workdir).split("-seed")[0]
     rng = random.Random(arm + seed)
-    rows, metrics = [], {}
+    boxes = ("acc_iou50", "acc_iou75", "mean_iou")
+    rows, metrics = [], {f"locpred.{n}": self._skills[arm] for n in boxes}
     for axis in ("left_right", "above_below"):
       name = f"spatial_trained.direct.{axis}.all"
       right = [rng.random() < self._skills[arm] for _ in range(50)]

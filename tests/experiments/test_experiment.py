@@ -7,6 +7,7 @@ import pytest
 
 from locvlm_jax import errors
 from locvlm_jax.experiments import (
+  differences,
   experiment,
   learning,
   micro_arms,
@@ -16,6 +17,12 @@ from locvlm_jax.experiments import (
 )
 
 _SKILLS = {"baseline": 0.5, "locvlm": 0.9}
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+  """Tables are written after every step: their intervals may be rough."""
+  monkeypatch.setattr(differences, "_DRAWS", 100)
 
 
 def test_arms_differ_in_what_the_table_is_about_and_in_nothing_else(tmp_path):
@@ -144,3 +151,16 @@ def test_every_ordering_is_about_arms_and_metrics_of_its_table():
       assert ordering.metric in table.metrics.values(), table.title
       if ordering.paper:
         assert ordering.paper[0] > ordering.paper[1], ordering
+
+
+def test_a_table_says_after_how_many_steps_an_arm_had_half(tmp_path):
+  names = ("cross-entropy", "digit-loss-1", "digit-loss-8", "fixed-width")
+  skills = dict(zip(names, (0.65, 0.9, 0.695, 0.72), strict=True))
+  made = fake_runs.make(tmp_path, tables=("coordinates",), seeds=2)
+  text = experiment.run(made, fake_runs.Commands(skills))
+  table = text.partition("| above |")[0]
+  cells = {row.split(" | ")[0]: row for row in table.splitlines()}
+  assert cells["| "].endswith("| steps to 50 % |")
+  assert cells["| cross-entropy"].endswith("| – |")
+  assert cells["| digit-loss-1"].endswith("| 200 ± 0 |")
+  assert cells["| digit-loss-8"].endswith("| 200 (1 of 2 seeds) |")

@@ -24,6 +24,7 @@ from locvlm_jax.training.fit.layout import Layout
 
 # What cuDNN and cuBLAS take beside XLA's own buffers.
 _GPU_WORKSPACE = 1 << 29
+ONE_DEVICE = {"data": 1, "fsdp": 1, "tensor": 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,23 +73,40 @@ def memory(
     device_kind: as jax names it; "": of the devices here.
     shards: size of each mesh axis; None: a single device.
   """
-  shards = dict(shards or {"data": 1, "fsdp": 1, "tensor": 1})
+  shards = dict(shards or ONE_DEVICE)
+  held = state(config, layout, device_kind, shards)
+  model = assemble.model(config, device_kind, layout.remat)
+  rows = shards["data"] * shards["fsdp"]
+  activations = _activations(config, device_kind, layout, rows)
+  gathered = _layer(config, model) if _split(shards) > 1 else 0
+  return dataclasses.replace(held, activations=activations + 2 * gathered)
+
+
+def state(
+  config: Config,
+  layout: Layout,
+  device_kind: str = "",
+  shards: Mapping[str, int] | None = None,
+) -> Memory:
+  """Estimates the same without activations, and so without a trace."""
+  split = _split(shards or ONE_DEVICE)
   model = assemble.model(config, device_kind, layout.remat)
   trainable, frozen = _parameters(config, model)
   moments = jax.eval_shape(
     optimizer.make(config.optim, config.steps).init, trainable
   )
-  split = shards["fsdp"] * shards["tensor"]
-  rows = shards["data"] * shards["fsdp"]
-  activations = _activations(config, device_kind, layout, rows)
-  gathered = _layer(config, model) if split > 1 else 0
   return Memory(
     weights=(_bytes(trainable) + _bytes(frozen)) // split,
     gradients=_bytes(trainable) // split * (1 + (layout.accumulate > 1)),
     optimizer=(_bytes(moments) + _unpacked(config, trainable)) // split,
-    activations=activations + 2 * gathered,
+    activations=0,
     workspace=_GPU_WORKSPACE if _is_gpu(device_kind) else 0,
   )
+
+
+def _split(shards: Mapping[str, int]) -> int:
+  """Counts the devices that a parameter is split over."""
+  return shards["fsdp"] * shards["tensor"]
 
 
 def _unpacked(config: Config, trainable: Mapping) -> int:

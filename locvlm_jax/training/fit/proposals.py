@@ -87,6 +87,9 @@ def _changes(config: Config) -> Iterator[dict]:
 
 def _fitting(config: Config, has: int, kind: str, shards):
   """Finds the layout that recomputes least; (layout, memory) or None."""
+  least = Layout(dict(config.mesh), 1, _REMAT[-1])
+  if memory.state(config, least, kind, shards).total > has:
+    return None  # whatever the rows are
   rows = config.batch_size // config.data.pack
   of = dict(shards or {})
   share = of.get("data", 1) * of.get("fsdp", 1)

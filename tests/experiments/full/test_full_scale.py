@@ -12,6 +12,9 @@ from locvlm_jax import config as config_lib
 from locvlm_jax import errors
 from locvlm_jax.experiments import micro_tables, schedule
 from locvlm_jax.experiments.full import arms, full_scale, inputs, steps
+from locvlm_jax.perf import machines
+from locvlm_jax.training.fit import memory
+from locvlm_jax.training.fit.layout import Layout
 
 _TABLES = tuple(n for n in micro_tables.TABLES if n.isdigit())
 
@@ -71,6 +74,22 @@ def test_every_command_has_a_config_that_takes_its_fields(
       monkeypatch.setattr("sys.argv", given)  # where ml_collections looks
       config = _parsed(given)
       assert config_lib.freeze(config).tokenizer.endswith("llama-7b")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_every_training_fits_on_eight_a100(tmp_path, monkeypatch):
+  """By the quick estimate; compiled ones are in benchmarks/results/plan.md."""
+  device = machines.device("a100")
+  for step in schedule.with_needs(_wanted(tmp_path)):
+    for command, words in step.commands("runs"):
+      if command == "train":
+        given = ["program", *(w for w in words if w.startswith("--config"))]
+        monkeypatch.setattr("sys.argv", given)
+        config = config_lib.freeze(_parsed(given))
+        shards = {n: 8 if size < 0 else size for n, size in config.mesh.items()}
+        needs = memory.memory(config, Layout.of(config), device.name, shards)
+        assert needs.total < device.memory, (step.arm.name, needs)
 
 
 def _parsed(words):
