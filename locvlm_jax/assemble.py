@@ -57,10 +57,11 @@ def model(
 
 def _bound(config: Config) -> segments.Bound:
   """Says how many conversations, or branches, a row of training holds."""
-  num = config.data.max_pairs if config.data.tree else config.data.pack
-  return (
-    segments.Bound(num, row_length(config)) if num > 1 else segments.Bound()
-  )
+  d, longest = config.data, row_length(config)
+  if d.tree:
+    visual = longest - d.text_length
+    return segments.Bound(d.max_pairs, min(visual + d.tree, longest))
+  return segments.Bound(d.pack, longest) if d.pack > 1 else segments.Bound()
 
 
 def row_length(config: Config) -> int:

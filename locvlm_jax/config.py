@@ -33,7 +33,7 @@ _ADDED = {
   "data": {
     "conversation_boxes": "",
     "visual_genome": "",
-    "tree": False,
+    "tree": 0,
     "objectives": {"detect": 0.0},
   },
   "eval": {

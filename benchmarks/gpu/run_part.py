@@ -79,11 +79,16 @@ def run(part: parts.Part, results: str) -> bool:
       first = (str(e).strip() or repr(e)).splitlines()[0]
       line["error"] = f"{type(e).__name__}: {first[:300]}"
       print(line["error"], file=sys.stderr)
-    with open(results, "a", encoding="utf-8") as f:
-      f.write(json.dumps(line) + "\n")
+    append(results, line)
     jax.clear_caches()
     gc.collect()
   return any_good
+
+
+def append(results: str, entry: Mapping) -> None:
+  """Adds a line; one that was cut off before it is a line of its own."""
+  with open(results, "a", encoding="utf-8") as f:
+    f.write(f"\n{json.dumps(entry)}\n")
 
 
 def main(number: str, results: str, *words: str) -> int:

@@ -69,7 +69,7 @@ def _line(entry: Mapping) -> str:
     entry["part"],
     settings,
     f"{rate:.2f}",
-    f"{flops / 1e12:.1f}",
+    f"{flops / 1e12:.4g}",
     f"{result['mfu']['median']:.3f}",
     f"{result['memory'] / 2**30:.1f}" if result.get("memory") else "",
     f"{flops / ceiling:.2f}"

@@ -187,17 +187,9 @@ def train_step(settings: Settings) -> dict:
   model = locvlm.LocVLM(settings.model_config())
   shards = {"data": -1} if settings.stage == 1 else {"fsdp": -1}
   mesh = sharding.make_mesh(shards)
-  tx = optimizer.make(_adamw(settings), 1000)
   with jax.set_mesh(mesh):
-    params = _random_params(model, settings, mesh)
-    state, where = step_lib.init_state(*params, tx, mesh)
     batch = _batch(model.config, settings)
-    batch = sharding.put_batch(batch, mesh, len(batch["tokens"]))
-    jitted = step_lib.jit_train_step(
-      model, tx, where, sharding.batch_sharding(mesh), settings.accumulate
-    )
-    now = {"state": state}
-    del state, params  # the step donates them
+    jitted, now, batch = prepared(model, settings, batch, mesh)
 
     def step() -> None:
       now["state"], now["scalars"] = jitted(now["state"], batch)
@@ -216,6 +208,25 @@ def train_step(settings: Settings) -> dict:
     "loss": float(now["scalars"]["loss"]),
     "seconds": seconds,
   }
+
+
+def prepared(
+  model: locvlm.LocVLM,
+  settings: Settings,
+  batch: Mapping[str, np.ndarray],
+  mesh: jax.sharding.Mesh,
+) -> tuple[Callable, dict, dict]:
+  """Returns (the step, {"state": before it}, the batch on the devices).
+
+  To be called, as the step is, where the mesh is set.
+  """
+  tx = optimizer.make(_adamw(settings), 1000)
+  params = _random_params(model, settings, mesh)
+  state, where = step_lib.init_state(*params, tx, mesh)
+  rows = sharding.batch_sharding(mesh)
+  step = step_lib.jit_train_step(model, tx, where, rows, settings.accumulate)
+  placed = sharding.put_batch(dict(batch), mesh, len(batch["tokens"]))
+  return step, {"state": state}, placed
 
 
 def _device_facts(

@@ -43,8 +43,9 @@ class RowSpec:
       `conversation_boxes.FRAMES`; empty: they stay as they are.
     clips: what reads videos; None: records are about images.
     detect: relative frequency of detect, beside `weights`.
-    tree: whether the objectives' questions about an image share it and do not
-      see each other; rows then have "segments".
+    tree: the text tokens of a question of the objectives at most, where those
+      about an image do not see each other; rows then have "segments". 0: they
+      are turns of a conversation.
   """
 
   tokenizer: tokenizer_lib.Tokenizer
@@ -61,7 +62,7 @@ class RowSpec:
   boxes: str = ""
   clips: clips_lib.Clips | clips_lib.Features | None = None
   detect: float = 0.0
-  tree: bool = False
+  tree: int = 0
 
   @property
   def length(self) -> int:
@@ -201,7 +202,7 @@ class RowMaker:
     spec = self.spec
     encode = encoding.encode_conversation
     if spec.tree and not record.turns:
-      encode = tree.encode_tree
+      encode = functools.partial(tree.encode_tree, most=spec.tree)
     return encode(
       spec.tokenizer,
       spec.format,

@@ -1,7 +1,9 @@
 """Questions about one image as a tree: they share it, and see nothing else.
 
-  tokens    <s> USER: -1 -1 \\nWhere? ASSISTANT: [4,5].</s> \\nIs it? ASSISTANT: No.
-  segments   -1  -1   -1 -1    1       1          1            2       2        2
+With two visual tokens and two questions:
+
+  tokens    <s> USER: -1 -1  \\nWhere? [4,5].</s>  \\nIs it red? No.</s>
+  segments   -1  -1   -1 -1     1       1   1         2        2  2
 
 What comes up to the image is SHARED; a branch is what else the row of its
 question alone would have. With the positions of that row (see
@@ -25,10 +27,18 @@ def encode_tree(
   num_image_tokens: int,
   max_text_tokens: int,
   cut: bool = False,
+  *,
+  most: int,
 ) -> encoding.Encoded:
   """Encodes as many whole turns as fit, each as a branch.
 
-  The arguments are those of `encoding.encode_conversation`.
+  A later turn that is too long is left out, and so are those after it.
+
+  Args:
+    tokenizer, fmt, turns, num_image_tokens: as of a conversation.
+    max_text_tokens: budget of the row.
+    cut: whether a first turn that doesn't fit is cut off.
+    most: budget of what a turn alone would have as a row.
 
   Raises:
     TooLong: the first turn doesn't fit, and is not to be cut.
@@ -37,30 +47,44 @@ def encode_tree(
   """
   if not fmt.questions:
     raise ValueError(
-      "data.tree=True: a format without questions has no branches; set"
-      " data.tree=False or prompt_format=v1."
+      f"data.tree={most}: a format without questions has no branches; set"
+      " data.tree=0 or prompt_format=v1."
     )
-  rest = (num_image_tokens, max_text_tokens)
-  alone = [
-    encoding.encode_conversation(tokenizer, fmt, [t], *rest, cut or i > 0)
-    for i, t in enumerate(turns)
-  ]
   shared = len(encoding.encode_head(tokenizer, fmt, num_image_tokens))
-  parts = [np.full(shared, SHARED, np.int32)]
-  tokens, mask = [alone[0].tokens[:shared]], [alone[0].loss_mask[:shared]]
   left = max_text_tokens + num_image_tokens - shared
-  for one in alone:
-    size = len(one.tokens) - shared
-    if size > left or (len(parts) > 1 and one.cut_off):
+  budget, branches = min(most, max_text_tokens), []
+  for turn in turns:
+    try:
+      one = encoding.encode_conversation(
+        tokenizer, fmt, [turn], num_image_tokens, budget, cut and not branches
+      )
+    except encoding.TooLong:
+      if branches:
+        break
+      raise
+    left -= len(one.tokens) - shared
+    if left < 0:
       break
-    left -= size
-    parts.append(np.full(size, len(parts), np.int32))
-    tokens.append(one.tokens[shared:])
-    mask.append(one.loss_mask[shared:])
+    branches.append(one)
+  return _joined(branches, shared)
+
+
+def _joined(
+  branches: Sequence[encoding.Encoded], shared: int
+) -> encoding.Encoded:
+  """Puts rows that begin alike behind one another, the beginning once."""
+  first = branches[0]
+
+  def joined(name: str) -> np.ndarray:
+    start = getattr(first, name)[:shared]
+    rest = (getattr(one, name)[shared:] for one in branches)
+    return np.concatenate([start, *rest])
+
+  sizes = [shared, *(len(one.tokens) - shared for one in branches)]
   return encoding.Encoded(
-    np.concatenate(tokens),
-    np.concatenate(mask),
-    len(parts) - 1,
-    alone[0].cut_off,
-    np.concatenate(parts),
+    joined("tokens"),
+    joined("loss_mask"),
+    len(branches),
+    first.cut_off,
+    np.repeat([SHARED, *range(1, len(sizes))], sizes).astype(np.int32),
   )

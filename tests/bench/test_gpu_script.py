@@ -31,8 +31,8 @@ def running(code: str):
 
 
 def writes(entry: dict):
-  line = json.dumps(entry) + "\n"
-  return running(f"open(file, 'a').write({line!r})")
+  code = "from benchmarks.gpu import run_part\n"
+  return running(f"{code}run_part.append(file, {entry!r})")
 
 
 def test_a_part_that_fails_or_hangs_costs_itself_alone(tmp_path):
@@ -51,7 +51,7 @@ def test_a_part_that_fails_or_hangs_costs_itself_alone(tmp_path):
   assert [e["part"] for e in got["entries"]] == ["good"]
   assert json.loads((tmp_path / "gpu.json").read_text()) == got
   text = (tmp_path / "gpu.md").read_text()
-  assert "| good | l, stage 2, rows 16, dots | 10.00 | 20.0 | 0.500 |" in text
+  assert "| good | l, stage 2, rows 16, dots | 10.00 | 20 | 0.500 |" in text
   assert "- hangs: stopped after 1 s" in text
 
 

@@ -1,4 +1,4 @@
-"""Rows that hold several sequences, and the same sequences in rows of their own.
+"""Rows of several sequences, and the same sequences in rows of their own.
 
 A row of training may hold conversations one after the other, which do not see
 each other, or questions about one image as a tree: a beginning that all share,
