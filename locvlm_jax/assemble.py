@@ -19,6 +19,9 @@ from locvlm_jax.models import video as video_lib
 from locvlm_jax.models.kernels import segments
 from locvlm_jax.text import coords, families, formats, tokenizer
 
+# Sources whose questions are those of the objectives.
+_ASKED = ("instances", "tracks")
+
 
 def model(
   config: Config, device_kind: str = "", remat: str = ""
@@ -56,12 +59,16 @@ def model(
 
 
 def _bound(config: Config) -> segments.Bound:
-  """Says how many conversations, or branches, a row of training holds."""
+  """Says how many conversations, or branches, a row of training holds.
+
+  Sources that bring their own turns have conversations as long as a row.
+  """
   d, longest = config.data, row_length(config)
-  if d.tree:
-    visual = longest - d.text_length
-    return segments.Bound(d.max_pairs, min(visual + d.tree, longest))
-  return segments.Bound(d.pack, longest) if d.pack > 1 else segments.Bound()
+  if not d.tree:
+    return segments.Bound(d.pack, longest) if d.pack > 1 else segments.Bound()
+  asked = all(n in _ASKED for n, weight in d.mixture.items() if weight)
+  branch = longest - d.text_length + d.tree
+  return segments.Bound(d.max_pairs, branch if asked else longest)
 
 
 def row_length(config: Config) -> int:
