@@ -60,9 +60,9 @@ def attend(
       holds several; see `kernels/segments.py`.
     rows: `segments` as rows of one sequence; "cudnn" and "splash" need them.
     implementation: "xla"; "cudnn" or "splash", wherever it supports the shapes;
-      "auto": "cudnn" on GPUs, "splash" on TPUs, else "xla". Name one to compile
-      for another machine; "fused" is "xla" that keeps what "cudnn" keeps for
-      the backward pass, to count it where there is no cuDNN.
+      "auto": "cudnn" on GPUs, else "xla". Name one to compile for another
+      machine; "fused" is "xla" that keeps what "cudnn" keeps for the backward
+      pass, to count it where there is no cuDNN.
 
   Returns:
     The weighted means of the values, in the dtype of q.
@@ -129,8 +129,7 @@ def chosen(implementation: str) -> str:
   """Returns the implementation that "auto" means on the devices here."""
   if implementation != "auto":
     return implementation
-  fused = {"gpu": "cudnn", "tpu": "splash"}
-  return fused.get(jax.default_backend(), "xla")
+  return "cudnn" if jax.default_backend() == "gpu" else "xla"
 
 
 def needs_rows(implementation: str) -> bool:

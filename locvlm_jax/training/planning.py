@@ -86,7 +86,7 @@ def settings(
 
 def _compile(config: Config, target: machines.Machine, layout: Layout, mesh):
   """Compiles the step as the machine would run it."""
-  attention = "cudnn" if target.device.is_gpu else "splash"
+  attention = "cudnn" if target.device.is_gpu else "xla"
   shape = assemble.model(config, target.device.name, layout.remat).config
   model = locvlm.LocVLM(dataclasses.replace(shape, attention=attention))
   tx = optimizer.make(config.optim, config.steps)
