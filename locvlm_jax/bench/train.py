@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
+from locvlm_jax import before_jax
 from locvlm_jax.bench import command_line, timing, workload
 from locvlm_jax.models import layers, locvlm, quantized
 from locvlm_jax.models import params as params_lib
@@ -184,9 +185,11 @@ def rates(parts: Sequence[Mapping], settings: Settings) -> dict:
 
 def train_step(settings: Settings) -> dict:
   """Times our training step on all devices of this process."""
+  before_jax.keep_memory()
   model = locvlm.LocVLM(settings.model_config())
-  shards = {"data": -1} if settings.stage == 1 else {"fsdp": -1}
-  mesh = sharding.make_mesh(shards)
+  shards = {"data": -1, "fsdp": 1 if settings.stage == 1 else -1}
+  num = params_lib.num_llm_parameters(model.config.llm)
+  mesh = sharding.make_mesh(sharding.sizes_for(shards, num))
   with jax.set_mesh(mesh):
     batch = _batch(model.config, settings)
     jitted, now, batch = prepared(model, settings, batch, mesh)
