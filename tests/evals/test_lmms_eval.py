@@ -30,6 +30,8 @@ def asked(evaluator, microworld, tmp_path_factory):
   """(the folder of its tasks, their names, the scores of evaluate)."""
   config = micro.get_config()
   config.root, config.eval.samples = microworld(2, 60), 50
+  # As a model is loaded elsewhere: no rows are split.
+  config.mesh.update(data=1, fsdp=1, tensor=-1)
   config = agreement.adopt(freeze(config), MICRO)
   out = tmp_path_factory.mktemp("lmms")
   names = []
