@@ -98,11 +98,9 @@ _BOXES = (
   "validation.tasks=('locpred',)",
 )  # fmt: skip
 PLAIN = Arm("cross-entropy", "stage2", _BOXES, _stage1())
-DIGIT_LOSSES = tuple(
-  Arm(f"digit-loss-{weight}", "stage2",
-      (*_BOXES, f"optim.digit_loss={weight}.0"), _stage1())
-  for weight in (1, 8)
-)  # fmt: skip
+DIGIT_LOSS = Arm(
+  "digit-loss-8", "stage2", (*_BOXES, "optim.digit_loss=8.0"), _stage1()
+)
 _FIXED = ("coords.fixed_width=True", "init.override=('coords',)")
 FIXED_WIDTH = Arm(
   "fixed-width", "stage2", (*_BOXES, _FIXED[0]),
