@@ -7,12 +7,14 @@ import pytest
 
 from locvlm_jax import errors
 from locvlm_jax.experiments import (
+  depends,
   differences,
   experiment,
   learning,
   micro_arms,
   micro_tables,
   page,
+  runs,
   schedule,
 )
 
@@ -80,6 +82,28 @@ def test_another_setting_is_another_run(tmp_path):
   again = fake_runs.Commands(_SKILLS)
   experiment.run(changed, again)
   assert [c for c, _ in again.calls].count("train") == 3
+
+
+def test_other_settings_or_weights_below_the_same_name_are_another_run(
+  tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "weights").mkdir()
+
+  def name(steps: int, weights: str) -> str:
+    (tmp_path / "config.py").write_text(
+      "import ml_collections\n"
+      "def get_config(words):\n"
+      f"  values = {{'steps': {steps}, 'init': {{'llava': 'weights'}}}}\n"
+      "  return ml_collections.ConfigDict(values)\n"
+    )
+    (tmp_path / "weights" / "model.safetensors").write_text(weights)
+    depends.digest.cache_clear()
+    depends.hash_of.cache_clear()
+    return runs.Run(micro_arms.FULL, 0, "config.py", fake_runs.WORLD).name
+
+  assert name(5, "one") == name(5, "one")
+  assert len({name(5, "one"), name(6, "one"), name(5, "two")}) == 3
 
 
 def test_the_table_has_spread_interval_and_verdict(tmp_path):
