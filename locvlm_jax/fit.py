@@ -4,13 +4,16 @@ It recognizes the format of the boxes, holds a tenth of the pictures out where
 there is no split, and says what it found. Then it runs, as `reproduce` does,
 
   evaluate   the model as it is, on the pictures that are held out
-  train      stage 2 on the rest, from that model
+  train      stage 2 on the rest, from that model: the paper's objectives, and
+             lists of all objects of a category
   evaluate   the trained model on the same questions
   report     the page about both, with pictures
 
 and what is finished is not repeated when the same line is run again. --out
 receives data/ (the boxes in COCO's format), before/, stage2/ (a run, which
-`generate --checkpoint` takes), results.json and report.html.
+`generate --checkpoint` takes, with what its boxes' scores are worth, and the
+boxes that it found as COCO's results and YOLO's labels), results.json and
+report.html.
 """
 
 import sys

@@ -16,7 +16,8 @@ many locations drawn from the model.
 
 --detect cup,plate lists every cup and plate, of a model that was trained on it
 (data.objectives.detect). --json has all boxes of an answer, each with its label
-and the IoU to expect of it as its score; null where nothing says that.
+and the IoU to expect of it as its score; null where nothing says that, which is
+so of boxes that a free answer has several of.
 """
 
 import json
@@ -158,10 +159,11 @@ def _ask(model, pictures) -> dict:
     found = {**known, "probability": float(f"{probability:.3g}"), **found}
   else:
     answer = _written(model, pictures)
+    iou = model.score(first, _PROMPT.value, answer) if first else None
   location, reason = model.find(first, answer)
   box = list(location.box) if location else None
   located = model.find_all(first, answer, _PROMPT.value)
-  boxes = _boxes(located, found.get("expected_iou"))
+  boxes = _boxes(located, iou if iou is None else round(iou, 2))
   return {"answer": answer, "location": box, "reason": reason, **boxes, **found}
 
 

@@ -61,6 +61,36 @@ def write_coco(folder: pathlib.Path, scenes, as_text: bool = False) -> str:
   return str(path)
 
 
+def write_lvis(folder: pathlib.Path, scenes, negative=(), open_=()) -> str:
+  """LVIS: annotations/lvis_v1_train.json beside the folders of COCO.
+
+  Args:
+    folder: for all of it.
+    scenes: what is annotated.
+    negative: categories that no picture has.
+    open_: those of which more may be there than are annotated.
+  """
+  draw(folder / "train2017", scenes)
+  (folder / "annotations").mkdir()
+  content = coco_content(scenes)
+  used = [kind["name"] for kind in content["categories"]]
+  names = [*used, *negative, "never_said"]
+  content["categories"] = [
+    {"id": i, "name": name, "synset": f"{name}.n.01", "frequency": "r"}
+    for i, name in enumerate(names)
+  ]
+  for row in content["images"]:
+    name = row.pop("file_name")
+    row["coco_url"] = f"http://images.cocodataset.org/train2017/{name}"
+    row["neg_category_ids"] = [names.index(n) for n in negative]
+    row["not_exhaustive_category_ids"] = [names.index(n) for n in open_]
+  for note in content["annotations"]:
+    note["area"] = note["bbox"][2] * note["bbox"][3] / 2  # of its mask
+  path = folder / "annotations" / "lvis_v1_train.json"
+  path.write_text(json.dumps(content))
+  return str(folder)
+
+
 def write_coco_of_texts(folder: pathlib.Path, scenes) -> str:
   """The same with ids that are texts."""
   return write_coco(folder, scenes, as_text=True)

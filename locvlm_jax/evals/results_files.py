@@ -4,18 +4,61 @@
   FOLDER/NAME.txt   a line "class cx cy w h score" each box, in shares of the
                     image; classes count from 0 in the order of the file
 
-A box without a score has 1, as everybody writes who has none.
+A box without a score has 1, as everybody writes who has none. `evaluate` writes
+both beside its predictions.jsonl, as TASK_results.json and TASK_labels/.
 """
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 
 from locvlm_jax import files
+from locvlm_jax.evals import predictions
 from locvlm_jax.evals.scorers import detection
 from locvlm_jax.evals.scorers.detection import Detected
-from locvlm_jax.evals.tasks.detection import detections
+from locvlm_jax.evals.tasks.detection import Detection, detections
+from locvlm_jax.evals.tasks.task import Task
+from locvlm_jax.inference import answer as answers_lib
+from locvlm_jax.inference.answer import Answer
 from locvlm_jax.inference.question import Question
+
+
+def write_beside(folder: str, tasks: Sequence[Task]) -> list[str]:
+  """Writes the boxes of predictions.jsonl beside it, of its first seed.
+
+  Args:
+    folder: of predictions.jsonl.
+    tasks: that were asked; what does not list boxes has no files.
+
+  Returns:
+    What there is to say of each, in a line.
+  """
+  names = [task.name for task in tasks if isinstance(task, Detection)]
+  return [_write_task(folder, name) for name in names]
+
+
+def _write_task(folder: str, task: str) -> str:
+  questions, answers = _asked(os.path.join(folder, predictions.FILE), task)
+  results = os.path.join(folder, f"{task}_results.json")
+  labels = os.path.join(folder, f"{task}_labels", "")
+  write(questions, answers, results)
+  shutil.rmtree(labels, ignore_errors=True)  # of an earlier evaluation
+  try:
+    write(questions, answers, labels)
+  except ValueError as error:
+    return f"boxes of {task}: {results}; no {labels}, since {error}"
+  return f"boxes of {task}: {results} (COCO), {labels} (YOLO)"
+
+
+def _asked(path: str, task: str) -> tuple[list[Question], list[Answer]]:
+  """Reads the questions of a task with its first seed, and their answers."""
+  with open(path, encoding="utf-8") as f:
+    rows = [row for row in map(json.loads, f) if row["task"] == task]
+  first = min((row["seed"] for row in rows), default=0)
+  rows = [row for row in rows if row["seed"] == first]
+  answers = [answers_lib.of(row["answer"], row) for row in rows]
+  return [predictions.question(row) for row in rows], answers
 
 
 def write(
@@ -32,8 +75,9 @@ def write(
     rows = [_row(q, d) for q, d in found]
     files.write_lines(path, [json.dumps(rows) + "\n"])
     return
+  labels = _labels(questions, found)
   os.makedirs(path, exist_ok=True)
-  for name, lines in _labels(questions, found).items():
+  for name, lines in labels.items():
     files.write_lines(os.path.join(path, f"{name}.txt"), lines)
 
 
@@ -49,7 +93,7 @@ def _known_as(key: str, question: Question, found: Detected) -> int:
 
 
 def _labels(questions, found) -> dict[str, list[str]]:
-  """Lists the lines of each image's file; without a box it has none."""
+  """Lists the lines of each image's file; one without a box is empty."""
   names, lines = {}, {}
   for question in questions:
     image = question.truth["image"]

@@ -25,7 +25,7 @@ import jax
 
 from locvlm_jax import assemble, checks, errors, files, progress, provenance
 from locvlm_jax.config import Config, plain
-from locvlm_jax.evals import calibration, predictions, units
+from locvlm_jax.evals import calibration, predictions, results_files, units
 from locvlm_jax.evals.budgets import Budgets
 from locvlm_jax.evals.predictions import part_name
 from locvlm_jax.evals.tasks import EVALS
@@ -76,6 +76,8 @@ def evaluate(
     }
     files.write_json(os.path.join(out, "results.json"), results)
     _calibrate(out, manifest)
+    for said in results_files.write_beside(out, tasks):
+      _log(said)
   return metrics
 
 

@@ -10,13 +10,14 @@ import numpy as np
 from locvlm_jax import errors
 from locvlm_jax.data.formats import recognize
 from locvlm_jax.data.formats.annotated import DataSet
+from locvlm_jax.data.sources import any_format
 
 SHARE = 0.1  # of the pictures that are held out
 MOST = 1000  # pictures that are held out
 _HELD_OUT = ("val", "valid", "validation", "test")
 # What the reader of COCO's json makes use of.
 _IMAGE = ("id", "file_name", "width", "height", "absent")
-_NOTE = ("id", "image_id", "category_id", "bbox", "iscrowd")
+_NOTE = ("image_id", "category_id", "bbox", "iscrowd")
 _ROBOFLOW = re.compile(r"\.rf\.\w+")  # between a picture's name and a copy's
 
 
@@ -52,10 +53,10 @@ def divide(path: str, images: str, seed: int) -> Division:
     raise errors.DataError(
       f"{path}: of its splits {', '.join(there)} none is train; say DIR:SPLIT."
     )
-  one = recognize.read(f"{path}:{train}" if train else path, images)
+  one = _read(f"{path}:{train}" if train else path, images)
   if not held_out:
     return _at_random(one, path, seed, "there is no split to be held out")
-  other = recognize.read(f"{path}:{held_out}", images)
+  other = _read(f"{path}:{held_out}", images)
   if not _files(other) - _files(one):
     why = f"all pictures of {held_out} are in {train}"
     return _at_random(one, path, seed, why)
@@ -63,6 +64,13 @@ def divide(path: str, images: str, seed: int) -> Division:
   told = f"splits of the data: {train} is trained on, {held_out} is held out"
   told += f", {', '.join(unused)} not used" if unused else ""
   return Division(_reduced(one), _reduced(other), told)
+
+
+def _read(path: str, images: str) -> DataSet:
+  """Reads a data set, and refuses now what is wrong in its records."""
+  found = recognize.read(path, images)
+  any_format.AnyInstances.of(path, found)
+  return found
 
 
 def _named(there: Sequence[str], names: Sequence[str]) -> str:
@@ -113,11 +121,19 @@ def _reduced(data: DataSet, ids: Collection | None = None) -> DataSet:
     for row in content["images"]
     if is_kept(row.get("id"))
   ]
-  notes = [
-    {k: note[k] for k in _NOTE if k in note}
-    for note in content["annotations"]
-    if is_kept(note.get("image_id"))
-  ]
+  own = [n for n in content["annotations"] if is_kept(n.get("image_id"))]
+  notes = [_note(i, note) for i, note in enumerate(own, 1)]
   kept = {"images": images, "annotations": notes}
   kinds = {"categories": content["categories"]}
   return dataclasses.replace(data, content=kept | kinds)
+
+
+def _note(number: int, note: dict) -> dict:
+  """Makes an annotation that pycocotools, too, takes as it is meant.
+
+  It wants an area, and takes an object whose id is 0 for none.
+  """
+  _, _, width, height = note["bbox"]
+  kept = {k: note[k] for k in _NOTE if k in note}
+  area = note.get("area") or width * height
+  return {"id": number, **kept, "area": area}

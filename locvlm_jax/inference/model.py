@@ -49,7 +49,7 @@ class Location:
     box: (x1, y1, x2, y2) in pixels of the picture, or a point (x, y).
     confidence: the IoU that the box is expected to have with the true one, by
       held-out questions (`inference.confidence`); None where the model has
-      no such calibration, or the location was read from a free answer.
+      no such calibration, or it was read from a free answer (see `score`).
     probability: that of the location's text among all that can be written, the
       product over its tokens; of a list, times that a location follows there;
       None for a free answer.
@@ -234,6 +234,20 @@ class Model:
     """Returns the IoU to expect of a box of this probability, if known."""
     known = self.calibration
     return known.expected(probability) if known else None
+
+  def score(
+    self, picture: Picture | Sequence[Picture], question: str, answer: str
+  ) -> float | None:
+    """Returns the IoU to expect of the only location of a free answer.
+
+    None where it has none or several, or nothing says what it is worth.
+    """
+    if not self.calibration:
+      return None
+    asked = _opened(_question(picture, question))
+    with jax.set_mesh(self.mesh):
+      found = expectation.probability(self.predictor, asked, answer)
+    return None if found is None else self.expected_iou(found)
 
   def answer_location(
     self, picture: Picture | Sequence[Picture] | None, question: str

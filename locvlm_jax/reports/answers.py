@@ -29,6 +29,22 @@ def draw_boxes(rows: Iterable[dict]) -> list[dict]:
   return draw(of_task(rows, "locpred"), 24, "locpred")
 
 
+def draw_lists(rows: Iterable[dict]) -> list[dict]:
+  """Draws answers that list boxes, or should: denials have nothing to show."""
+  shown = [row for row in rows if _boxes(row) or _objects(row)]
+  return draw(shown, 12, "lists")
+
+
+def _boxes(row: dict) -> Sequence[dict]:
+  """Returns the boxes that an answer lists, as the scorer has read them."""
+  return row.get("result", {}).get("boxes", ())
+
+
+def _objects(row: dict) -> Sequence:
+  """Returns [category, box, crowd, ...] of all that should be listed."""
+  return row.get("truth", {}).get("objects", ())
+
+
 def is_correct(row: dict) -> bool:
   """Returns whether the scorer counts the answer as correct."""
   return bool(row.get("result", {}).get("correct"))
@@ -41,7 +57,18 @@ def verdict(row: dict) -> str:
     return str(result.get("error") or "no location")
   if "iou" in result:
     return f"IoU {result['iou']:.2f}"
+  if "boxes" in result:
+    return _of_list(row)
   return "right" if is_correct(row) else "wrong"
+
+
+def _of_list(row: dict) -> str:
+  """Counts what a list has found, and what else it names."""
+  right = sum(box["iou"] >= 0.5 for box in _boxes(row))
+  wrong = len(_boxes(row)) - right
+  wanted = sum(not crowd for _, _, crowd, *_ in _objects(row))
+  found = f"{right} of {wanted} found" if wanted else "there is none"
+  return f"{found}, {wrong} wrong" if wrong else found
 
 
 def short_answer(row: dict) -> str:

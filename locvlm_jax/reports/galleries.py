@@ -1,8 +1,11 @@
 """Galleries: answers drawn at random, each with its picture and verdict."""
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 
+from locvlm_jax.evals import calibration
+from locvlm_jax.evals.calibration import Located
 from locvlm_jax.reports import answers, headings, pictures
 from locvlm_jax.reports.reading import Run
 
@@ -58,6 +61,29 @@ def wrong_boxes(run: Run) -> Gallery:
   rows = answers.of_task(run.answers(run.shown_stage), "locpred")
   wrong = [row for row in rows if not answers.is_correct(row)]
   return _gallery(run, "locpred", len(wrong), answers.draw(wrong, 12, "wrong"))
+
+
+def lists(run: Run) -> Gallery | None:
+  """Shows answers that list boxes, of the first such task that was asked."""
+  rows = run.answers(run.shown_stage)
+  task = next((t for t in headings.LISTS if answers.of_task(rows, t)), None)
+  if not task:
+    return None
+  mine = answers.of_task(rows, task)
+  chosen = _expected(answers.draw_lists(mine), calibration.listed(mine))
+  return _gallery(run, task, len(mine), chosen)
+
+
+def _expected(rows: Sequence[dict], boxes: Sequence[Located]) -> list[dict]:
+  """Gives boxes the IoU to expect as score; none, where too few tell it."""
+  curve = None
+  if len(boxes) >= calibration.LEAST:
+    curve = calibration.fit(boxes, "", "", 1)
+  found = copy.deepcopy(list(rows))
+  for box in (box for row in found for box in row["result"]["boxes"]):
+    known = curve and box["score"] is not None
+    box["score"] = curve.expected(box["score"]) if known else None
+  return found
 
 
 def other_tasks(run: Run) -> tuple[Gallery, ...]:

@@ -26,6 +26,13 @@ TASKS = {
     "f1_miou is the mean over IoU 0.5 to 0.95. An object that the crop removes "
     "counts as missed.",
   ),
+  "detect_several": Heading(
+    "Find every …, up to three categories in a question", "Otherwise as detect."
+  ),
+  "detect_coco": Heading(
+    "Find every …, each category of the file in each image",
+    "As COCO's AP is defined; otherwise as detect.",
+  ),
   "revloc": Heading(
     "What is in this box?", "The answer has to contain the category's name."
   ),
@@ -78,10 +85,14 @@ TASKS = {
 MAIN_METRICS = {
   "locpred.acc_iou50": "boxes with IoU ≥ 0.5",
   "detect.f1_50": "lists of boxes, F1 at IoU 0.5",
+  "detect.ap": "lists of boxes, COCO's AP by their scores",
   "hallucination.accuracy": "object presence, seen",
   "hallucination_novel.accuracy": "object presence, held-out",
   "spatial_trained.direct.all": "spatial questions",
 }
+
+# The tasks whose answers list boxes; the first one's are shown.
+LISTS = ("detect", "detect_several", "detect_coco")
 
 # The tasks whose answers are shown below the tables; "locpred" has its own
 # place above them.

@@ -41,6 +41,7 @@ def render(run: Run, compare: dict | None = None) -> str:
     models=tables.trained_models(models),
     boxes=galleries.boxes(run),
     wrong_boxes=galleries.wrong_boxes(run),
+    lists=galleries.lists(run),
     results=tables.results(models),
     reliabilities=reliability.make_curves(run.answers(run.shown_stage)),
     curves={s: curves.make_curve(rows) for s, rows in run.curves.items()},

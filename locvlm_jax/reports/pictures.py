@@ -31,9 +31,12 @@ def draw_answer(row: dict, size: int = _SIZE) -> Image.Image:
     size: side of the picture, in pixels.
 
   Returns:
-    The image as the model sees it; a gray square if it can't be read.
+    The image as the model sees it, or whole where the answer lists boxes; a
+    gray square if it can't be read.
   """
   truth = row.get("truth", {})
+  if "boxes" in row.get("result", {}):
+    return _draw_list(row["image"], truth, row["result"]["boxes"], size)
   kind = truth.get("geometry", "square")
   image = _model_input(row.get("image"), kind, size, row.get("size", (0, 0)))
   canvas = ImageDraw.Draw(image)
@@ -41,6 +44,33 @@ def draw_answer(row: dict, size: int = _SIZE) -> Image.Image:
   predicted = row.get("result", {}).get("location")
   _draw_location(canvas, predicted, PREDICTED_COLOR, size)
   return image
+
+
+def _draw_list(
+  path: str | None, truth: dict, boxes: Sequence[dict], size: int
+) -> Image.Image:
+  """Draws boxes in pixels of the whole image, the listed ones with scores."""
+  image = _model_input(path, "pad", size, truth["size"])
+  canvas = ImageDraw.Draw(image)
+  to_square = geometry.pad(*truth["size"], size).map_box
+  for _, box, *_ in truth["objects"]:
+    _draw_location(canvas, to_square(tuple(box)), TRUE_COLOR, size)
+  for box in boxes:
+    place = to_square(tuple(box["box"]))
+    _draw_location(canvas, place, PREDICTED_COLOR, size)
+    if box["score"] is not None:
+      _write_score(canvas, place, f"{box['score']:.2f}", size)
+  return image
+
+
+def _write_score(canvas, place: Sequence[float], words: str, size: int) -> None:
+  """Writes a score at the upper left corner of a box."""
+  font = ImageFont.load_default(11)
+  width, height = canvas.textlength(words, font=font) + 4, 14
+  x = min(max(place[0], 0.0) * size, size - width)
+  y = max(place[1] * size - height, 0.0)
+  canvas.rectangle((x, y, x + width, y + height), fill=PREDICTED_COLOR)
+  canvas.text((x + 2, y), words, fill="white", font=font)
 
 
 def _model_input(

@@ -81,7 +81,7 @@ def read(text: str, coords: Coords) -> Read:
   """
   listed, unreadable, label, end = [], 0, "", 0
   for placed in coords.parse_all(text):
-    label = _label(text[end : placed.start]) or label
+    label = called(text[end : placed.start]) or label
     end = placed.end
     if placed.value is None:
       unreadable += 1
@@ -90,8 +90,12 @@ def read(text: str, coords: Coords) -> Read:
   return Read(tuple(listed), _denied(text, coords), unreadable)
 
 
-def _label(words: str) -> str:
-  """Takes the words of the last sentence before a location."""
+def called(words: str) -> str:
+  """Takes the words of the last sentence before a location.
+
+  >>> called("There are two. cup"), called("no. 5")
+  ('cup', '5')
+  """
   return words.strip().split(". ")[-1].strip(" .,;:")
 
 

@@ -40,6 +40,25 @@ def test_a_tenth_of_the_pictures_is_held_out_by_a_seed(tmp_path):
   assert sum(map(len, notes)) == 15
 
 
+def test_wrong_records_are_named_by_the_file_that_has_them(tmp_path):
+  path = box_files.write_coco(tmp_path / "d", _scenes(9))
+  file = pathlib.Path(path)
+  file.write_text(file.read_text().replace("[2, 3, 10,", "[2, 3, -10,", 1))
+  with pytest.raises(errors.DataError, match="coco.json: annotation 0: bbox"):
+    division.divide(path, "", seed=0)
+
+
+def test_parts_have_areas_and_ids_that_pycocotools_reads(tmp_path):
+  path = box_files.write_coco(tmp_path / "d", _scenes(9))
+  file = pathlib.Path(path)
+  file.write_text(file.read_text().replace('"bbox"', '"area": 7, "bbox"', 1))
+  divided = division.divide(path, "", seed=0)
+  parts = divided.train.content, divided.held_out.content
+  notes = [note for part in parts for note in part["annotations"]]
+  assert {note["area"] for note in notes} == {7, 150, 170, 190}
+  assert all(note["id"] for note in notes)
+
+
 def test_copies_of_a_picture_by_roboflow_stay_together(tmp_path):
   scenes = [
     (f"{i % 4}_jpg.rf.{i:032x}.png", (9, 8), [("cup", (1, 1, 5, 6))])

@@ -44,6 +44,23 @@ def test_most_objects_are_located_in_pixels_with_a_confidence(model, scene):
   assert all(0 < location.probability < 0.3 for location in found)
 
 
+def test_the_box_of_a_free_answer_has_the_score_of_a_constrained_one(
+  model, scene
+):
+  path, things = scene
+  for thing in alone(things):
+    question = f"Where is the {thing.category}?"
+    free = model.answer(path, question)
+    located, probability = model.answer_location(path, question)
+    score = model.score(path, question, free)
+    if free == located:
+      assert score == pytest.approx(model.expected_iou(probability), abs=0.02)
+    else:
+      assert score is None or 0 < score <= 1
+  assert model.score(path, "Hello.", "Hello to you.") is None
+  assert model.score(path, "And?", "[1,2,3,4] or [5,6,7,8]") is None
+
+
 def test_a_box_is_described_by_what_is_in_it(model, scene):
   path, things = scene
   said = [model.describe(path, tuple(map(float, t.box))) for t in alone(things)]

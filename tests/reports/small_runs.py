@@ -29,6 +29,28 @@ def located(image, id="1/cup", answer="[1,2,3,4]", **result) -> dict:
   }
 
 
+def listed(image, id="1/cup", boxes=(), objects=1, **result) -> dict:
+  """A row of predictions.jsonl: every cup of a picture of 40 x 30 pixels."""
+  found = [
+    {"label": "cup", "box": box, "score": score, "iou": iou}
+    for box, score, iou in boxes
+  ]
+  return {
+    "task": "detect",
+    "id": id,
+    "image": image,
+    "question": "Find every cup.",
+    "history": [],
+    "answer": "cup [1,2,3,4]." if found else "no cup.",
+    "truth": {
+      "size": [40, 30],
+      "objects": [["cup", [4.0, 3.0, 20.0, 15.0], False, 0.0]] * objects,
+      "geometry": "center_crop",
+    },
+    "result": {"correct": False, "boxes": found, "unreadable": 0} | result,
+  }
+
+
 def write_run(tmp_path, predictions=(), results=None, curve=()) -> str:
   """Writes a run of one stage, "stage2", after "base"; returns its workdir."""
   stage2 = {

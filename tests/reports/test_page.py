@@ -4,7 +4,7 @@ import json
 import math
 
 from PIL import Image
-from small_runs import EVIL, Page, located, write_image, write_run
+from small_runs import EVIL, Page, listed, located, write_image, write_run
 from zygote import run as run_command
 
 from locvlm_jax.reports import page, reading
@@ -79,6 +79,23 @@ def test_boxes_are_a_random_sample_and_wrong_ones_follow(tmp_path):
   words = Page((tmp_path / "report.html").read_text()).words
   assert "24 of 30 held-out questions, drawn at random" in words
   assert "from the 15 wrong ones" in words
+
+
+def test_lists_of_boxes_have_a_gallery_of_those_with_something_to_show(
+  tmp_path,
+):
+  path, box = write_image(tmp_path / "a.png"), [4.0, 3.0, 20.0, 15.0]
+  rows = [listed(path, f"{i}/owl", objects=0) for i in range(30)]
+  rows += [
+    listed(
+      path, f"{i}/cup", [(box, 0.01, 0.9), ([0.0, 0.0, 9.0, 9.0], 1e-4, 0.0)]
+    )
+    for i in range(60)
+  ]
+  words = _shown(write_run(tmp_path, rows)).words
+  assert "Find every … 12 of 90 held-out questions" in words
+  assert words.count("1 of 1 found, 1 wrong") == 12 and "no cup" not in words
+  assert "Of boxes in lists; where nothing is, the IoU is 0" in words
 
 
 def test_where_all_boxes_are_right_there_are_no_wrong_answers(tmp_path):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from small_runs import located, write_image
+from small_runs import listed, located, write_image
 
 from locvlm_jax.reports import pictures
 
@@ -14,6 +14,18 @@ def test_boxes_are_drawn_where_they_are(tmp_path):
   assert tuple(pixels[60, 25]) == pictures.TRUE_COLOR
   assert tuple(pixels[50, 10]) == pictures.PREDICTED_COLOR
   assert tuple(pixels[90, 90]) == (90, 120, 200)
+
+
+def test_lists_are_drawn_in_the_whole_picture_with_their_scores(tmp_path):
+  path = write_image(tmp_path / "a.png", (40, 30))
+  box = [30.0, 15.0, 40.0, 30.0]  # the model's center crop would cut it away
+  plain = pictures.draw_answer(listed(path, boxes=[(box, None, 0.0)]), 200)
+  pixels = np.asarray(plain).astype(int)
+  assert tuple(pixels[60, 20]) == pictures.TRUE_COLOR
+  assert tuple(pixels[130, 150]) == pictures.PREDICTED_COLOR
+  scored = pictures.draw_answer(listed(path, boxes=[(box, 0.5, 0.0)]), 200)
+  changed = (np.asarray(scored) != np.asarray(plain)).any(2)
+  assert changed[86:100, 150:180].mean() > 0.8 and not changed[101:].any()
 
 
 @pytest.mark.parametrize("location", [None, [0.5, 0.5], [], [9, 9, -9, -9]])

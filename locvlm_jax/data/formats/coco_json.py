@@ -11,7 +11,9 @@ way. What differs is put in order here, and the COCO reader reads the rest:
   images\\a.jpg              images/a.jpg
 
 Of a folder the json is DIR/*.json or DIR/annotations/*.json; instances_val.json
-is its split "val". The pictures are where the first of them is found.
+and lvis_v1_val.json are its split "val". Of ODinW's two files about the same
+pictures it is annotations_without_background.json. The pictures are where the
+first of them is found.
 """
 
 import glob
@@ -20,12 +22,14 @@ import re
 from collections.abc import Mapping, Sequence
 
 from locvlm_jax.data import reading
-from locvlm_jax.data.formats import annotated
+from locvlm_jax.data.formats import annotated, lvis
 
 NAME = "COCO json"
 _SECTIONS = ("images", "annotations", "categories")
 SUFFIXES = (".json", ".json.gz")
 
+_ODINW = "annotations_without_background.json"
+_NAMED = re.compile(r"(instances|lvis)(_v[\d.]+)?_?")
 _MOST_FILES = 50  # in a folder; LabelMe has one for each picture
 
 
@@ -66,16 +70,20 @@ def tidied(content: object, path: str) -> tuple[dict, str]:
     DataError: a section is missing or is no list of objects.
   """
   images, notes, kinds = (reading.section(content, k, path) for k in _SECTIONS)
+  told = []
+  if lvis.claims(images):
+    images, notes, kinds, said = lvis.tidied(images, notes, kinds, path)
+    told.append(said)
   images, notes = _numbered((images, "id"), (notes, "image_id"))
   kinds, notes = _numbered((kinds, "id"), (notes, "category_id"))
   (notes,) = _numbered((notes, "id"))
   images = [_with_slashes(row) for row in images]
   root = _empty_root(kinds, notes)
   kept = [row for row in kinds if row is not root]
-  told = f"category {root['name']!r}, which has no object, is left out" if (
-    root) else ""  # fmt: skip
+  if root:
+    told.append(f"category {root['name']!r}, which has no object, is left out")
   found = {"images": images, "annotations": notes, "categories": kept}
-  return {**content, **found}, told
+  return {**content, **found}, ", ".join(told)
 
 
 def _numbered(*columns: tuple[list[dict], str]) -> list[list[dict]]:
@@ -121,14 +129,16 @@ def _files(folder: str) -> dict[str, str]:
   )
   if len(names) > _MOST_FILES:
     return {}
-  named = [n for n in names if os.path.basename(n).startswith("instances")]
+  named = [n for n in names if _NAMED.match(os.path.basename(n))]
+  named = [n for n in names if os.path.basename(n) == _ODINW] or named
   found = [n for n in named or names if named or _is_coco(n)]
   return {_split(name): name for name in found}
 
 
 def _split(path: str) -> str:
   stem = os.path.basename(path).removesuffix(".json")
-  return stem.removeprefix("instances_")
+  named = _NAMED.match(stem)
+  return stem[named.end() :] or stem if named else stem
 
 
 def _is_coco(path: str) -> bool:

@@ -101,7 +101,7 @@ def _chosen(
   if formats and (not split or split in formats[0].splits(place)):
     return formats[0], place, split
   below = os.path.join(place, split)
-  return _formats(below)[0], below, ""
+  return _chosen(below, "", below)
 
 
 def _splits(place: str) -> tuple[str, ...]:

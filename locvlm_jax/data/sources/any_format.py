@@ -2,7 +2,7 @@
 
 from locvlm_jax.data import reading
 from locvlm_jax.data.cache import values
-from locvlm_jax.data.formats import coco_json, recognize
+from locvlm_jax.data.formats import annotated, coco_json, recognize
 from locvlm_jax.data.sources import coco, tfds_coco
 
 
@@ -24,15 +24,25 @@ class AnyInstances(coco.Instances):
       return
     if images:
       reading.check_directory(images)
-    self.path, self.folder = path, images
     if recognize.is_known(path):
-      found = recognize.read(path, images)
-      self.folder, self._told = found.folder, found.told
-      self._index(found.content)
-      reading.check_file_names(self._rows, self.folder, f"{path}: image")
-    else:
-      vars(self).update(values.make_once(path, "AnyInstances", self._read))
-      self.folder = images or coco_json.folder(self._rows, path)
+      self._take(path, recognize.read(path, images))
+      return
+    self.path, self.folder = path, images
+    vars(self).update(values.make_once(path, "AnyInstances", self._read))
+    self.folder = images or coco_json.folder(self._rows, path)
+    self._order = list(range(len(self._rows)))
+
+  @classmethod
+  def of(cls, path: str, found: annotated.DataSet) -> "AnyInstances":
+    """Makes a source of what `recognize.read` has found at a path."""
+    source = cls.__new__(cls)
+    source._take(path, found)
+    return source
+
+  def _take(self, path: str, found: annotated.DataSet) -> None:
+    self.path, self.folder, self._told = path, found.folder, found.told
+    self._index(found.content)
+    reading.check_file_names(self._rows, self.folder, f"{path}: image")
     self._order = list(range(len(self._rows)))
 
   def _content(self) -> object:

@@ -56,14 +56,17 @@ def average_precision(
   found: Sequence[Detected],
   images: Sequence[str],
   is_scored: bool = True,
+  categories: Sequence[str] = (),
 ) -> dict[str, float | None]:
   """Computes COCO's AP, as shares: over 0.5 to 0.95, at 0.5, at 0.75, by size.
 
   Args:
     truths: all annotated boxes of these images.
     found: all boxes that were listed.
-    images: that were asked about.
+    images: that were asked about, in the order of the file: of boxes with the
+      same score, those of earlier images count first.
     is_scored: else every box has a score of 1.
+    categories: in the order of the file; default: sorted by name.
 
   Returns:
     None where nothing of a size is annotated.
@@ -76,7 +79,7 @@ def average_precision(
   except ImportError:
     raise ValueError(f"{_ADVICE}: there is no such package.") from None
   number = {image: i for i, image in enumerate(images, 1)}
-  names = sorted({t.category for t in truths} | {d.category for d in found})
+  names = categories or sorted({d.category for d in (*truths, *found)})
   category = {name: i for i, name in enumerate(names, 1)}
   with contextlib.redirect_stdout(io.StringIO()):
     annotated = coco.COCO()

@@ -39,7 +39,8 @@ class Detection:
     name: what its metrics are called by.
     source: what it asks about.
     absent: categories an image that it does not show; None: of every category
-      of the file, as COCO's AP wants it, whatever crop or crowd there is.
+      of the file, as COCO's AP wants it, whatever crop or crowd there is; of a
+      file that says what was looked for in an image, of these.
     together: categories of a question.
   """
 
@@ -84,7 +85,7 @@ class Detection:
   def _names(self, record: Record, view: View, rng) -> list[str]:
     """Draws the categories that an image is asked for."""
     if self.absent is None:
-      return list(view.vocabulary)
+      return [n for n in view.vocabulary if not _is_unknown(n, record)]
     transform = transform_of(record, view.geometry, view.image_size)
     there = objectives.detectable(record, transform)
     missing = objectives.absent(record, view.vocabulary)
@@ -124,18 +125,13 @@ class Detection:
     read = [detections(q, a) for q, a in pairs]
     found = [d for part, _ in read for d in part]
     truths = [t for q in questions for t in truths_of(q)]
-    images = list(dict.fromkeys(q.truth["image"] for q in questions))
     matches = detection.group(truths, found)
     doubled = [x for m in matches for x in m.duplicate]
-    ap = detection.average_precision
-    unscored = ap(truths, found, images, is_scored=False)["ap"]
-    metrics = {} if not _is_scored(found) else ap(truths, found, images)
     return known(
-      metrics
+      _average_precisions(questions, truths, found)
       | detection.f1_scores(matches)
       | _presence(pairs)
       | {
-        "ap_unscored": unscored,
         "duplicates": mean(doubled),
         "confidence_error": self._confidence_error(pairs),
         "unreadable_boxes": sum(n for _, n in read),
@@ -151,8 +147,36 @@ class Detection:
     return calibration.error(points)
 
 
-def _is_scored(found: Sequence[Detected]) -> bool:
-  return bool(found) and all(d.score is not None for d in found)
+def _is_unknown(name: str, record: Record) -> bool:
+  """Says whether nobody knows all objects of a category in an image.
+
+  Where annotations list what was looked for and is absent, as LVIS does, all
+  else was not looked for; and how many a crowd is of was not either.
+  """
+  if record.absent is None:
+    return False
+  kept = [o for o in record.objects if o.category == name]
+  return any(o.crowd for o in kept) or not (kept or name in record.absent)
+
+
+def _average_precisions(questions, truths, found) -> dict[str, float | None]:
+  """Computes COCO's AP by the scores, if there are any, and without them."""
+  images = sorted({q.truth["image"] for q in questions}, key=_as_in_the_file)
+  ids = {}
+  for q in questions:
+    ids |= dict(zip(q.truth["names"], q.truth["ids"], strict=True))
+  orders = {"images": images, "categories": sorted(ids, key=ids.get)}
+  ap = detection.average_precision
+  unscored = ap(truths, found, is_scored=False, **orders)["ap"]
+  is_scored = all(d.score is not None for d in found)
+  scored = ap(truths, found, **orders) if is_scored else {}
+  return {"ap": scored.get("ap"), "ap_unscored": unscored} | scored
+
+
+def _as_in_the_file(image: str) -> tuple[bool, int, str]:
+  """Sorts ids of images as COCO does: numbers by their value."""
+  is_number = image.isdecimal()
+  return not is_number, int(image) if is_number else 0, image
 
 
 def _question(record: Record, names: Sequence[str], view: View) -> Question:
@@ -205,15 +229,20 @@ def detections(question: Question, answer: str) -> tuple[list[Detected], int]:
   transform = geometry.make(
     truth["geometry"], *truth["size"], truth["image_size"]
   )
-  names = {english.bare(name).casefold(): name for name in truth["names"]}
+  names = {_key(name): name for name in truth["names"]}
   found = []
   for (label, box), score in zip(read.listed, scores, strict=True):
-    if name := names.get(english.bare(label).casefold()):
+    if name := names.get(_key(label)):
       pixels = transform.invert_box(box)
       limits = (*truth["size"], *truth["size"])
       cut = [min(max(v, 0.0), m) for v, m in zip(pixels, limits, strict=True)]
       found.append(Detected(truth["image"], name, tuple(cut), score))
   return found, read.unreadable
+
+
+def _key(name: str) -> str:
+  """Returns what a category and its label in an answer have in common."""
+  return english.bare(box_lists.called(name)).casefold()
 
 
 def _scores(answer: str, num: int) -> Sequence[float | None]:

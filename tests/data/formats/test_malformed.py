@@ -55,7 +55,7 @@ def _copied(file: str, to: str):
 _YOLO, _LABEL = box_files.write_yolo, "labels/a.txt"
 _VOC, _XML = box_files.write_voc, "Annotations/a.xml"
 _CVAT, _ONE = box_files.write_cvat, "annotations.xml"
-_CSV, _JSONL = box_files.write_csv, box_files.write_jsonl
+_CSV = box_files.write_csv
 _ODVG, _QWEN = box_files.write_odvg, box_files.write_qwen
 _LABELME, _COCO = box_files.write_labelme, box_files.write_coco
 _JSON = "_annotations.coco.json"
@@ -137,12 +137,6 @@ _CASES = {
   "LabelMe: a shape without points": (
     _LABELME, _replaced("a.json", "[[12, 3], [2, 15]]", "[]"),
     "shape 1: it has no points"),
-  "LabelMe: a point of one number": (
-    _LABELME, _replaced("a.json", "[12, 3]", "[12]"),
-    r"point \[12\] is not x, y"),
-  "LabelMe: no width": (
-    _LABELME, _replaced("a.json", '"imageWidth"', '"w"'),
-    "'imageWidth' is missing"),
   "CVAT: a label that is not listed": (
     _CVAT, _replaced(_ONE, 'box label="cup"', 'box label="mug"'),
     "label 'mug' is not among <labels>"),
@@ -154,17 +148,12 @@ _CASES = {
   "CVAT: a shape that is unknown": (
     _CVAT, _replaced(_ONE, "<box ", '<skeleton label="cup"/><box '),
     "image 'a.png': shape 1: <skeleton>"),
-  "CVAT: entities": (
-    _CVAT, _text(_ONE, _ENTITIES + "<annotations>&b;</annotations>"),
-    "declares a document type"),
   "CSV: no first line": (
     _CSV, _replaced("boxes.csv", "image,label,x1,y1,x2,y2\n", ""),
     "line 2: no image; the columns are"),
   "CSV: width and height": (
     _CSV, _replaced("boxes.csv", "2,3,12,15", "20,3,10,12"),
     "line 2: box .* not width"),
-  "CSV: a field too many": (
-    _CSV, _replaced("boxes.csv", "12,15", "12,15,1"), "line 2: 7 fields"),
   "CSV: fractions": (
     _CSV, _text("boxes.csv",
     "image,label,x1,y1,x2,y2\na.png,cup,.1,.1,.4,.5\n"),
@@ -176,11 +165,6 @@ _CASES = {
     "line 2: picture '../../etc/passwd'"),
   "CSV: nothing": (
     _CSV, _text("boxes.csv", ""), "no picture with annotations"),
-  "jsonl: a line that is not json": (
-    _JSONL, _replaced("boxes.jsonl", "{", "{,"), "line 1: not json"),
-  "jsonl: a line that is no object": (
-    _JSONL, _text("boxes.jsonl", '{"x1": 1, "image": "a.png"}\n[1]\n'),
-    "line "),
   "ODVG: a label without a name": (
     _ODVG, _replaced("odvg.jsonl", ', "category": "cup"', ""),
     "line 1: label None"),
@@ -193,9 +177,6 @@ _CASES = {
   "Qwen: thousandths": (
     _QWEN, _replaced("qwen.jsonl", "12,\\n   15", "900,\\n   950"),
     "line 1: box .* goes beyond the 40 x 30"),
-  "COCO: one id is a text": (
-    _COCO, _replaced(_JSON, '"id": 0', '"id": "0"'),
-    "id '0' is not an integer"),
   "COCO: pictures that are elsewhere": (
     _COCO, lambda f: [x.unlink() for x in f.glob("*.png")], "is not beside it"),
   "a folder of nothing that is known": (

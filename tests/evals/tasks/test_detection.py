@@ -4,10 +4,12 @@ import dataclasses
 import json
 import sys
 
+import cups
 import numpy as np
 import pytest
 from eval_scenes import BOXES, POINTS, ask, rate, record
 
+from locvlm_jax.data.question_view import View
 from locvlm_jax.evals import predictions, results_files
 from locvlm_jax.evals.scorers import detection
 from locvlm_jax.evals.scorers.detection import Detected, Truth
@@ -44,6 +46,13 @@ def test_what_is_annotated_and_two_absent_categories_are_asked_for():
   assert [len(q.listed) for q in together] == [3, 1]
   every = ask("detect_coco", [SCENE])
   assert len(every) == 8 and ("owl",) in {q.listed for q in every}
+
+
+def test_of_every_category_only_those_are_asked_that_were_looked_for():
+  looked_for = dataclasses.replace(SCENE, absent=("kite",))
+  questions = ask("detect_coco", [looked_for])
+  # The owls are a crowd: in LVIS, of a category that is not exhaustive.
+  assert {q.listed for q in questions} == {("cup",), ("dog",), ("kite",)}
 
 
 def test_right_answers_have_full_marks_in_every_task():
@@ -84,6 +93,14 @@ def test_boxes_of_a_cropped_away_object_count_as_missed():
   ]
   metrics = rate("detect_coco", [question], ["cup [10,10,40,60]."])
   assert metrics["f1_50"] == pytest.approx(2 / 3)
+
+
+def test_names_with_full_stops_are_found_in_answers():
+  names = ("bottle no. 5", "approx.", "the end")
+  scene = record("9", **{name: (10, 20, 30, 60) for name in names})
+  questions = ask("detect_several", [scene], vocabulary=names)
+  answers = [right_answer(q, BOXES) for q in questions]
+  assert rate("detect_several", questions, answers)["f1_50"] == 1
 
 
 def test_scores_order_the_boxes_of_ap():
@@ -209,9 +226,61 @@ def test_boxes_are_written_as_coco_and_yolo_have_them(tmp_path):
   assert "3 0.205000 0.405000 0.200000 0.400000 1" in lines
 
 
+def _guessed(question, rng):
+  """Boxes near the annotated ones, with few different scores."""
+  found = []
+  for _, box, *_ in question.truth["objects"]:
+    moved = np.array(box) / (40, 30, 40, 30) + rng.normal(0, 0.03, 4)
+    found.append(tuple(np.clip(moved, 0, 0.99)))
+  (name,) = question.listed
+  scores = tuple(rng.choice([0.2, 0.5, 0.9], len(found)).tolist())
+  listing = Listing(name, 1.0, scores, (1.0,) * len(found))
+  return Answer(box_lists.write([(name, found)], BOXES), lists=(listing,))
+
+
+def test_evaluate_s_files_have_the_same_ap_by_pycocotools(tmp_path):
+  from pycocotools import coco, cocoeval
+
+  made = cups.write(tmp_path)
+  for note in made.content["annotations"]:
+    note["id"] += 1  # pycocotools takes an object whose id is 0 for none
+    note["area"] = note["bbox"][2] * note["bbox"][3]
+  # Categories are in another order than their names, images than their ids.
+  for kind, number in zip(made.content["categories"], (2, 1, 3), strict=True):
+    kind["id"] = number
+  source = made.changed(lambda content: None)
+  view = View(BOXES, "square", 100, source.categories, 3,
+              category_ids=source.category_ids)  # fmt: skip
+  task = EVALS["detect_coco"]
+  questions = task.questions(list(source), view)
+  rng = np.random.default_rng(0)
+  answers = [_guessed(q, rng) for q in questions]
+  with open(tmp_path / "predictions.jsonl", "w") as out:
+    predictions.write(out, task, 0, questions, answers)
+  (said,) = results_files.write_beside(str(tmp_path), [EVALS["vqa"], task])
+  assert "detect_coco_results.json (COCO)" in said
+  annotated = coco.COCO(str(tmp_path / "instances.json"))
+  found = annotated.loadRes(str(tmp_path / "detect_coco_results.json"))
+  judge = cocoeval.COCOeval(annotated, found, "bbox")
+  judge.evaluate()
+  judge.accumulate()
+  judge.summarize()
+  metrics = task.score(questions, answers)
+  names = ("ap", "ap50", "ap75", "ap_small")
+  assert [metrics[n] for n in names] == judge.stats[:4].tolist()
+  assert 0 < metrics["ap"] < 1 and metrics["ap"] != metrics["ap_unscored"]
+  labels = sorted((tmp_path / "detect_coco_labels").iterdir())
+  assert [p.suffix for p in labels] == [".txt"] * 6
+
+
 def test_two_images_of_one_name_are_not_written_into_one_file(tmp_path):
   scenes = [SCENE, dataclasses.replace(SCENE, id="8")]
   scenes[1] = dataclasses.replace(scenes[1], image="b/7.png")
   questions = ask("detect", scenes)
   with pytest.raises(ValueError, match=r"would both be 7.txt"):
     results_files.write(questions, [""] * len(questions), str(tmp_path) + "/")
+  with open(tmp_path / "predictions.jsonl", "w") as out:
+    predictions.write(out, EVALS["detect"], 0, questions, [""] * len(questions))
+  (said,) = results_files.write_beside(str(tmp_path), [EVALS["detect"]])
+  assert "detect_results.json; no " in said and "would both be 7.txt" in said
+  assert not (tmp_path / "detect_labels").exists()
