@@ -29,12 +29,6 @@ $(READY): requirements.txt pyproject.toml
 	  --no-compile -r requirements.txt -e .
 	touch $(READY)
 
-# By default glibc gives a step's scratch memory back to the system and faults
-# it in again at the next step; keeping it makes a step about a fifth faster.
-demo base reference: export MALLOC_MMAP_MAX_ := 0
-demo base reference: export MALLOC_TRIM_THRESHOLD_ := 100000000000
-demo base reference: export MALLOC_TOP_PAD_ := 268435456
-demo base reference: export MALLOC_ARENA_MAX := 1
 demo: $(READY)
 	$(BIN)/python -m locvlm_jax.microworld --out runs/microworld \
 	  --train 6000 --val 500 --videos 8
@@ -43,9 +37,6 @@ demo: $(READY)
 	  --workdir runs/demo $(if $(REFERENCE),--reference $(REFERENCE))
 	@echo 'open runs/demo/report.html'
 
-# What is compiled at the first start is read at the next.
-serve: export JAX_COMPILATION_CACHE_DIR ?= $(VENV)/compiled
-serve: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 serve: $(READY)
 	$(BIN)/python -m locvlm_jax.serve $(if $(PORT),--port $(PORT))
 

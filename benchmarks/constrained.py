@@ -50,7 +50,7 @@ def measure(root: str, num: int) -> dict:
   questions = assemble.questions(
     config, task, seed=config.eval.seed, samples=config.eval.samples
   )
-  mesh = sharding.make_mesh(dict(config.mesh))
+  mesh = sharding.make_mesh(assemble.mesh_sizes(config))
   with jax.set_mesh(mesh):
     free = predictor.Predictor.load(config, mesh, "", micro.REFERENCE)
     ways = {

@@ -135,9 +135,11 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
 
   c.faults = faults()
 
-  # Sizes of the mesh axes; -1: all devices that are left.
+  # Sizes of the mesh axes; -1: all devices that are left. If data and fsdp both
+  # are, the devices go to data where the LLM is small (up to 67 M parameters),
+  # else to fsdp.
   c.mesh = ml_collections.ConfigDict()
-  c.mesh.data = 1
+  c.mesh.data = -1
   c.mesh.fsdp = -1
   c.mesh.tensor = 1
 

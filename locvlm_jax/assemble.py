@@ -14,8 +14,9 @@ from locvlm_jax.data.exclude import exclusion, leakage
 from locvlm_jax.data.media import clips
 from locvlm_jax.data.records import Source
 from locvlm_jax.data.sources import conversation_boxes
-from locvlm_jax.models import clip_vit, layers, llama, locvlm, lora
+from locvlm_jax.models import clip_vit, layers, llama, locvlm, lora, params
 from locvlm_jax.models import video as video_lib
+from locvlm_jax.parallel import sharding
 from locvlm_jax.text import coords, families, formats, tokenizer
 
 
@@ -51,6 +52,15 @@ def model(
       unroll=m.unroll or unroll,
     )
   )
+
+
+def mesh_sizes(config: Config) -> dict[str, int]:
+  """Returns the size of each mesh axis; at most one is -1: all that are left.
+
+  See `sharding.sizes_for`, which decides where the config does not.
+  """
+  num = params.num_llm_parameters(config.model.llm)
+  return sharding.sizes_for(dict(config.mesh), num)
 
 
 def row_length(config: Config) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 from absl import app, flags
 from absl import logging as absl_logging
 
-from locvlm_jax import errors
+from locvlm_jax import before_jax, errors
 
 # A flag that is defined here belongs to the command that asks for it.
 flags.disclaim_key_flags()
@@ -114,6 +114,7 @@ def run(
   main: Callable[[list[str]], None],
   required: Sequence[str] = (),
   takes_arguments: bool = False,
+  keeps_programs: bool = False,
 ) -> None:
   """Parses the command line and calls `main`; the process ends with its code.
 
@@ -125,6 +126,7 @@ def run(
       name of the program.
     required: names of the flags that have to be given.
     takes_arguments: whether words that are no flags mean something.
+    keeps_programs: whether what it compiles is kept for its next start.
   """
   if any(word in _HELP for word in _before_dashes(sys.argv[1:])):
     print(_help(sys.modules[main.__module__], required))
@@ -132,6 +134,9 @@ def run(
   # TensorFlow comes with the metric writers; its greetings help nobody.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+  before_jax.widen_vectors()
+  if keeps_programs:
+    before_jax.keep_compiled()
   absl_logging.use_absl_handler()
   # Orbax tells every detail of a save at the level of information.
   absl_logging.set_verbosity(absl_logging.WARNING)

@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
     config = command.config(init=conversion.init_fields(inputs))
     config = agreement.adopt_start(config, command.said(), _OVERRIDE.value)
     checks.check(config)
-    mesh = sharding.make_mesh(dict(config.mesh))
+    mesh = sharding.make_mesh(assemble.mesh_sizes(config))
     params = conversion.write_checkpoint(
       config, assemble.model(config), mesh, _OUTPUT.value
     )

@@ -10,6 +10,8 @@ into the workdir, or the folder of --out
   manifest.json       the latter, from the start
   calibration.json    with eval.constrained: the IoU to expect of a box
   calibration_lists.json    the same of boxes in lists
+  TASK_results.json, TASK_labels/    what detect tasks found, as COCO's results
+                            and as YOLO's labels with scores
 
 Run again after an interruption it goes on where it stopped, as long as nothing
 in the manifest has changed. `--table 8 --workdir DIR` prints the paper's table
@@ -49,9 +51,10 @@ _TABLE = flags.DEFINE_integer(
 def main(argv: list[str]) -> None:
   """Asks the model, or prints a table of what it was asked before."""
   del argv
-  from locvlm_jax import agreement
+  from locvlm_jax import agreement, before_jax
   from locvlm_jax.evals import paper, session
 
+  before_jax.keep_memory()
   if _TABLE.value is not None:
     print(paper.table(_TABLE.value, _OUT.value or command.workdir()))
     return
@@ -66,4 +69,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  command.run(main, required=["workdir"])
+  command.run(main, required=["workdir"], keeps_programs=True)

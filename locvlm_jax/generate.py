@@ -217,4 +217,4 @@ def _print(found: dict) -> None:
 
 
 if __name__ == "__main__":
-  command.run(main)
+  command.run(main, keeps_programs=True)

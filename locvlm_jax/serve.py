@@ -52,6 +52,14 @@ _MEGABYTES = flags.DEFINE_integer(
 _MEGAPIXELS = flags.DEFINE_integer(
   "max_megapixels", 40, "Of a picture, at most.", 1
 )
+_LISTS = flags.DEFINE_bool(
+  "lists", None, "Whether \"Find every cup.\" is answered by a legal list where"
+  " constrained answers are asked for; default: if the model was trained on it"
+  " (data.objectives.detect).",
+)  # fmt: skip
+_BOXES = flags.DEFINE_integer(
+  "max_boxes", 20, "Of a category, in a list, at most.", 1
+)
 _QUEUE = flags.DEFINE_integer("queue", 256, "Answers that may wait.", 1)
 _SECONDS = flags.DEFINE_integer("seconds", 120, "That an answer may take.", 1)
 _LOG_TEXTS = flags.DEFINE_bool(
@@ -68,6 +76,7 @@ def main(argv: list[str]) -> None:
     raise ValueError(
       f"{error.name} is not installed: pip install -e '.[serve]'"
     ) from None
+  from locvlm_jax import agreement
   from locvlm_jax.inference import model as model_lib
   from locvlm_jax.serving import examples, limits, loading
 
@@ -79,16 +88,23 @@ def main(argv: list[str]) -> None:
     pictures=_PICTURES.value,
     prompt_tokens=_PROMPT_TOKENS.value,
     new_tokens=_NEW_TOKENS.value,
+    boxes=_BOXES.value,
     queue=_QUEUE.value,
     seconds=_SECONDS.value,
   )
   _log_to_standard_error(requests.LOG)
   with contextlib.closing(web.listen(_HOST.value, _PORT.value)) as listener:
     start = time.monotonic()
-    model = model_lib.Model.load(_CHECKPOINT.value)
-    folder = os.path.abspath(_CHECKPOINT.value or model_lib.DEFAULT)
-    name = _NAME.value or re.sub(r"[^\w.-]", "-", os.path.basename(folder))
-    served = loading.serve_model(model, name, bounds, _ROWS.value, _KEPT.value)
+    folder = _CHECKPOINT.value or model_lib.DEFAULT
+    config = agreement.recorded(folder)
+    model = model_lib.Model.load(folder, config=config)
+    lists = config.data.objectives.detect > 0
+    lists = lists if _LISTS.value is None else _LISTS.value
+    name = os.path.basename(os.path.abspath(folder))
+    name = _NAME.value or re.sub(r"[^\w.-]", "-", name)
+    served = loading.serve_model(
+      model, name, bounds, _ROWS.value, _KEPT.value, lists
+    )
     shown = () if _CHECKPOINT.value else examples.micro_world()
     guarded = requests.Guard(
       app.make(served, shown, _LOG_TEXTS.value),
@@ -116,4 +132,4 @@ def _log_to_standard_error(log: logging.Logger) -> None:
 
 
 if __name__ == "__main__":
-  command.run(main)
+  command.run(main, keeps_programs=True)

@@ -34,9 +34,10 @@ _OVERRIDE = command.define_override()
 def main(argv: list[str]) -> None:
   """Trains, or replays a step."""
   del argv
-  from locvlm_jax import agreement
+  from locvlm_jax import agreement, before_jax
   from locvlm_jax.training import loop
 
+  before_jax.keep_memory()
   config, workdir = command.config(), command.workdir()
   config = agreement.adopt_start(config, command.said(), _OVERRIDE.value)
   loop.train(config, workdir, _REPLAY.value)

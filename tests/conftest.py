@@ -19,6 +19,8 @@ os.environ["XLA_FLAGS"] = " ".join(
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
     "--xla_cpu_use_fusion_emitters=false",  # compiles a third faster
+    # XLA's default: commands, which set another, share the cache of programs.
+    "--xla_cpu_prefer_vector_width=256",
   )
 )
 # Many tests compile the same step; the cache is that of this run's processes.

@@ -10,6 +10,7 @@ import pytest
 from changed import changed
 from paths import ROOT
 
+from locvlm_jax import assemble
 from locvlm_jax.config import freeze
 
 FILES = {p.stem for p in (ROOT / "configs").glob("*.py")}
@@ -39,6 +40,23 @@ def test_configs_load_without_jax():
     "  importlib.import_module('configs.' + n).get_config('tiny')"
   )
   subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(
+  "name, argument, axis",
+  [
+    ("micro", "stage2", "data"),
+    ("locvlm_b", "stage1", "data"),
+    ("locvlm_b", "stage2", "fsdp"),
+    ("locvlm_l", "stage2", "fsdp"),
+    ("locvlm_b", "qlora", "fsdp"),
+  ],
+)
+def test_the_models_size_says_which_axis_takes_the_devices(
+  name, argument, axis
+):
+  sizes = assemble.mesh_sizes(freeze(load(name, argument)))
+  assert sizes == {"data": 1, "fsdp": 1, "tensor": 1, axis: -1}
 
 
 @pytest.mark.parametrize("name, argument", VARIANTS)

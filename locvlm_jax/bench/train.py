@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
+from locvlm_jax import before_jax
 from locvlm_jax.bench import command_line, timing, workload
 from locvlm_jax.models import layers, locvlm
 from locvlm_jax.models import params as params_lib
@@ -135,12 +136,14 @@ def _rates(parts: Sequence[Mapping], settings: Settings) -> dict:
 
 def train_step(settings: Settings) -> dict:
   """Times our training step on all devices of this process."""
+  before_jax.keep_memory()
   trained = workload.trained_parts(settings.stage)
   model = locvlm.LocVLM(
     workload.model_config(settings.model, settings.remat, settings.unroll)
   )
-  shards = {"data": -1} if settings.stage == 1 else {"fsdp": -1}
-  mesh = sharding.make_mesh(shards)
+  shards = {"data": -1, "fsdp": 1 if settings.stage == 1 else -1}
+  num = params_lib.num_llm_parameters(model.config.llm)
+  mesh = sharding.make_mesh(sharding.sizes_for(shards, num))
   tx = optimizer.make(_optimizer(settings.mu_dtype), 1000)
   with jax.set_mesh(mesh):
     params = _random_params(model, trained, mesh)

@@ -168,7 +168,7 @@ def ask(
     watch.enter(0, "compare hosts")
     watch.compare("run", provenance.facts(config))
     watch.enter(0, "restore")
-    mesh = sharding.make_mesh(dict(config.mesh))
+    mesh = sharding.make_mesh(assemble.mesh_sizes(config))
     with jax.set_mesh(mesh), folder_lock.held(out, "evaluate"):
       questions = _questions(config, request, tasks)
       _check_lists(request.decoding, questions)

@@ -216,7 +216,7 @@ def _legal_scores(
   run: Callable, tables: Mapping, state: _State, hidden: Float[Array, "B D"]
 ) -> Float[Array, "B A"]:
   """Computes the scores of the grammar's tokens; illegal ones have -inf."""
-  scores = run(hidden, method="logits")[:, tables["ids"]]
+  scores = run(hidden, tables["ids"], method="logits")
   return jnp.where(places.legal(tables, state.place), scores, -jnp.inf)
 
 

@@ -218,13 +218,10 @@ class Predictor:
 
   def list_all(self, examples: Sequence[Question]) -> list[Answer]:
     """Answers with lists of locations, which say how sure the model is."""
-    listing = listings.Listings(
-      self.model, self.params, self._list_grammar, self.decoding.max_boxes
-    )
     mine = sharding.host_rows(len(examples))
     media = None if self.prefixes else self._media(examples, mine)
     make_batch = functools.partial(self.batch, examples, media=media)
-    answers = listing.answers([x.listed for x in examples], make_batch)
+    answers = self.listings.answers([x.listed for x in examples], make_batch)
     return self._without_unseen(examples, make_batch(), answers)
 
   def _without_unseen(self, examples, batch, answers) -> list[Answer]:
@@ -249,8 +246,11 @@ class Predictor:
     return grammar.build(self.spec.coords, self.spec.tokenizer, after)
 
   @functools.cached_property
-  def _list_grammar(self) -> listings.Written:
-    return listings.Written.of(self.spec.coords, self.spec.tokenizer)
+  def listings(self) -> listings.Listings:
+    """Lists locations, at most `decoding.max_boxes` of a category."""
+    written = listings.Written.of(self.spec.coords, self.spec.tokenizer)
+    most = self.decoding.max_boxes
+    return listings.Listings(self.model, self.params, written, most)
 
   @functools.cached_property
   def opening(self) -> list[int]:

@@ -238,5 +238,11 @@ def _block(
 
 
 def _num_blocks(length: int) -> int:
-  """Returns the number of equal blocks: at most 8, of at least 16 queries."""
-  return next(n for n in (8, 4, 2, 1) if length % (16 * n) == 0 or n == 1)
+  """Returns the number of equal blocks: at most 8, of at least 64 queries.
+
+  Smaller ones skip more of the square, but their products are too small to be
+  fast, and on CPUs each block copies the keys that it uses.
+  """
+  most = min(length // 64, 8)
+  fitting = (n for n in range(most, 1, -1) if length % (16 * n) == 0)
+  return next(fitting, 1)

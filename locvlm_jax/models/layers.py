@@ -94,6 +94,59 @@ def _product_backward(dtype, operands, gradient):
 _product.defvjp(_product_forward, _product_backward)
 
 
+@jax.checkpoint
+def swiglu(
+  gate: Float[Array, "*S F"], up: Float[Array, "*S F"]
+) -> Float[Array, "*S F"]:
+  """Computes silu(gate) * up, and again in the backward pass.
+
+  That is cheaper than to write and read what it would keep: the sigmoid and
+  silu(gate), two arrays of the widest size.
+  """
+  return jax.nn.silu(gate) * up
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def rms_normalize(
+  x: Float[Array, "*S D"], scale: Float[Array, " D"], eps: float
+) -> Float[Array, "*S D"]:
+  """Computes scale * x / sqrt(mean(x^2) + eps) over the last dim.
+
+  Its gradient is written out, which keeps x and one number a position alone and
+  passes over fewer arrays than the one that JAX derives.
+  """
+  return _rms_forward(x, scale, eps)[0]
+
+
+def _rms_forward(x, scale, eps):
+  inverse = jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + eps)
+  return x * inverse * scale, (x, scale, inverse)
+
+
+def _rms_backward(eps, kept, gradient):
+  del eps
+  x, scale, inverse = kept
+  y, scaled = x * inverse, gradient * scale
+  along = (scaled * y).mean(-1, keepdims=True)
+  rows = tuple(range(x.ndim - 1))
+  return inverse * (scaled - along * y), (gradient * y).sum(rows)
+
+
+rms_normalize.defvjp(_rms_forward, _rms_backward)
+
+
+class RMSNorm(nn.Module):
+  """Root-mean-square normalization in float32, returned in x's dtype."""
+
+  eps: float
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "*S D"]) -> Float[Array, "*S D"]:
+    scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+    y = rms_normalize(x.astype(jnp.float32), scale, self.eps)
+    return y.astype(x.dtype)
+
+
 def defaults(
   device_kind: str, frozen: bool, row_length: int = 0
 ) -> tuple[str, int]:

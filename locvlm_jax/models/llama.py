@@ -4,7 +4,8 @@ A decoder-only transformer (arXiv:2302.13971), as transformers' Llama and Qwen2
 compute it.
 
 Letters: B rows, T positions, D width, H query heads, G key/value heads, K
-head width, F hidden width of the MLP, V vocabulary, L layers, S cache slots.
+head width, F hidden width of the MLP, V vocabulary, A some ids of it, L layers,
+S cache slots.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from locvlm_jax.models import attention, kv_cache, quantized, rotary
 from locvlm_jax.models.kv_cache import Cache, Slots
-from locvlm_jax.models.layers import CONTEXT, linear, stack
+from locvlm_jax.models.layers import CONTEXT, RMSNorm, linear, stack, swiglu
 from locvlm_jax.models.lora import LoraConfig, lora_linear
 from locvlm_jax.parallel.sharding import BATCH, FSDP, TENSOR, constrain, gather
 
@@ -130,19 +131,6 @@ class Positions(NamedTuple):
   start: Int[Array, " B"] | None = None
 
 
-class RMSNorm(nn.Module):
-  """Root-mean-square normalization in float32, returned in x's dtype."""
-
-  eps: float
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "*S D"]) -> Float[Array, "*S D"]:
-    scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-    y = x.astype(jnp.float32)
-    y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps)
-    return (y * scale).astype(x.dtype)
-
-
 class Attention(nn.Module):
   """Causal self-attention, over x alone or over a cache as well."""
 
@@ -251,9 +239,9 @@ class Mlp(nn.Module):
     up = quantized.param(self, "up", init, wide, base)
     narrow = _residual_init(cfg)
     down = quantized.param(self, "down", narrow, wide[::-1], base)
-    y = jax.nn.silu(lora_linear(self, "gate", x, gate, self.lora))
-    y = y * lora_linear(self, "up", x, up, self.lora)
-    y = constrain(y, (BATCH, None, TENSOR))
+    gate = lora_linear(self, "gate", x, gate, self.lora)
+    up = lora_linear(self, "up", x, up, self.lora)
+    y = constrain(swiglu(gate, up), (BATCH, None, TENSOR))
     return lora_linear(self, "down", y, down, self.lora)
 
 
@@ -388,11 +376,15 @@ class Llama(nn.Module):
       filled.append(slots)
     return self.final_norm(x), tuple(filled)
 
-  def logits(self, hidden: Float[Array, "*S D"]) -> Float[Array, "*S V"]:
-    """Computes the scores of the next token, in float32."""
+  def logits(
+    self, hidden: Float[Array, "*S D"], ids: Int[Array, " A"] | None = None
+  ) -> Float[Array, "*S V"]:
+    """Computes the scores of the next token, or of `ids` alone, in float32."""
     tied = self.config.tie_embeddings
     with jax.named_scope("head"):
       kernel = self.embedding.T if tied else self.head
+      if ids is not None:
+        kernel = kernel[:, ids]
       kernel = kernel.astype(hidden.dtype)
       kernel = gather(kernel, (None, TENSOR), (FSDP, TENSOR))
       return linear(hidden, kernel, dtype=jnp.float32)

@@ -174,9 +174,11 @@ class LocVLM(nn.Module):
         x = self.vision(constrain(flat, (BATCH, None, None, None)))
     return rearrange(x, "(b k) n c -> b k n c", b=rows)
 
-  def logits(self, hidden: Float[Array, "*S D"]) -> Float[Array, "*S V"]:
-    """Computes the scores of the next token, in float32."""
-    return self.llm.logits(hidden)
+  def logits(
+    self, hidden: Float[Array, "*S D"], ids: Int[Array, " A"] | None = None
+  ) -> Float[Array, "*S V"]:
+    """Computes the scores of the next token, or of `ids` alone, in float32."""
+    return self.llm.logits(hidden, ids)
 
   def prefill(
     self,

@@ -33,6 +33,18 @@ def param_shapes(model: locvlm.LocVLM) -> Flat:
   return flatten(jax.eval_shape(init, jax.random.key(0)))
 
 
+def num_llm_parameters(llm: Any) -> int:
+  """Counts the parameters of a language model's kernels, without tracing it.
+
+  Args:
+    llm: `LlamaConfig`, or a config's `model.llm`.
+  """
+  heads = 2 * (llm.num_heads + llm.num_kv_heads)
+  layer = llm.width * (heads * llm.head_dim + 3 * llm.mlp_width)
+  tables = 1 if llm.tie_embeddings else 2
+  return llm.num_layers * layer + tables * llm.vocab_size * llm.width
+
+
 def split(flat: Flat, trainable: Sequence[str]) -> tuple[Flat, Flat]:
   """Splits parameters into (trainable, frozen).
 

@@ -60,6 +60,9 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r"llm/final_norm/scale", ()),
   (r"llm/head", ("fsdp", "tensor")),  # [D, V]
 )  # fmt: skip
+# Parameters of a language model that each device rather holds whole: with
+# gradients and two moments they are 1 GiB of float32.
+WHOLE = 2**26
 _COMPILED = tuple((re.compile(rf"(?:.*/)?{p}"), spec) for p, spec in RULES)
 
 
@@ -94,6 +97,27 @@ def make_mesh(
     axis_types=(AxisType.Auto,) * len(AXES),
     devices=devices,
   )
+
+
+def sizes_for(shape: Mapping[str, int], num_parameters: int) -> dict[str, int]:
+  """Leaves to the model's size which axis takes all devices that are left.
+
+  Where data and fsdp are both -1, data takes them if the model is small. Its
+  steps are short then, and to gather each layer's kernels over fsdp takes
+  longer than to compute with them: two processes of the micro model are twice
+  as fast by data.
+
+  Args:
+    shape: size of each axis, as in the config.
+    num_parameters: of the language model.
+
+  Returns:
+    The sizes, with at most one -1 of these two.
+  """
+  sizes = dict(shape)
+  if sizes.get("data") == sizes.get("fsdp") == -1:
+    sizes["fsdp" if num_parameters <= WHOLE else "data"] = 1
+  return sizes
 
 
 def _resolve_sizes(sizes: dict[str, int], num_devices: int) -> dict[str, int]:

@@ -89,15 +89,19 @@ def _executions(trace: xplane.Trace, operations: Sequence[Operation]) -> int:
     counts = collections.Counter(e.plane for e in launches if e.name == longest)
     return max(counts.values())
   longest = _longest((one.program, one.nanoseconds) for one in operations)
-  entry = trace.programs[longest].entry if longest in trace.programs else ()
   counts = collections.Counter(
-    (one.device, one.name)
-    for one in operations
-    if one.program == longest and one.name in entry
+    (one.device, one.name) for one in operations if one.program == longest
   )
-  # An operation of the entry computation runs once in each execution. Some of
-  # them are several kernels on a GPU, and the first execution may be cut off.
-  return statistics.mode(counts.values()) if counts else 0
+  if longest in trace.programs:
+    entry = trace.programs[longest].entry
+    of_entry = [n for (_, name), n in counts.items() if name in entry]
+    # An operation of the entry computation runs once in each execution. Some of
+    # them are several kernels on a GPU, and the first execution may be cut off.
+    return statistics.mode(of_entry) if of_entry else 0
+  # A program that was read from the compile cache has no HLO in the trace. Its
+  # loops run more often than itself, and what a branch hides less often.
+  shared = collections.Counter(counts.values())
+  return min((n for n, names in shared.items() if names > 1), default=0)
 
 
 def _longest(times: Iterable[tuple[str, float]]) -> str:

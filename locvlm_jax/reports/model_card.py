@@ -7,12 +7,14 @@ that it was made from.
 
 import json
 import os
+import pathlib
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import jinja2
 
+from locvlm_jax import ASSETS
 from locvlm_jax.config import Config, completed, freeze
 from locvlm_jax.evals import units
 from locvlm_jax.evals.scorers.metrics import Unit
@@ -90,7 +92,10 @@ def render(
     to_pixels=_TO_PIXELS[config.geometry],
     side=_SIDE.get(config.geometry, ""),
     where=prompts.LOC_PRED[coords.location][0].format(obj="cup"),
-    what=prompts.REV_LOC[coords.location][0],
+    what=prompts.REV_LOC[coords.location][0].format(
+      loc=coords.encode(_EXAMPLE)
+    ),
+    every=config.data.objectives.detect and prompts.detect(["cup", "plate"]),
     has_questions=fmt.questions,
     stop="" if fmt.end.endswith(formats.EOS) else json.dumps(fmt.end),
     code=processor_json.needs_code(shape.vision, config.geometry),
@@ -146,6 +151,8 @@ def _sources(config: Config) -> list[Source]:
 
 def _license(directory: str) -> str:
   """Says what a directory states about its license."""
+  if ASSETS in pathlib.Path(directory).resolve().parents:
+    return "that of locvlm_jax, which it is part of"
   if not os.path.isdir(directory):
     return "no longer there: look its license up"
   said = [n for n in sorted(os.listdir(directory)) if _LICENSES.fullmatch(n)]

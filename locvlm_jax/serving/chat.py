@@ -6,7 +6,7 @@ import dataclasses
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from PIL import Image
@@ -16,7 +16,7 @@ from locvlm_jax.inference.question import Question
 from locvlm_jax.serving import data_uris, locations
 from locvlm_jax.serving.batching import Batcher, Job
 from locvlm_jax.serving.limits import Limits, Refused, invalid
-from locvlm_jax.serving.rows import DETAILED, GREEDY, LOCATED, Part, Row
+from locvlm_jax.serving.rows import DETAILED, GREEDY, LISTED, LOCATED, Part, Row
 from locvlm_jax.serving.schema import Chat
 
 
@@ -31,7 +31,9 @@ class Served:
     writer: counts prompts; see `writer.Writer`.
     batcher: answers.
     limits: of requests.
-    calibration: what the probability of a box is worth; None: not known.
+    lists: whether it lists all objects of a category.
+    calibrations: what the probability of a box is worth, by the kind of its
+      row; None: not known.
   """
 
   name: str
@@ -40,7 +42,8 @@ class Served:
   writer: Any
   batcher: Batcher
   limits: Limits
-  calibration: Any = None
+  lists: bool = False
+  calibrations: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +82,8 @@ def prepare(served: Served, chat: Chat) -> Asked:
     "0",
     tuple(square(served, picture) for picture in pictures) or None,
     view.to_model(chat.question),
-    tuple((view.to_model(q), view.to_model(a)) for q, a in chat.turns),
+    tuple((view.to_model(q), view.to_model(a, True)) for q, a in chat.turns),
+    listed=_listed(served, chat),
   )
   rows = tuple(_row(served, chat, question, i) for i in range(chat.n))
   text, most = served.writer.text_tokens(rows[0]), served.limits.prompt_tokens
@@ -122,16 +126,39 @@ def square(served: Served, picture: Image.Image) -> Image.Image:
 def _row(served: Served, chat: Chat, question: Question, i: int) -> Row:
   """The row of one choice; each draws by a key of its own."""
   kind = DETAILED if chat.temperature > 0 or chat.logprobs else GREEDY
+  if chat.constrained:
+    kind = LISTED if question.listed else LOCATED
   seed = secrets.randbits(31) if chat.seed is None else chat.seed % 2**31
   return Row(
     dataclasses.replace(question, id=str(i)),
-    LOCATED if chat.constrained else kind,
+    kind,
     temperature=chat.temperature,
     top_p=chat.top_p,
     seed=seed,
     limit=chat.max_tokens or served.limits.new_tokens,
     stop=chat.stop,
   )
+
+
+def _listed(served: Served, chat: Chat) -> tuple[str, ...]:
+  """The categories of which every object is asked for, in legal lists.
+
+  Raises:
+    Refused: there are too many, or the model does not list.
+  """
+  names = locations.listed(chat.question) if chat.constrained else ()
+  if names and not served.lists:
+    raise Refused(
+      400,
+      "lists_not_served",
+      "constrained: this model was not trained to list all objects"
+      " (data.objectives.detect); ask without constrained, or for one object",
+      "constrained",
+    )
+  if len(names) > (most := served.limits.categories):
+    message = f"{len(names)} categories: {most} at most are listed in an answer"
+    raise Refused(400, "too_many_categories", message, "messages")
+  return names
 
 
 async def answers(
@@ -215,10 +242,10 @@ def message(served: Served, asked: Asked, part: Part) -> dict[str, Any]:
 
 def boxes_of(served: Served, asked: Asked, part: Part) -> list[dict[str, Any]]:
   """Lists the boxes of an answer, with the IoU to expect where it is known."""
-  score = None
-  if part.probability is not None and served.calibration:
-    score = round(served.calibration.expected(part.probability), 3)
-  return asked.view.boxes(asked.chat.question, part.text, score)
+  known, scores = served.calibrations.get(asked.rows[0].kind), []
+  if known:
+    scores = [round(known.expected(p), 3) for p in part.probabilities]
+  return asked.view.boxes(asked.chat.question, part.text, scores)
 
 
 def completion(

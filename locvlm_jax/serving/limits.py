@@ -14,6 +14,8 @@ class Limits:
     pictures: of a conversation.
     prompt_tokens: of a conversation's text; those of pictures come on top.
     new_tokens: of an answer.
+    boxes: of a category, in a list.
+    categories: that are listed in an answer.
     choices: answers to a request (n).
     queue: answers that wait for a model that is busy.
     seconds: from a request's arrival to the end of its answer.
@@ -26,6 +28,8 @@ class Limits:
   pictures: int = 4
   prompt_tokens: int = 256
   new_tokens: int = 128
+  boxes: int = 20
+  categories: int = 8
   choices: int = 8
   queue: int = 256
   seconds: float = 120.0

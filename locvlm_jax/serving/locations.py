@@ -11,12 +11,15 @@ of the picture:
 """
 
 import dataclasses
+import itertools
+import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from locvlm_jax.data import geometry as geometry_lib
 from locvlm_jax.serving.limits import invalid
-from locvlm_jax.text import english, prompts
+from locvlm_jax.text import box_lists, english, prompts
 from locvlm_jax.text.coords import Coords
 
 _BRACKET = re.compile(r"[\[(][0-9+\-.,:;\s]+[\])]")
@@ -39,17 +42,22 @@ class View:
   transform: geometry_lib.Transform | None = None
   kind: str = "native"
 
-  def to_model(self, text: str) -> str:
-    """Rewrites the locations of a question as the model reads them.
+  def to_model(self, text: str, is_answer: bool = False) -> str:
+    """Rewrites the locations of a text as the model reads them.
+
+    Args:
+      text: a question, or an answer before it.
+      is_answer: the model wrote it, perhaps with an empty box, or one at the
+        picture's edge: then such a box is not refused.
 
     Raises:
       Refused: one is outside of the picture, or the model does not see it.
     """
     if self.kind == "native":
       return text
-    return _BRACKET.sub(lambda m: self._encode(m.group()), text)
+    return _BRACKET.sub(lambda m: self._encode(m.group(), is_answer), text)
 
-  def _encode(self, bracket: str) -> str:
+  def _encode(self, bracket: str, is_answer: bool) -> str:
     numbers = [float(x) for x in _NUMBER.findall(bracket)]
     wanted = 2 if self.coords.location == "point" else 4
     if len(numbers) not in (2, 4):
@@ -60,11 +68,13 @@ class View:
       )
     units = self._units() * (wanted // 2)
     box = [n * unit for n, unit in zip(numbers, units, strict=True)]
+    if is_answer:
+      return self._clipped(box)
     if wanted == 2:
       seen = self.transform.map_box((*box, *box))[:2]
       if all(0 <= v <= 1 for v in seen):
         return self.coords.encode_point(*seen)
-    elif box[0] <= box[2] and box[1] <= box[3]:
+    elif box[0] <= box[2] < math.inf and box[1] <= box[3] < math.inf:
       if seen := self.transform.apply_box(tuple(box)):
         return self.coords.encode(seen)
     raise invalid(
@@ -72,6 +82,14 @@ class View:
       f"{bracket}: is no location of this picture in {self.kind}, or one that"
       " the model does not see",
     )
+
+  def _clipped(self, box: Sequence[float]) -> str:
+    """Encodes what is left of a location in the square, if only an edge."""
+    seen = self.transform.map_box((*box, *box)[:4])
+    x1, y1, x2, y2 = (min(max(v, 0.0), 1.0) for v in seen)
+    if len(box) == 2:
+      return self.coords.encode_point(x1, y1)
+    return self.coords.encode((x1, y1, max(x1, x2), max(y1, y2)))
 
   def to_client(self, text: str) -> str:
     """Rewrites the locations of an answer as the client counts."""
@@ -113,31 +131,30 @@ class View:
     return width / parts, height / parts
 
   def boxes(
-    self, question: str, answer: str, score: float | None
+    self, question: str, answer: str, scores: Sequence[float] = ()
   ) -> list[dict[str, Any]]:
     """Lists the locations of an answer, in the order in which they are named.
 
     Args:
       question: that was asked, for what a location is called.
       answer: as the model wrote it.
-      score: the IoU to expect of the first; None: not known.
+      scores: the IoU to expect of the first ones; others are not known.
 
     Returns:
       {label, box, score} of each; pixels of the picture where the client's
       unit is the model's own.
     """
-    found = []
-    for match in _BRACKET.finditer(answer):
-      value, _ = self.coords.parse(match.group())
-      if value is not None:
-        found.append(
-          {
-            "label": label(question) or _before(answer[: match.start()]),
-            "box": self.count(value),
-            "score": None if found else score,
-          }
-        )
-    return found
+    named = english.bare(prompts.named(_asked(question)))
+    places = _labeled(answer, self.coords)
+    if names := listed(question):
+      read = box_lists.read(answer, self.coords).listed
+      places = read if {x.label for x in read} <= set(names) else places
+      named = names[0] if len(names) == 1 else ""
+    known = itertools.chain(scores, itertools.repeat(None))
+    return [
+      {"label": named or label, "box": self.count(value), "score": score}
+      for (label, value), score in zip(places, known, strict=False)
+    ]
 
 
 def complete(text: str) -> str:
@@ -145,28 +162,40 @@ def complete(text: str) -> str:
   return _OPEN.sub("", text)
 
 
-def label(question: str) -> str:
-  """Returns what a question asks the place of, or "".
+def listed(question: str) -> tuple[str, ...]:
+  """Returns the categories of which a question asks for every object.
 
-  >>> label("Where is the red cup?")
-  'red cup'
+  >>> listed("You are a detector.\\nFind every cup, plate.")
+  ('cup', 'plate')
   """
-  for pattern in _ASKED:
-    if match := pattern.fullmatch(question.strip()):
-      return english.bare(match.group(1))
-  return ""
+  return prompts.listed(_asked(question))
 
 
-def _before(text: str) -> str:
-  """The last two words before a location."""
-  words = re.findall(r"[\w'-]+", _BRACKET.sub(" ", text))
-  kept = [w for w in words if w.lower() not in _SMALL]
-  return " ".join(kept[-2:])
+def _asked(question: str) -> str:
+  """Takes the last line of a question: a system's text is in front of it."""
+  return question.strip().rpartition("\n")[2]
 
 
-_SMALL = {"it", "is", "at", "the", "a", "an", "in", "are", "located", "there"}
-_ASKED = tuple(
-  re.compile(re.escape(template).replace(r"\{obj\}", "(.+?)"), re.I)
-  for location in ("box", "point")
-  for template in sorted(prompts.LOC_PRED[location], key=len, reverse=True)
-)
+def _labeled(answer: str, coords: Coords) -> list[box_lists.Listed]:
+  """Reads the locations of free text, with a few words before each."""
+  found, label, end = [], "", 0
+  for placed in coords.parse_all(answer):
+    label = _short(answer[end : placed.start]) or label
+    end = placed.end
+    if placed.value is not None:
+      found.append(box_lists.Listed(label, placed.value))
+  return found
+
+
+def _short(words: str) -> str:
+  """Takes two words of the last sentence that names something."""
+  kept = [
+    [w for w in re.findall(r"[\w'-]+", part) if w.lower() not in _SMALL]
+    for part in words.split(". ")
+  ]
+  return " ".join(next(filter(None, reversed(kept)), [])[-2:])
+
+
+_SMALL = {
+  "it", "is", "at", "the", "a", "an", "and", "in", "are", "located", "there",
+}  # fmt: skip

@@ -5,7 +5,7 @@ import dataclasses
 from locvlm_jax.inference.question import Question
 
 # Kinds of batches; see writer.py.
-KINDS = GREEDY, DETAILED, LOCATED = "greedy", "detailed", "located"
+GREEDY, DETAILED, LOCATED, LISTED = "greedy", "detailed", "located", "listed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Part:
     num_tokens: that it took.
     finish: why nothing follows: "stop" or "length"; empty: more follows.
     tokens: with their probabilities, where these were asked for.
-    probability: of a located answer.
+    probabilities: of the boxes of a located or listed answer, in its order.
   """
 
   text: str
   num_tokens: int
   finish: str
   tokens: tuple[Token, ...] = ()
-  probability: float | None = None
+  probabilities: tuple[float, ...] = ()

@@ -161,8 +161,9 @@ def _check_names(found: Mapping[str, Any]) -> None:
 
 
 def _is_number(value: Any) -> bool:
-  is_number = isinstance(value, int | float) and not isinstance(value, bool)
-  return is_number and math.isfinite(value)
+  if isinstance(value, float):
+    return math.isfinite(value)  # a whole number may have too many digits
+  return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _number(given, name: str, default: float, low: float, high: float) -> float:

@@ -5,11 +5,13 @@ Each program is for a fixed number of rows and a fixed length of their prompts:
   greedy     the likeliest tokens; one row, or all
   detailed   rows sampled differently, with probabilities of their tokens; all
   located    one legal location; all
+  listed     a legal list of locations, if the model lists; all
 
 and what a prompt's pictures make of themselves is kept (inference/prefixes.py).
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 
@@ -18,13 +20,14 @@ import numpy as np
 from PIL import Image
 
 from locvlm_jax.inference import decode, prefixes, sampling
+from locvlm_jax.inference.answer import Answer
 from locvlm_jax.inference.model import Model
 from locvlm_jax.inference.question import Question
 from locvlm_jax.serving.limits import Limits
 from locvlm_jax.serving.rows import (
   DETAILED,
   GREEDY,
-  KINDS,
+  LISTED,
   LOCATED,
   Part,
   Row,
@@ -35,6 +38,7 @@ _ALTERNATIVES = 20  # log-probabilities at each place, OpenAI's most
 _SHORT = 48  # tokens of a question's text; longer ones are a program apart
 _MOST_KEPT = 64  # prefixes
 _EVERY = 4  # tokens from one part of an answer to the next
+_KINDS = GREEDY, DETAILED, LOCATED  # that every model answers
 
 
 class Writer:
@@ -46,21 +50,30 @@ class Writer:
     rows: of a batch.
     kept: conversations' pictures whose prefixes are kept, at least `rows`; 0:
       as many as 4 GB hold, 64 at most.
+    lists: whether lists will be asked for.
 
   Raises:
     ValueError: the model's format has no questions, or the limits ask for more
       positions than it has.
   """
 
-  def __init__(self, model: Model, limits: Limits, rows: int, kept: int):
+  def __init__(
+    self,
+    model: Model,
+    limits: Limits,
+    rows: int,
+    kept: int,
+    lists: bool = False,
+  ):
     self.model, self.limits, self.rows = model, limits, rows
+    self._lists = lists
     predictor, spec = model.predictor, model.predictor.spec
     if not prefixes.allowed(spec, model.mesh):
       raise ValueError(
         f"prompt_format {spec.format.name!r} asks no questions: serve a model"
         " that was trained on conversations"
       )
-    _check_positions(model, limits)
+    _check_positions(model, limits, lists)
     room = prefixes.room(predictor.model, spec, limits.pictures)
     kept = kept or min(_MOST_KEPT, room)
     self.prefixes = prefixes.Prefixes(
@@ -73,7 +86,11 @@ class Writer:
       (1, rows),
     )
     self._predictor = dataclasses.replace(
-      predictor.decoded(max_new_tokens=limits.new_tokens, constrained=False),
+      predictor.decoded(
+        max_new_tokens=limits.new_tokens,
+        constrained=False,
+        max_boxes=limits.boxes,
+      ),
       prefixes=self.prefixes,
       lengths=(min(_SHORT, limits.prompt_tokens), limits.prompt_tokens),
     )
@@ -85,9 +102,15 @@ class Writer:
   def text_tokens(self, row: Row) -> int:
     """Counts the tokens of a prompt's text, as they count for the limit."""
     question, spec = row.question, self._predictor.spec
-    opening = len(self._predictor.opening) if row.kind == LOCATED else 0
     pictures = spec.num_visual * len(question.pictures)
-    return self.count(question) - pictures + opening
+    return self.count(question) - pictures + self._opening(row)
+
+  def _opening(self, row: Row) -> int:
+    """Counts the tokens up to the first bracket of an answer."""
+    if row.kind == LISTED:
+      written = self._predictor.listings.written
+      return max(map(len, written.beginnings("", row.question.listed[0])))
+    return len(self._predictor.opening) if row.kind == LOCATED else 0
 
   def is_long(self, row: Row) -> bool:
     """Says which of the two lengths a row's prompt is padded to."""
@@ -108,6 +131,8 @@ class Writer:
     with jax.set_mesh(self.model.mesh):
       if kind == LOCATED:
         yield self._locate(filled)[: len(rows)]
+      elif kind == LISTED:
+        yield from self._list(filled, len(rows), ended)
       else:
         yield from self._grow(filled, len(rows), kind, ended)
 
@@ -115,9 +140,34 @@ class Writer:
     answers = self._predictor.locate([row.question for row in rows])
     tokens = self._predictor.spec.tokenizer
     return [
-      Part(a, len(tokens.encode(a)) + 1, "stop", (), a.probability)
+      Part(a, len(tokens.encode(a)) + 1, "stop", (), (a.probability,))
       for a in answers
     ]
+
+  def _list(self, rows: Sequence[Row], num: int, ended) -> Iterator[list[Part]]:
+    """Writes lists, of which the first `num` are asked for."""
+    most, questions = self.limits.prompt_tokens, [row.question for row in rows]
+    rooms = [most - self.text_tokens(row) + self._opening(row) for row in rows]
+    for answers in self._predictor.listings.grow(
+      [question.listed for question in questions],
+      functools.partial(self._predictor.batch, questions),
+      rooms,
+    ):
+      yield [self._listed(answer) for answer in answers[:num]]
+      if (given := ended()) and all(given):
+        break
+    yield [
+      dataclasses.replace(
+        self._listed(answer), finish="length" if answer.cut_off else "stop"
+      )
+      for answer in answers[:num]
+    ]
+
+  def _listed(self, answer: Answer) -> Part:
+    """What there is of an answer of lists."""
+    num = len(self._predictor.spec.tokenizer.encode(answer)) + 1
+    scores = [score for listing in answer.lists for score in listing.scores]
+    return Part(answer, num, "", (), tuple(scores))
 
   def _grow(
     self, rows: Sequence[Row], num: int, kind: str, ended
@@ -209,23 +259,40 @@ class Writer:
     while self.text_tokens(Row(_ask(long))) + 8 < self.limits.prompt_tokens:
       long += " a"
     for count in (1, self.rows):
-      for text, kind in itertools.product((short, long), KINDS):
+      for text, kind in itertools.product((short, long), _KINDS):
         several = [Row(_ask(text, p), kind, limit=2) for p in blank[:count]]
         list(self.write(several))
       blank = blank[count:]
+    for text in (short, long) if self._lists else ():
+      self._compile_lists(text)
     for count in range(2, self.limits.pictures + 1):
       list(self.write([Row(_ask(short, *blank[:count]), limit=1)]))
 
+  def _compile_lists(self, text: str) -> None:
+    """Runs the programs of lists, whatever the model sees in a blank."""
+    asked = [_ask(text)] * self.rows
+    sure = dataclasses.replace(self._predictor.listings, least=-1.0)
+    with jax.set_mesh(self.model.mesh):
+      make_batch = functools.partial(self._predictor.batch, asked)
+      sure.answers([("?",)] * self.rows, make_batch)
 
-def _check_positions(model: Model, limits: Limits) -> None:
-  visual = model.predictor.spec.num_visual * limits.pictures
-  wanted = visual + limits.prompt_tokens + limits.new_tokens
-  most = model.predictor.model.config.llm.max_positions
+
+def _check_positions(model: Model, limits: Limits, lists: bool) -> None:
+  predictor, new = model.predictor, limits.new_tokens
+  said = f"--max_new_tokens={new}"
+  if lists:
+    longest = predictor.listings.written.grammar.longest
+    if (listed := limits.boxes * longest) > new:
+      new = listed
+      said = f"--max_boxes={limits.boxes} of {longest} tokens"
+  visual = predictor.spec.num_visual * limits.pictures
+  wanted = visual + limits.prompt_tokens + new
+  most = predictor.model.config.llm.max_positions
   if wanted > most:
     raise ValueError(
       f"--max_pictures={limits.pictures} --max_prompt_tokens="
-      f"{limits.prompt_tokens} --max_new_tokens={limits.new_tokens}: together"
-      f" {wanted} positions, the model has {most}; lower one of them"
+      f"{limits.prompt_tokens} {said}: together {wanted} positions, the model"
+      f" has {most}; lower one of them"
     )
 
 

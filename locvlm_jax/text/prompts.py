@@ -313,10 +313,22 @@ def named(question: str) -> str:
   return min(names, key=len, default="")
 
 
+def listed(question: str) -> tuple[str, ...]:
+  """Finds of which categories a question asks for every object; () if none.
+
+  >>> listed("Find every cup, plate in the image.")
+  ('cup', 'plate')
+  """
+  found = (re.fullmatch(_of_object(t), question.strip()) for t in DETECT)
+  texts = [match[1] for match in found if match]
+  names = map(english.bare, min(texts, key=len, default="").split(","))
+  return tuple(dict.fromkeys(name for name in names if name))
+
+
 def _of_object(template: str) -> str:
-  """Makes a pattern of a template with one slot."""
+  """Makes a pattern of a template with one slot, whatever its capitals."""
   before, after = template.split("{obj}")
-  return f"{re.escape(before)}(.+?){re.escape(after)}"
+  return f"(?i:{re.escape(before)})(.+?)(?i:{re.escape(after)})"
 
 
 def _pattern(template: str) -> re.Pattern:

@@ -252,11 +252,14 @@ def summary(config: Config, state, sources: Mapping, mesh) -> str:
     sizes = (quantized.num_values(p, v.shape, v.dtype) for p, v in flat.items())
     return sum(sizes) / 1e6
 
+  left = (
+    " by the model's size" if config.mesh.data == config.mesh.fsdp == -1 else ""
+  )
   data = ", ".join(f"{name}={source!r}" for name, source in sources.items())
   return (
     f"stage {config.stage}: {config.steps} steps of {config.batch_size} rows\n"
     f"  parameters: {millions(state.trainable):.2f} M trained, "
     f"{millions(state.frozen):.2f} M frozen (parameters.txt)\n"
-    f"  mesh: {dict(mesh.shape)} on {jax.devices()[0].device_kind}\n"
+    f"  mesh: {dict(mesh.shape)} on {jax.devices()[0].device_kind}{left}\n"
     f"  data: {data}"
   )

@@ -175,7 +175,7 @@ def meet(config: Config, watch: hosts.Watch) -> jax.sharding.Mesh:
   watch.connect()
   watch.enter(0, "compare hosts")
   watch.compare("run", provenance.facts(config))
-  mesh = sharding.make_mesh(dict(config.mesh))
+  mesh = sharding.make_mesh(assemble.mesh_sizes(config))
   checks.check_batch(config, mesh)
   return mesh
 

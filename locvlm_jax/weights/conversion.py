@@ -149,7 +149,7 @@ def _open_run(
     "step": info["next_step"],
     "config": plain(config),
     "versions": versions,
-    "metrics": _metrics(workdir, info["next_step"]),
+    "metrics": _metrics(workdir, config.stage, info["next_step"]),
   }
   shape = build(config).config
   llm = dataclasses.replace(shape.llm, base_weights="float")
@@ -161,14 +161,16 @@ def _open_run(
   return Opened(workdir, "run", params, shape, config.tokenizer, usage, origin)
 
 
-def _metrics(workdir: str, step: int) -> dict[str, float]:
-  """What `evaluate` found of a run's checkpoint, if it was asked."""
-  path = os.path.join(workdir, "results.json")
+def _metrics(directory: str, stage: str, step: int) -> dict[str, float]:
+  """What `evaluate` found of a checkpoint, or `reproduce` of its stages."""
+  path = os.path.join(directory, "results.json")
   if not os.path.isfile(path):
     return {}
-  found = tensor_files.read_json(workdir, "results.json")
-  of = found.get("origin", {})
-  return found.get("metrics", {}) if of.get("step") == step else {}
+  found = tensor_files.read_json(directory, "results.json")
+  same = found.get("stages", {}).get(stage, {})
+  if found.get("origin", {}).get("step") == step:
+    return found.get("metrics", {})
+  return same.get("metrics", {}) if same.get("steps") == step else {}
 
 
 def _open_foreign(what: str, inputs: Inputs) -> Opened:
@@ -194,7 +196,11 @@ def _recorded(directory: str) -> dict:
   """What an export says of the run that it came from."""
   if not os.path.isfile(os.path.join(directory, "origin.json")):
     return {}
-  return tensor_files.read_json(directory, "origin.json")
+  origin = tensor_files.read_json(directory, "origin.json")
+  if not origin.get("metrics") and {"stage", "step"} <= origin.keys():
+    found = _metrics(directory, origin["stage"], origin["step"])
+    origin |= {"metrics": found} if found else {}
+  return origin
 
 
 def _usage(directory: str, what: str) -> processor_json.Usage:

@@ -11,7 +11,7 @@ from paths import ASSETS
 from PIL import Image
 
 from configs import micro
-from locvlm_jax import errors
+from locvlm_jax import assemble, errors
 from locvlm_jax.config import Config
 from locvlm_jax.evals import session
 from locvlm_jax.evals.tasks import EVALS
@@ -101,7 +101,7 @@ def test_a_run_goes_on_over_a_picture_that_its_validation_cannot_read(
   spoiled = {path: damage(path) for path in (bad,)}
   fields = {"rows": 0, "tasks": ("hallucination",), "samples": 0}
   c = config(root, **{f"validation.{k}": v for k, v in fields.items()})
-  mesh = sharding.make_mesh(dict(c.mesh))
+  mesh = sharding.make_mesh(assemble.mesh_sizes(c))
   measured = validation.Validation(c, None, mesh)
   found = measured({})
   assert found["val.hallucination.unreadable"] == 1

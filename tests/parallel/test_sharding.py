@@ -149,6 +149,24 @@ def test_minus_one_takes_what_is_left(shape, sizes):
 
 
 @pytest.mark.parametrize(
+  "shape, number, sizes",
+  [
+    ({"data": -1, "fsdp": -1, "tensor": 1}, 10**6, (4, 1, 1)),
+    ({"data": -1, "fsdp": -1, "tensor": 2}, 10**6, (2, 1, 2)),
+    ({"data": -1, "fsdp": -1, "tensor": 1}, 10**8, (1, 4, 1)),
+    ({"data": 1, "fsdp": -1, "tensor": 1}, 10**6, (1, 4, 1)),
+    ({"data": -1, "fsdp": 1, "tensor": 1}, 10**8, (4, 1, 1)),
+    ({"data": -1, "fsdp": 2, "tensor": 1}, 10**8, (2, 2, 1)),
+  ],
+)
+def test_a_small_model_is_replicated_and_a_large_one_split(
+  shape, number, sizes
+):
+  mesh = sharding.make_mesh(sharding.sizes_for(shape, number))
+  assert tuple(mesh.shape.values()) == sizes
+
+
+@pytest.mark.parametrize(
   "shape, message",
   [
     ({"data": 3}, "multiply to 3, but there are 4 devices"),

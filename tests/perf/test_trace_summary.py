@@ -73,6 +73,21 @@ def test_executions_are_counted_where_no_steps_are_marked(tmp_path):
   assert "devices, 5 steps" in trace_summary.report(summary, top=3)
 
 
+def test_executions_are_counted_where_the_trace_has_no_program():
+  """Of a loop of eight in a program that ran five times, and a shorter one."""
+
+  def ran(name: str, times: int, program: str = "jit_train_step"):
+    one = trace_summary.Operation(name, "", 10.0, program, ("/host:CPU", 0))
+    return [one] * times
+
+  operations = [
+    *ran("fusion", 5), *ran("dot", 5), *ran("while.dot", 40),
+    *ran("while.tanh", 40), *ran("in a branch", 2), *ran("add", 90, "jit_f"),
+  ]  # fmt: skip
+  trace = xplane.Trace([], {})
+  assert trace_summary._executions(trace, operations) == 5
+
+
 # What a TPU writes: operations and executions on lines of their own, scopes in
 # the stats that all events of a name share; a reference points to a name.
 TPU = """

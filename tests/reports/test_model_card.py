@@ -89,6 +89,27 @@ def test_of_a_model_that_does_not_say_how_it_was_trained_there_is_none():
   assert model_card.render({"input": "x"}, None) == ""
 
 
+def test_it_says_what_it_was_made_from_where_that_is_nothing_or_of_ours():
+  assert "Weights drawn at random" in card(base, **{"init.llava": ""})
+  text = card(**{"init.llava": str(ASSETS / "micro_base")})
+  assert re.search(r"micro_base` \| that of locvlm_jax", text)
+
+
+def test_it_tells_how_to_ask_for_all_if_that_was_trained():
+  assert "Find every" not in card()
+  assert '"Find every cup, plate."' in card(**{"data.objectives.detect": 3.0})
+
+
+def test_the_micro_reference_has_the_numbers_that_lie_beside_it():
+  from locvlm_jax.weights import conversion
+
+  inputs = conversion.Inputs(str(ASSETS / "micro_reference"))
+  opened = conversion.open_model(inputs, assemble.model, dict)
+  text = model_card.render(opened.origin, opened.shape)
+  assert "| locpred.acc_iou50 | 87.0 % |" in text
+  assert "| hallucination.accuracy | 96.0 % |" in text
+
+
 def test_an_exports_card_can_be_written_again(tmp_path):
   out = to_hf(ASSETS / "micro_reference", tmp_path / "a")
   from locvlm_jax.weights import conversion

@@ -138,6 +138,83 @@ def test_a_located_answer_has_a_box_with_a_label(client):
   assert content["answer"].startswith("It is at [10.2,")
 
 
+def test_every_object_is_listed_with_its_own_label_and_score(client):
+  status, found = client.ask(
+    uri(), "Find every cup, plate.", constrained=True, locations="pixels"
+  )
+  message = found["choices"][0]["message"]
+  (row,) = client.rules.batches[-1]
+  assert status == 200 and row.question.listed == ("cup", "plate")
+  first, second = message["boxes"]
+  assert first["label"] == second["label"] == "cup"
+  assert first["box"] == pytest.approx([10.2, 0.2, 29.8, 19.8], abs=0.1)
+  assert second["box"][0] == pytest.approx(20.2, abs=0.1)
+  assert (first["score"], second["score"]) == (0.25, 0.75)
+  numbers = ",".join(f"{n:.1f}" for n in first["box"])
+  assert message["content"].startswith(f"cup [{numbers}] [20.2,")
+  assert message["content"].endswith("]. no plate.")
+
+
+def test_a_stream_of_lists_grows_by_categories(client):
+  chunks = client.events("Find every cup, plate.", constrained=True)
+  deltas = [c["choices"][0]["delta"] for c in chunks]
+  texts = [d["content"] for d in deltas if d.get("content")]
+  assert texts == ["cup [24,24,71,71] [48,24,71,71].", " no plate."]
+  assert len(deltas[-1]["boxes"]) == 2
+
+
+@pytest.mark.parametrize("text", ["", "Find every plate."])
+def test_what_is_not_there_is_an_empty_list(client, text):
+  asked = text or "You are a detector.\nFind all of these: the plate."
+  _, found = client.ask(asked, constrained=True, **{"as": "json"})
+  content = json.loads(found["choices"][0]["message"]["content"])
+  assert content == {"answer": "no plate.", "boxes": []}
+
+
+def test_free_answers_with_several_boxes_are_translated_as_a_whole(client):
+  asked = "the red cup [10,5,30,15] and a plate (20, 5, 30, 15)"
+  _, found = client.ask(uri(), asked, locations="pixels", **{"as": "json"})
+  (row,) = client.rules.batches[-1]
+  native = "the red cup [24,36,72,60] and a plate [48,36,72,60]"
+  assert row.question.question == native
+  content = json.loads(found["choices"][0]["message"]["content"])
+  cup, plate = content["boxes"]
+  assert (cup["label"], plate["label"]) == ("red cup", "plate")
+  assert cup["box"] == pytest.approx([10, 5, 30, 15], abs=0.5)
+  assert plate["box"] == pytest.approx([20, 5, 30, 15], abs=0.5)
+  assert "[24," not in content["answer"] and content["answer"].count("[") == 2
+
+
+def test_a_turn_after_an_empty_box_is_answered(client):
+  """The model may write one; its own answer is no reason to refuse."""
+  said = "It is at [5.0,5.0,5.0,5.0] or [39.9,30.0,50.0,30.0]."
+  messages = [
+    {"role": "user", "content": [
+      {"type": "image_url", "image_url": {"url": uri()}},
+      {"type": "text", "text": "where"}]},
+    {"role": "assistant", "content": said},
+    {"role": "user", "content": "and now"},
+  ]  # fmt: skip
+  fields = {"model": "rules", "messages": messages, "locations": "pixels"}
+  assert client.send("POST", CHAT, json.dumps(fields))[0] == 200
+  ((_, answer),) = client.rules.batches[-1][0].question.history
+  assert answer == "It is at [12,36,12,36] or [95,95,95,95]."
+
+
+def test_a_free_answer_that_lists_calls_every_box_by_its_category(client):
+  client.rules.answers["Find every cup, red ball."] = (
+    "cup [24,24,71,71] [48,24,71,71]. no plate. red ball [1,24,5,71]."
+  )
+  limits = {"max_tokens": 12}
+  _, found = client.ask("Find every cup, red ball.", **limits)
+  boxes = found["choices"][0]["message"]["boxes"]
+  assert [b["label"] for b in boxes] == ["cup", "cup", "red ball"]
+  assert {b["score"] for b in boxes} == {None}
+  client.rules.answers["Find every cup."] = "It is at [24,24,71,71]."
+  _, found = client.ask("Find every cup.", **limits)
+  assert found["choices"][0]["message"]["boxes"][0]["label"] == "cup"
+
+
 def test_the_model_is_listed_and_health_is_told(client):
   _, _, found = client.send("GET", "/v1/models")
   (model,) = json.loads(found)["data"]

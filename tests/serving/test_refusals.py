@@ -59,6 +59,11 @@ REFUSED = {
   "no messages": (body(messages=[]), 400, "invalid_value"),
   "another model": (body(model="gpt-4"), 404, "model_not_found"),
   "unknown field": (body(nosuch=1), 400, "unknown_parameter"),
+  "half a character as a field": (
+    b'{"model":"rules","messages":[{"role":"user","content":"x"}],'
+    b'"\\ud800":1}', 400, "unknown_parameter"),
+  "many digits": (body(seed=10**400), 400, "invalid_value"),
+  "hot without end": (body(temperature=10**400), 400, "invalid_value"),
   "tools": (body(tools=[{"type": "f"}]), 400, "unsupported_parameter"),
   "hot": (body(temperature=3), 400, "invalid_value"),
   "a flag": (body(temperature=True), 400, "invalid_value"),
@@ -100,7 +105,8 @@ def test_what_is_not_answered_is_refused_by_name(client, name):
 
 
 def test_boxes_that_the_picture_has_not_are_refused(client):
-  for box in ("[1,2,300,4]", "[5,5,1,1]", "[1,2]"):
+  endless = 400 * "9"
+  for box in ("[1,2,300,4]", "[5,5,1,1]", "[1,2]", f"[1,2,{endless},4]"):
     status, found = client.ask(uri(), f"what at {box}", locations="pixels")
     expected = 200 if box == "[1,2,300,4]" else 400
     if expected == 400:
@@ -113,6 +119,7 @@ def test_boxes_that_the_picture_has_not_are_refused(client):
     ("GET", "/nosuch", {}, 404),
     ("GET", CHAT, {}, 405),
     ("GET", "/page/../app.py", {}, 404),
+    ("GET", "/health/", {}, 404),
     ("GET", "/page/%2e%2e/limits.py", {}, 404),
     ("POST", CHAT, {"Content-Type": "text/plain"}, 415),
     ("GET", "/health", {"Host": "elsewhere.example"}, 421),
@@ -229,6 +236,19 @@ def test_a_stream_that_there_is_no_room_for_is_refused_by_its_status():
     for stream in (True, False):
       status, found = client.ask("a", n=3, stream=stream)
       assert (status, found["error"]["code"]) == (429, "queue_full")
+
+
+def test_lists_are_bounded_and_refused_of_a_model_that_has_not_learned_them(
+  client,
+):
+  status, found = client.ask("Find every a, b, c, d.", constrained=True)
+  assert (status, found["error"]["code"]) == (400, "too_many_categories")
+  with served.running(lists=False) as other:
+    status, found = other.ask("Find every cup.", constrained=True)
+    assert (status, found["error"]["code"]) == (400, "lists_not_served")
+    assert "not trained" in found["error"]["message"]
+    assert other.ask("Find every cup.")[0] == 200
+    assert other.ask("Find the cup.", constrained=True)[0] == 200
 
 
 def test_an_answer_that_takes_too_long_is_given_up():

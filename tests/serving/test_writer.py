@@ -18,12 +18,12 @@ from locvlm_jax.models import locvlm
 from locvlm_jax.parallel import sharding
 from locvlm_jax.serving import writer as writer_lib
 from locvlm_jax.serving.limits import Limits
-from locvlm_jax.serving.rows import DETAILED, GREEDY, LOCATED, Row
+from locvlm_jax.serving.rows import DETAILED, GREEDY, LISTED, LOCATED, Row
 from locvlm_jax.serving.writer import Writer
-from locvlm_jax.text import tokenizer
+from locvlm_jax.text import prompts, tokenizer
 from locvlm_jax.text.coords import Coords
 
-LIMITS = Limits(pictures=2, prompt_tokens=48, new_tokens=16)
+LIMITS = Limits(pictures=2, prompt_tokens=48, new_tokens=16, boxes=3)
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
@@ -52,7 +52,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def writer(model):
-  made = Writer(model, LIMITS, rows=3, kept=4)
+  made = Writer(model, LIMITS, rows=3, kept=4, lists=True)
   made.compile()
   return made
 
@@ -72,6 +72,11 @@ def _rows(pictures, kind=GREEDY, **fields):
     Row(Question("0", p, text), kind, limit=16, **fields)
     for p, text in zip(pictures, texts, strict=False)
   ]
+
+
+def _listed(picture, *names):
+  question = Question("0", picture, prompts.detect(names), listed=names)
+  return Row(question, LISTED, limit=16)
 
 
 def _last(writer, rows, ended=lambda: ()):
@@ -107,6 +112,7 @@ def test_answers_are_the_predictors_and_nothing_is_compiled_for_them(
   for row in (no_picture, both, *_rows(pictures[3:])):
     assert _last(writer, [row])[0].finish
   _last(writer, _rows(pictures, LOCATED))
+  _last(writer, [_listed(pictures[0], "cup"), _listed(pictures[1], "a", "b")])
   jax.monitoring.unregister_event_duration_listener(count)
   assert found == wanted and not compiled
 
@@ -117,7 +123,24 @@ def test_a_located_answer_is_the_predictors(model, writer, pictures):
   parts = _last(writer, rows)
   assert [p.text for p in parts] == wanted
   for part, answer in zip(parts, wanted, strict=True):
-    assert part.probability == pytest.approx(answer.probability, rel=1e-3)
+    assert part.probabilities == pytest.approx((answer.probability,), rel=1e-3)
+
+
+def test_a_list_is_the_predictors_and_ends_where_the_prompt_is_full(
+  model, writer, pictures
+):
+  rows = [_listed(p, "cup", "ball") for p in pictures[:2]]
+  asked = model.predictor.decoded(max_boxes=LIMITS.boxes)
+  wanted = asked.list_all([row.question for row in rows])
+  growing = list(writer.write(rows))
+  for part, answer in zip(growing[-1], wanted, strict=True):
+    assert part.text == answer
+    scores = [s for listing in answer.lists for s in listing.scores]
+    assert part.probabilities == pytest.approx(scores, rel=1e-3)
+  assert growing[0][0].finish == "" and wanted[0].startswith(growing[0][0].text)
+  question = dataclasses.replace(rows[0].question, listed=("cup", 60 * "a "))
+  (part,) = _last(writer, [dataclasses.replace(rows[0], question=question)])
+  assert (part.text, part.finish) == (growing[0][0].text, "length")
 
 
 def test_greedy_and_sampled_rows_share_a_batch(writer, pictures):

@@ -24,7 +24,7 @@ def _config(words="stage2", **init):
 
 
 def _params(config):
-  mesh = sharding.make_mesh(dict(config.mesh))
+  mesh = sharding.make_mesh(assemble.mesh_sizes(config))
   return initial.initial_params(config, assemble.model(config), mesh)
 
 

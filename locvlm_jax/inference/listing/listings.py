@@ -11,7 +11,8 @@ and where there is, `lists` goes on from the bracket.
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -69,6 +70,45 @@ class Written:
     return opening + box_lists.AGAIN.join(texts) + box_lists.STOP
 
 
+@dataclasses.dataclass(eq=False)
+class _Row:
+  """An answer that grows.
+
+  Attributes:
+    room: see `Listings.grow`.
+    said: its text.
+    found: of its categories.
+    cut_off: whether the model had more to say, or might have had.
+    is_over: whether it takes no more categories.
+  """
+
+  room: int | float
+  said: str = ""
+  found: list[Listing] = dataclasses.field(default_factory=list)
+  cut_off: bool = False
+  is_over: bool = False
+
+  def take(self, name: str | None, written: Written) -> str | None:
+    """Returns the next category if there is one, and room for it."""
+    if name is None or self.is_over:
+      return None
+    needed = max(map(len, written.beginnings(self.said, name)))
+    self.is_over = needed > self.room
+    self.cut_off |= self.is_over
+    return None if self.is_over else name
+
+  def add(self, sentence: str, listing: Listing, most: int) -> None:
+    """Adds the sentence of a category."""
+    self.said = f"{self.said} {sentence}".strip()
+    self.found.append(listing)
+    self.cut_off |= len(listing.texts) == most
+
+  @property
+  def answer(self) -> Answer:
+    """What there is of it."""
+    return Answer(self.said, self.cut_off, lists=tuple(self.found))
+
+
 # Makes a batch of the questions, given the tokens that each answer begins with.
 MakeBatch = Callable[[list[list[int]]], dict[str, Any]]
 
@@ -82,12 +122,14 @@ class Listings:
     params: its parameters.
     written: how lists are written.
     most: locations of a category, at most.
+    least: the probability of there being any above which they are listed.
   """
 
   model: Any
   params: Mapping
   written: Written
   most: int
+  least: float = 0.5
 
   def answers(
     self, asked: Sequence[Sequence[str]], make_batch: MakeBatch
@@ -98,29 +140,45 @@ class Listings:
       asked: the categories of each row.
       make_batch: see `MakeBatch`.
     """
-    said: list[str] = [""] * len(asked)
-    found: list[list[Listing]] = [[] for _ in asked]
-    full = [False] * len(asked)
+    *_, found = self.grow(asked, make_batch)
+    return found
+
+  def grow(
+    self,
+    asked: Sequence[Sequence[str]],
+    make_batch: MakeBatch,
+    rooms: Sequence[int | float] | None = None,
+  ) -> Iterator[list[Answer]]:
+    """Yields the answers as they grow, by a category at a time.
+
+    Args:
+      asked, make_batch: as of `answers`.
+      rooms: tokens that each answer may take up to the bracket that opens its
+        last list; it ends, cut off, before a category that would need more.
+        None: any number.
+    """
+    rooms = rooms or [math.inf] * len(asked)
+    rows = [_Row(room) for room in rooms]
     for names in itertools.zip_longest(*asked):
-      for row, step in enumerate(self._step(names, said, make_batch)):
-        if names[row] is not None:
-          sentence, listing = step
-          said[row] = f"{said[row]} {sentence}".strip()
-          found[row].append(listing)
-          full[row] |= len(listing.texts) == self.most
-    return [
-      Answer(text, cut_off, lists=tuple(listings))
-      for text, cut_off, listings in zip(said, full, found, strict=True)
-    ]
+      fitting = [
+        row.take(name, self.written)
+        for row, name in zip(rows, names, strict=True)
+      ]
+      steps = self._step(fitting, [row.said for row in rows], make_batch)
+      for row, name, step in zip(rows, fitting, steps, strict=True):
+        if name is not None:
+          row.add(*step, self.most)
+      yield [row.answer for row in rows]
 
   def _step(self, names, said, make_batch) -> list[tuple[str, Listing]]:
     """Makes the next sentence of each row; rows without a name don't count."""
     begun = [
-      self.written.beginnings(text, name or "")
+      self.written.beginnings("" if name is None else text, name or "")
       for text, name in zip(said, names, strict=True)
     ]
     some = self._some(begun, make_batch)
-    wanted = (some > 0.5) & np.array([name is not None for name in names])
+    is_asked = np.array([name is not None for name in names])
+    wanted = (some > self.least) & is_asked
     if not wanted.any():
       pairs = zip(names, some.tolist(), strict=True)
       return [self._none(name or "", p) for name, p in pairs]

@@ -164,7 +164,7 @@ def _write(
 ) -> _State:
   """Writes the likeliest legal token of each row, and its only follower."""
   legal = _legal(tables, state)
-  scores = run(hidden, method="logits")[:, tables["ids"]]
+  scores = run(hidden, tables["ids"], method="logits")
   logs = jax.nn.log_softmax(jnp.where(legal, scores, -jnp.inf))
   index = jnp.argmax(logs, axis=-1)
   found = _judge(tables, state, logs, index)

@@ -128,7 +128,8 @@ async def respond(
 async def respond_json(send: Send, status: int, value: Any) -> None:
   """Sends a value as json."""
   text = json.dumps(value, ensure_ascii=False)
-  await respond(send, status, text.encode())
+  # Half a surrogate, as in the name of a field, is an escape in json.
+  await respond(send, status, text.encode(errors="backslashreplace"))
 
 
 async def respond_events(send: Send, events: AsyncIterator[bytes]) -> None:

@@ -71,6 +71,7 @@ async function offer() {
   }
   $("examples").hidden = !names.length;
   $("examples").firstElementChild?.click();
+  return names.length > 0;
 }
 
 // ------------------------------------------------------------- conversation
@@ -110,16 +111,21 @@ async function ask(typed) {
   busy(true);
   tell(null);
   $("hello").hidden = true;
-  line("asked", typed || "What is here?");
+  const asked = line("asked", typed || "What is here?");
   const answered = line("answered", "…");
   try {
-    const wanted = !box && /^find\s+(.+?)[.?!]?$/i.exec(typed);
-    const turn = wanted ? await find(wanted[1]) : await talk(question, answered);
+    const all = !box && /^find\s+every\s+(.+?)[.?!]?$/i.exec(typed);
+    const one = !box && /^find\s+(.+?)[.?!]?$/i.exec(typed);
+    const turn = all ? await findEvery(all[1])
+      : one ? await find(one[1])
+      : await talk(question, answered);
     turns.push(turn);
     write(answered, turn);
     stage.select(null);
   } catch (error) {
+    asked.remove();
     answered.remove();
+    $("question").value ||= typed;
     tell(error);
   }
   busy(false);
@@ -131,19 +137,27 @@ function placed([x1, y1, x2, y2]) {
   return model.location === "point" ? middle : [x1, y1, x2, y2];
 }
 
+/** Asks with the turns before, as many of them as there is room for. */
 async function talk(question, answered) {
-  const { content, boxes } = await server.stream(
-    model.id, messages(question), (text) => {
-      answered.textContent = text || "…";
-      answered.scrollIntoView({ block: "nearest" });
-    });
-  return { question, answer: content, boxes };
+  const grow = (text) => {
+    answered.textContent = text || "…";
+    answered.scrollIntoView({ block: "nearest" });
+  };
+  for (let before = turns; ; before = before.slice(-REMEMBERED).slice(1)) {
+    try {
+      const asked = messages(question, before);
+      const { content, boxes } = await server.stream(model.id, asked, grow);
+      return { question, answer: content, boxes };
+    } catch (error) {
+      if (error.code !== "context_length_exceeded" || !before.length) throw error;
+    }
+  }
 }
 
 /** Asks freely, so that it can be denied, and for one box that can be read.
  *  What was said before does not matter for where things are. */
 async function find(name) {
-  const bare = name.replace(/^(the|a|an)\s+/i, "");
+  const bare = withoutArticle(name);
   const question = `Where is the ${bare}?`;
   const asked = messages(question, []);
   const [free, sure] = await Promise.all([
@@ -152,6 +166,23 @@ async function find(name) {
   ]);
   const found = free.boxes.length ? sure : free;
   return { question, answer: found.content, boxes: found.boxes, name: bare };
+}
+
+/** Asks for every object of some categories, "cup, plate and ball". */
+async function findEvery(names) {
+  if (!model.lists) {
+    throw new Error("This model was not trained to find every object of a kind;"
+      + " “find the cup” finds one.");
+  }
+  const bare = names.split(/\s*,\s*(?:and\s+)?|\s+and\s+/i).map(withoutArticle);
+  const question = `Find every ${bare.join(", ")}.`;
+  const found = await server.answer(
+    model.id, messages(question, []), { constrained: true });
+  return { question, answer: found.content, boxes: found.boxes, lists: true };
+}
+
+function withoutArticle(name) {
+  return name.trim().replace(/^(the|a|an)\s+/i, "");
 }
 
 function line(kind, text) {
@@ -167,6 +198,13 @@ function line(kind, text) {
 function write(item, turn) {
   if (turn.name && turn.boxes.length) {
     item.replaceChildren(...turn.boxes.map((box) => mark(box, turn.name)));
+    return;
+  }
+  if (turn.lists) {
+    const rest = turn.answer.replace(BRACKET, "");
+    const denied = [...rest.matchAll(/(?:^|\. )(no [^.]+)/g)].map((m) => m[1]);
+    const found = turn.boxes.map((box) => mark(box, box.label));
+    item.replaceChildren(...found.flatMap((x) => [x, " "]), denied.join(", "));
     return;
   }
   const parts = turn.answer.split(BRACKET);
@@ -243,12 +281,14 @@ document.addEventListener("drop", (event) => {
   open(event.dataTransfer.files[0]);
 });
 
-for (const text of ["find the cup", "Is there a cup in the image?"]) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.textContent = text;
-  button.onclick = () => ask(text);
-  $("ideas").append(button);
+function suggest(texts) {
+  for (const text of texts) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = text;
+    button.onclick = () => ask(text);
+    $("ideas").append(button);
+  }
 }
 
 server.onToken(() => new Promise((resolve) => {
@@ -259,7 +299,9 @@ server.onToken(() => new Promise((resolve) => {
 try {
   model = await server.model();
   $("model").textContent = model.id;
-  await offer();
+  const thing = (await offer()) ? "heart" : "cup"; // the first example has two
+  suggest([`find the ${thing}`, ...(model.lists ? [`find every ${thing}`] : []),
+    "Is there a cup in the image?"]);
 } catch (error) {
   tell(error);
 }

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
+from locvlm_jax import assemble
 from locvlm_jax.config import Config
 
 
@@ -23,4 +24,6 @@ class Layout:
   @classmethod
   def of(cls, config: Config) -> "Layout":
     """Reads the config's own layout."""
-    return cls(dict(config.mesh), config.accumulate, config.model.remat)
+    return cls(
+      assemble.mesh_sizes(config), config.accumulate, config.model.remat
+    )

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Mapping
 
+from locvlm_jax import assemble
 from locvlm_jax.config import Config, replaced
 from locvlm_jax.training.fit import memory
 from locvlm_jax.training.fit.layout import Layout
@@ -87,7 +88,7 @@ def _changes(config: Config) -> Iterator[dict]:
 
 def _fitting(config: Config, has: int, kind: str, shards):
   """Finds the layout that recomputes least; (layout, memory) or None."""
-  least = Layout(dict(config.mesh), 1, _REMAT[-1])
+  least = Layout(assemble.mesh_sizes(config), 1, _REMAT[-1])
   if memory.state(config, least, kind, shards).total > has:
     return None  # whatever the rows are
   rows = config.batch_size // config.data.pack
@@ -98,7 +99,7 @@ def _fitting(config: Config, has: int, kind: str, shards):
     if rows % n == 0 and not (rows // n) % share
   ]  # fmt: skip
   for remat in _REMAT:
-    most = Layout(dict(config.mesh), counts[-1], remat)
+    most = Layout(assemble.mesh_sizes(config), counts[-1], remat)
     if memory.memory(config, most, kind, shards).total > has:
       continue  # nor do more rows at a time
     for count in counts:

@@ -8,8 +8,8 @@ from absl import flags
 from fake_full import make_files
 from ml_collections import config_flags
 
+from locvlm_jax import assemble, errors
 from locvlm_jax import config as config_lib
-from locvlm_jax import errors
 from locvlm_jax.experiments import micro_tables, schedule
 from locvlm_jax.experiments.full import arms, full_scale, inputs, steps
 from locvlm_jax.perf import machines
@@ -87,7 +87,8 @@ def test_every_training_fits_on_eight_a100(tmp_path, monkeypatch):
         given = ["program", *(w for w in words if w.startswith("--config"))]
         monkeypatch.setattr("sys.argv", given)
         config = config_lib.freeze(_parsed(given))
-        shards = {n: 8 if size < 0 else size for n, size in config.mesh.items()}
+        sizes = assemble.mesh_sizes(config)
+        shards = {n: 8 if size < 0 else size for n, size in sizes.items()}
         needs = memory.memory(config, Layout.of(config), device.name, shards)
         assert needs.total < device.memory, (step.arm.name, needs)
 

@@ -128,7 +128,7 @@ def check_inputs(ours, inputs, questions, image_id):
   for i, question in enumerate(questions):
     ids = inputs["input_ids"][i][inputs["attention_mask"][i] > 0].numpy()
     ids = np.where(ids == image_id, formats.IMAGE_TOKEN, ids)
-    assert ids.tolist() == ours.predictor._prompt(question)
+    assert ids.tolist() == ours.predictor.prompt(question)
     for image in question.pictures:
       made = geometry.make(spec.geometry, *image.size, spec.image_size)
       square = made.apply_image(image)
@@ -158,3 +158,14 @@ def test_pixels_ids_and_answers_are_ours(kind, tmp_path, caplog):
     answers = [ours.predictor._answer(row) for row in ids]
     told = ours.generate(batch)
     assert [str(a) for a in answers] == [str(a) for a in told]
+
+
+def test_the_committed_reference_is_a_complete_export(tmp_path, caplog):
+  processor, model = loaded(MICRO, caplog)
+  images, ours = pictures(tmp_path), Model.load(MICRO)
+  history, last = tuple(TURNS[:-1]), TURNS[-1][0]
+  question = Question("0", tuple(images[:2]), last, history)
+  messages = asked(question.pictures, TURNS)
+  inputs, ids = of_transformers(processor, model, [messages])
+  check_inputs(ours, inputs, [question], processor.image_token_id)
+  assert processor.decode(ids[0], skip_special_tokens=True)

@@ -11,11 +11,12 @@ import types
 
 from PIL import Image
 
+from locvlm_jax.inference.confidence import Calibration
 from locvlm_jax.serving.batching import Batcher
 from locvlm_jax.serving.chat import Served
 from locvlm_jax.serving.http import app, requests, web
 from locvlm_jax.serving.limits import Limits
-from locvlm_jax.serving.rows import DETAILED, LOCATED, Part, Token
+from locvlm_jax.serving.rows import DETAILED, LISTED, LOCATED, Part, Token
 from locvlm_jax.text.coords import Coords
 
 SMALL = Limits(
@@ -25,6 +26,7 @@ SMALL = Limits(
   prompt_tokens=20,
   new_tokens=12,
   choices=3,
+  categories=3,
   queue=6,
   seconds=20.0,
   read_seconds=0.4,
@@ -35,7 +37,8 @@ SMALL = Limits(
 class Rules:
   """Answers with the last line of the question, word by word.
 
-  A box for located ones. `delay` seconds go by between two words.
+  A box for located ones, two cups and nothing else for listed ones. `delay`
+  seconds go by between two words.
   """
 
   def __init__(self):
@@ -55,7 +58,11 @@ class Rules:
     self.batches.append(rows)
     if rows[0].kind == LOCATED:
       box = "It is at [24,24,71,71]."
-      yield [Part(box, 8, "stop", (), 0.01) for _ in rows]
+      yield [Part(box, 8, "stop", (), (0.01,)) for _ in rows]
+      return
+    if rows[0].kind == LISTED:
+      for num in range(1, max(len(r.question.listed) for r in rows) + 1):
+        yield [self._list(row.question.listed, num) for row in rows]
       return
     longest = max(len(self._words(row)) for row in rows)
     for num in range(1, longest + 1):
@@ -63,6 +70,13 @@ class Rules:
       yield [self._part(row, num) for row in rows]
       if all(ended()):
         return
+
+  def _list(self, names, num):
+    cups = "cup [24,24,71,71] [48,24,71,71]."
+    texts = [cups if name == "cup" else f"no {name}." for name in names]
+    finish = "stop" if num >= len(names) else ""
+    scores = (0.01, 0.1) if "cup" in names[:num] else ()
+    return Part(" ".join(texts[:num]), 9, finish, (), scores)
 
   def _words(self, row):
     asked = row.question.question
@@ -85,6 +99,10 @@ class Rules:
 SPEC = types.SimpleNamespace(
   coords=Coords("ivb", 96, "box"), geometry="pad", image_size=96
 )
+
+
+# Of the probabilities 0.01 and 0.1.
+CALIBRATION = Calibration((-4.6052, -2.3026), (0.25, 0.75), 100, "detect", "")
 
 
 class Client:
@@ -137,12 +155,16 @@ def uri(width: int = 40, height: int = 20, color="red", kind="PNG") -> str:
 
 
 @contextlib.contextmanager
-def running(limits: Limits = SMALL, token: str = "", served=None, examples=()):
+def running(
+  limits: Limits = SMALL, token: str = "", served=None, examples=(), lists=True
+):
   """Serves on a free port of this machine, in threads."""
   rules, batcher = Rules(), None
   if served is None:
     batcher = Batcher(rules.write, 4, limits.queue)
-    served = Served("rules", 1, SPEC, rules, batcher, limits)
+    served = Served(
+      "rules", 1, SPEC, rules, batcher, limits, lists, {LISTED: CALIBRATION}
+    )
   hosts = requests.hosts_of("127.0.0.1")
   made = app.make(served, examples)
   guarded = requests.Guard(made, token, hosts, app.is_open)
