@@ -10,6 +10,8 @@ into the workdir, or the folder of --out
   manifest.json       the latter, from the start
   calibration.json    with eval.constrained: the IoU to expect of a box
   calibration_lists.json    the same of boxes in lists
+  TASK_results.json, TASK_labels/    what detect tasks found, as COCO's results
+                            and as YOLO's labels with scores
 
 Run again after an interruption it goes on where it stopped, as long as nothing
 in the manifest has changed. `--table 8 --workdir DIR` prints the paper's table

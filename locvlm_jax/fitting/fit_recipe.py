@@ -19,6 +19,7 @@ from locvlm_jax.data.sources import any_format
 from locvlm_jax.fitting import division, memory, survey
 from locvlm_jax.training import recipe
 from locvlm_jax.weights import meaning
+from locvlm_jax.weights.layouts import huggingface
 
 MICRO = "micro"  # the name of the committed base
 _CONFIG = "configs/fit.py"
@@ -61,6 +62,7 @@ def run(fit: Fit) -> None:
   """
   if wrong := [f for f in fit.fields if "=" not in f]:
     raise ValueError(f"--set={wrong[0]}: write FIELD=VALUE, as in steps=300.")
+  _check_apart(fit)
   base = base_of(fit.model)
   divided = division.divide(fit.data, fit.images, fit.seed)
   flags, told = _prepared(fit, divided, base)
@@ -80,12 +82,29 @@ def run(fit: Fit) -> None:
   )
 
 
+def _check_apart(fit: Fit) -> None:
+  """Refuses a run among the data, whose files would be read as annotations."""
+  folder = fit.data
+  if not os.path.isdir(folder):
+    folder = folder.rpartition(":")[0]
+  data, out = os.path.realpath(folder), os.path.realpath(fit.out)
+  if os.path.isdir(folder) and os.path.commonpath((data, out)) == data:
+    raise ValueError(
+      f"--out={fit.out}: is within --data={fit.data}; name a folder elsewhere."
+    )
+
+
 def base_of(model: str) -> str:
   """Finds the directory of the model that training starts from."""
   if model == MICRO:
     return _MICRO_BASE
   if not os.path.isdir(model):
     raise errors.DataError(f"--model={model}: no such directory.")
+  if not huggingface.is_llava(model):
+    raise errors.DataError(
+      f"--model={model}: not a Llava in Hugging Face's layout; of LLaVA's own,"
+      " locvlm_jax.convert makes one."
+    )
   return model
 
 

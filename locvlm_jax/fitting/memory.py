@@ -5,7 +5,6 @@ import math
 import multiprocessing
 import os
 
-from locvlm_jax import errors
 from locvlm_jax.weights.layouts import huggingface
 
 # Bytes of each parameter that is trained by AdamW (float32 master, gradient,
@@ -17,11 +16,6 @@ _GIB = 1 << 30
 
 def parameters(llava: str) -> int:
   """Counts the parameters of a Llava of Hugging Face; reads no weights."""
-  if not huggingface.is_llava(llava):
-    raise errors.DataError(
-      f"{llava}: not a Llava in Hugging Face's layout; of LLaVA's own,"
-      " locvlm_jax.convert makes one."
-    )
   tensors, _ = huggingface.open_llava(llava)
   return sum(math.prod(t.shape) for t in tensors.values())
 
@@ -42,8 +36,23 @@ def _of_devices() -> int:
   stats = [d.memory_stats() for d in jax.local_devices()]
   if all(stats):
     return sum(s["bytes_limit"] for s in stats)
-  pages = os.sysconf("SC_AVPHYS_PAGES")
-  return pages * os.sysconf("SC_PAGE_SIZE")
+  return host_bytes("/proc/meminfo")
+
+
+def host_bytes(meminfo: str) -> int:
+  """Counts the bytes that programs can still have, with what files cache.
+
+  Args:
+    meminfo: Linux's /proc/meminfo; where it does not say, or is not there,
+      the free pages are counted.
+  """
+  lines = []
+  if os.path.exists(meminfo):
+    with open(meminfo, encoding="ascii") as f:
+      lines = [line.split() for line in f]
+  known = [int(x[1]) << 10 for x in lines if x[:1] == ["MemAvailable:"]]
+  free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+  return known[0] if known else free
 
 
 def choose(count: int, available: int) -> tuple[bool, str]:

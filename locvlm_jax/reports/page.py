@@ -6,6 +6,7 @@ import os
 import jinja2
 
 from locvlm_jax import files
+from locvlm_jax.evals import calibration
 from locvlm_jax.reports import (
   answers,
   courses,
@@ -42,7 +43,9 @@ def render(run: Run, compare: dict | None = None) -> str:
     boxes=galleries.boxes(run),
     wrong_boxes=galleries.wrong_boxes(run),
     lists=galleries.lists(run),
+    scored=tables.scored(run, models),
     results=tables.results(models),
+    least=calibration.LEAST,
     reliabilities=reliability.make_curves(run.answers(run.shown_stage)),
     curves={s: curves.make_curve(rows) for s, rows in run.curves.items()},
     galleries=galleries.other_tasks(run),

@@ -24,6 +24,14 @@ class MainMetric:
 
 
 @dataclasses.dataclass(frozen=True)
+class Scored:
+  """COCO's AP by the scores of boxes, and with a score of 1 for all."""
+
+  by_scores: str
+  unscored: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Model:
   """A row of the table that says what was trained on what."""
 
@@ -87,6 +95,16 @@ def main_metrics(run: Run, models: Mapping[str, Stage]) -> list[MainMetric]:
     for name, label in headings.MAIN_METRICS.items()
     if name in _metrics(shown)
   ]
+
+
+def scored(run: Run, models: Mapping[str, Stage]) -> Scored | None:
+  """Returns what scores are worth to the shown stage's lists, if both known."""
+  stage = models.get(run.shown_stage or "", {})
+  for task in headings.LISTS:
+    names = f"{task}.ap", f"{task}.ap_unscored"
+    if set(names) <= set(_metrics(stage)):
+      return Scored(*(format_metric(stage, name) for name in names))
+  return None
 
 
 def _metrics(stage: Stage) -> Mapping[str, Any]:

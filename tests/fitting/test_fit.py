@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 
 import box_files
@@ -130,6 +131,13 @@ def test_memory_decides_between_all_parameters_a_lora_and_neither():
     memory.choose(10**9, 1 << 30)
 
 
+def test_what_files_cache_counts_as_memory_at_hand(tmp_path):
+  said = tmp_path / "meminfo"
+  said.write_text("MemFree: 10 kB\nMemAvailable:   2048 kB\n")
+  assert memory.host_bytes(str(said)) == 2 << 20
+  assert memory.host_bytes(str(tmp_path / "absent")) > 0
+
+
 def _fit(folder: pathlib.Path, data: str, **changes) -> fit_recipe.Fit:
   given = {"model": "micro", "seed": 0, "fields": ("steps=3",)} | changes
   words = ("python", "-m", "locvlm_jax.fit")
@@ -213,6 +221,15 @@ def test_what_is_trained_of_a_llava_is_decided_once(
   assert "--config=configs/fit.py:stage2,llava" in calls[6]
 
 
+def test_a_llava_in_another_layout_is_refused_with_the_next_step(tmp_path):
+  (tmp_path / "m").mkdir()
+  with pytest.raises(errors.DataError, match=r"m/config.json: No such file"):
+    fit_recipe.base_of(str(tmp_path / "m"))
+  (tmp_path / "m" / "config.json").write_text('{"model_type": "llava_llama"}')
+  with pytest.raises(errors.DataError, match=r"m: .* locvlm_jax.convert makes"):
+    fit_recipe.base_of(str(tmp_path / "m"))
+
+
 @pytest.mark.parametrize(
   "changes, message",
   [
@@ -230,6 +247,15 @@ def test_what_cannot_be_fitted_is_refused_before_anything_runs(
   assert not calls and not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("split", ["", ":train"])
+def test_a_run_among_the_data_is_refused(tmp_path, split):
+  data = box_files.write_labelme(tmp_path / "d" / "train", _scenes(9))
+  folder = str(tmp_path / "d") + split
+  with pytest.raises(ValueError, match="--out=.*/run: is within --data="):
+    fit_recipe.run(_fit(pathlib.Path(data), folder))
+  assert not (pathlib.Path(data) / "run").exists()
+
+
 @pytest.mark.slow
 def test_fit_goes_from_a_yolo_folder_to_a_page_and_can_be_run_again(tmp_path):
   data = box_files.write_yolo(tmp_path / "d", _scenes(40))
@@ -243,3 +269,34 @@ def test_fit_goes_from_a_yolo_folder_to_a_page_and_can_be_run_again(tmp_path):
   assert done.stdout.count("finished before") == 3
   page = (tmp_path / "run" / "report.html").read_text()
   assert "before" in page and "stage2" in page and "data:image/" in page
+
+
+def _foreign_llava(folder: pathlib.Path) -> str:
+  """A Llava in Hugging Face's layout that says nothing of its training."""
+  folder.mkdir()
+  for file in (ASSETS / "micro_base").iterdir():
+    if file.name != "origin.json":
+      shutil.copy(file, folder)
+  return str(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", ["llava", "llava,lora"])
+def test_fit_takes_a_llava_of_others_whole_and_by_a_lora(tmp_path, words):
+  data = box_files.write_yolo(tmp_path / "d", _scenes(40))
+  model = _foreign_llava(tmp_path / "llava")
+  decided = tmp_path / "run" / "data" / "words.json"
+  decided.parent.mkdir(parents=True)
+  decided.write_text(json.dumps(words))
+  fields = ("steps=2", "batch_size=4", "checkpoint_every=2", "eval.samples=4",
+            "eval.batch_size=4")  # fmt: skip
+  flags = [f"--set={field}" for field in fields]
+  done = zygote.run(
+    "fit", f"--data={data}", f"--out={tmp_path / 'run'}", f"--model={model}",
+    *flags,
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  results = json.loads((tmp_path / "run" / "results.json").read_text())
+  trained = results["stages"]["stage2"]["trained_on"]
+  assert ("lora" in trained) == ("lora" in words)
+  assert (tmp_path / "run" / "stage2" / "detect_results.json").exists()

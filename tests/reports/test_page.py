@@ -92,10 +92,20 @@ def test_lists_of_boxes_have_a_gallery_of_those_with_something_to_show(
     )
     for i in range(60)
   ]
-  words = _shown(write_run(tmp_path, rows)).words
+  metrics = {"detect.ap": 0.317, "detect.ap_unscored": 0.274}
+  stages = {"stage2": {"trained_on": "boxes", "metrics": metrics}}
+  words = _shown(write_run(tmp_path, rows, {"stages": stages})).words
+  assert "AP is 31.7 % by the model's scores, and 27.4 % with a score" in words
   assert "Find every … 12 of 90 held-out questions" in words
   assert words.count("1 of 1 found, 1 wrong") == 12 and "no cup" not in words
   assert "Of boxes in lists; where nothing is, the IoU is 0" in words
+
+
+def test_too_few_boxes_to_say_how_far_they_can_be_trusted_is_said(tmp_path):
+  box = [4.0, 3.0, 20.0, 15.0]
+  rows = [listed(write_image(tmp_path / "a.png"), boxes=[(box, 0.01, 0.9)])]
+  words = _shown(write_run(tmp_path, rows)).words
+  assert "Nothing says it yet: it takes 100 boxes" in words
 
 
 def test_where_all_boxes_are_right_there_are_no_wrong_answers(tmp_path):

@@ -96,8 +96,11 @@ def average_precision(
     rows = [
       result(number[d.image], category[d.category], d, is_scored) for d in found
     ]
-    if not truths or not rows:
-      return dict.fromkeys(_COCO, 0.0 if truths else None)
+    if not truths:
+      return dict.fromkeys(_COCO)
+    # pycocotools can't read an empty list; this one is of no category.
+    box = {"bbox": [0, 0, 1, 1], "score": 0.0}
+    rows = rows or [{"image_id": 1, "category_id": 0, **box}]
     judge = cocoeval.COCOeval(annotated, annotated.loadRes(rows), "bbox")
     judge.evaluate()
     judge.accumulate()

@@ -260,6 +260,15 @@ def test_a_zip_that_is_cut_off_is_named(tmp_path):
     any_format.AnyInstances(str(path), "")
 
 
+def test_a_zip_that_is_locked_is_named(tmp_path):
+  path = _packed(tmp_path)
+  content = bytearray(path.read_bytes())
+  content[content.index(b"PK\x01\x02") + 8] |= 1  # of its first member
+  path.write_bytes(content)
+  with pytest.raises(errors.DataError, match="d.zip: .* locked by a password"):
+    any_format.AnyInstances(str(path), "")
+
+
 def test_a_box_said_twice_counts_once_and_is_told(tmp_path, caplog):
   path = box_files.write_yolo(tmp_path / "d", _SCENES)
   label = tmp_path / "d" / _LABEL

@@ -193,6 +193,14 @@ def test_ap_equals_pycocotools_on_the_results_file(tmp_path):
   assert 0.1 < ours["ap"] < 0.9
 
 
+def test_where_nothing_is_found_ap_is_zero_for_the_sizes_that_are_there():
+  truths = [Truth("a", "cup", (0.0, 0.0, 9.0, 9.0))]
+  ours = detection.average_precision(truths, [], ["a"])
+  assert ours == {"ap": 0, "ap50": 0, "ap75": 0, "ap_small": 0,
+                  "ap_medium": None, "ap_large": None}  # fmt: skip
+  assert set(detection.average_precision([], [], ["a"]).values()) == {None}
+
+
 def test_without_pycocotools_the_line_that_installs_it_is_named(monkeypatch):
   monkeypatch.setitem(sys.modules, "pycocotools", None)
   with pytest.raises(ValueError, match="pip install pycocotools"):
