@@ -146,8 +146,10 @@ class View:
     """
     named = english.bare(prompts.named(_asked(question)))
     places = _labeled(answer, self.coords)
-    if listed(question):
-      places = box_lists.read(answer, self.coords).listed
+    if names := listed(question):
+      read = box_lists.read(answer, self.coords).listed
+      places = read if {x.label for x in read} <= set(names) else places
+      named = names[0] if len(names) == 1 else ""
     known = itertools.chain(scores, itertools.repeat(None))
     return [
       {"label": named or label, "box": self.count(value), "score": score}

@@ -210,6 +210,9 @@ def test_a_free_answer_that_lists_calls_every_box_by_its_category(client):
   boxes = found["choices"][0]["message"]["boxes"]
   assert [b["label"] for b in boxes] == ["cup", "cup", "red ball"]
   assert {b["score"] for b in boxes} == {None}
+  client.rules.answers["Find every cup."] = "It is at [24,24,71,71]."
+  _, found = client.ask("Find every cup.", **limits)
+  assert found["choices"][0]["message"]["boxes"][0]["label"] == "cup"
 
 
 def test_the_model_is_listed_and_health_is_told(client):

@@ -156,10 +156,23 @@ def test_a_second_turn_knows_the_first(page, client):
 def test_an_error_is_shown_and_the_page_goes_on(page):
   _ask(page, "word " * 61)
   assert "tokens" in page.text_content("#error")
+  # What was typed can be changed and asked again.
+  assert page.locator("#talk li").count() == 0
+  assert page.input_value("#question").startswith("word word")
   page.wrong.clear()  # the browser names the refused request itself
   _ask(page, "shorter")
   assert page.is_hidden("#error")
   assert page.locator(".answered").last.text_content() == "shorter"
+
+
+@needs_browser
+def test_turns_that_there_is_no_room_for_are_left_out(page, client):
+  _ask(page, "first " * 20)
+  _ask(page, "second")
+  assert len(_question(client).history) == 1
+  _ask(page, "third " * 30)
+  assert page.is_hidden("#error")
+  assert [q for q, _ in _question(client).history] == ["second"]
 
 
 @needs_browser

@@ -119,6 +119,7 @@ def test_boxes_that_the_picture_has_not_are_refused(client):
     ("GET", "/nosuch", {}, 404),
     ("GET", CHAT, {}, 405),
     ("GET", "/page/../app.py", {}, 404),
+    ("GET", "/health/", {}, 404),
     ("GET", "/page/%2e%2e/limits.py", {}, 404),
     ("POST", CHAT, {"Content-Type": "text/plain"}, 415),
     ("GET", "/health", {"Host": "elsewhere.example"}, 421),

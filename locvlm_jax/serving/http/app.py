@@ -163,9 +163,11 @@ def make(
     *(_get(f"/examples/{name}", picture) for name, picture in pictures.items()),
     *(_get(path, file) for path, file in _page().items()),
   ]
-  return Starlette(
+  made = Starlette(
     routes=routes, exception_handlers={HTTPException: _not_found}
   )  # fmt: skip
+  made.router.redirect_slashes = False  # to whatever the Host header names
+  return made
 
 
 def model_object(served: Served) -> dict[str, Any]:

@@ -111,7 +111,7 @@ async function ask(typed) {
   busy(true);
   tell(null);
   $("hello").hidden = true;
-  line("asked", typed || "What is here?");
+  const asked = line("asked", typed || "What is here?");
   const answered = line("answered", "…");
   try {
     const all = !box && /^find\s+every\s+(.+?)[.?!]?$/i.exec(typed);
@@ -123,7 +123,9 @@ async function ask(typed) {
     write(answered, turn);
     stage.select(null);
   } catch (error) {
+    asked.remove();
     answered.remove();
+    $("question").value ||= typed;
     tell(error);
   }
   busy(false);
@@ -135,13 +137,21 @@ function placed([x1, y1, x2, y2]) {
   return model.location === "point" ? middle : [x1, y1, x2, y2];
 }
 
+/** Asks with the turns before, as many of them as there is room for. */
 async function talk(question, answered) {
-  const { content, boxes } = await server.stream(
-    model.id, messages(question), (text) => {
-      answered.textContent = text || "…";
-      answered.scrollIntoView({ block: "nearest" });
-    });
-  return { question, answer: content, boxes };
+  const grow = (text) => {
+    answered.textContent = text || "…";
+    answered.scrollIntoView({ block: "nearest" });
+  };
+  for (let before = turns; ; before = before.slice(-REMEMBERED).slice(1)) {
+    try {
+      const asked = messages(question, before);
+      const { content, boxes } = await server.stream(model.id, asked, grow);
+      return { question, answer: content, boxes };
+    } catch (error) {
+      if (error.code !== "context_length_exceeded" || !before.length) throw error;
+    }
+  }
 }
 
 /** Asks freely, so that it can be denied, and for one box that can be read.
@@ -194,7 +204,7 @@ function write(item, turn) {
     const rest = turn.answer.replace(BRACKET, "");
     const denied = [...rest.matchAll(/(?:^|\. )(no [^.]+)/g)].map((m) => m[1]);
     const found = turn.boxes.map((box) => mark(box, box.label));
-    item.replaceChildren(...[...found, ...denied].flatMap((x) => [x, " "]));
+    item.replaceChildren(...found.flatMap((x) => [x, " "]), denied.join(", "));
     return;
   }
   const parts = turn.answer.split(BRACKET);

@@ -22,7 +22,8 @@ async function send(path, body) {
   }
   if (!response.ok) {
     const found = await response.json().catch(() => null);
-    throw new Error(found?.error?.message ?? `The server said ${response.status}.`);
+    const told = found?.error?.message ?? `The server said ${response.status}.`;
+    throw Object.assign(new Error(told), { code: found?.error?.code });
   }
   return response;
 }
