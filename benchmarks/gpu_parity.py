@@ -10,7 +10,6 @@ difference with its bound, and ends with exit status 1 if one is beyond it.
 import functools
 import os
 import sys
-import types
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +19,7 @@ from locvlm_jax.bench import workload
 from locvlm_jax.inference import decode
 from locvlm_jax.models import attention, locvlm
 from locvlm_jax.models import params as params_lib
+from locvlm_jax.models.kernels import segments
 from locvlm_jax.parallel import sharding
 from locvlm_jax.training import optimizer
 from locvlm_jax.training import step as step_lib
@@ -29,17 +29,7 @@ REFERENCE = os.path.join(
   os.path.dirname(__file__), "../locvlm_jax/assets/micro_reference"
 )
 ROWS, TEXT, NEW = 4, 48, 24
-ADAM = types.SimpleNamespace(
-  name="adamw",
-  lr=1e-3,
-  warmup_ratio=0.0,
-  b1=0.9,
-  b2=0.999,
-  eps=1e-8,
-  weight_decay=0.0,
-  clip_norm=1.0,
-  mu_dtype="float32",
-)
+ADAM = workload.adamw(lr=1e-3, warmup_ratio=0.0)
 
 
 def _apart(a, b) -> float:
@@ -54,14 +44,26 @@ def _heads(length: int, width: int, dtype) -> list[jax.Array]:
   return [jax.random.normal(k, (2, length, 4, width), dtype) for k in keys]
 
 
-def cudnn(length: int, causal: bool) -> dict[str, float]:
-  """Compares cuDNN's bfloat16 attention and gradient with XLA's in float32."""
+def cudnn(length: int, causal: bool, packed: bool = False) -> dict[str, float]:
+  """Compares cuDNN's bfloat16 attention and gradient with XLA's in float32.
+
+  Args:
+    length: of the rows.
+    causal: see `attend`.
+    packed: whether a row holds three conversations.
+  """
   lengths = jnp.array([length, length - 27], jnp.int32)
   real = (jnp.arange(length) < lengths[:, None])[..., None, None]
+  numbers = 1 + 3 * jnp.arange(length) // length * jnp.ones((2, 1), jnp.int32)
+  numbers = jnp.where(real[..., 0, 0], numbers, 0)
+  fields = {"lengths": lengths}
+  if packed:
+    rows = segments.rows_of(numbers, segments.Bound(3, length // 2))
+    fields |= {"segments": numbers, "rows": rows}
 
   def loss(args, implementation):
     out = attention.attend(
-      *args, causal=causal, lengths=lengths, implementation=implementation
+      *args, causal=causal, **fields, implementation=implementation
     )
     # Padded queries are unspecified, and nothing reads them.
     out = jnp.where(real, out, 0).astype(jnp.float32)
@@ -128,9 +130,13 @@ def measure(device) -> dict[str, tuple[float, float]]:
   """Returns {what is compared: (difference, its bound)}."""
   cpu, found = jax.devices("cpu")[0], {}
   if device.platform == "gpu":
-    for causal in (True, False):
-      for name, value in cudnn(704, causal).items():
-        kind = "causal" if causal else "all keys"
+    for kind, fields in (
+      ("causal", (704, True)),
+      ("all keys", (704, False)),
+      ("odd length", (577, False)),
+      ("packed", (704, True, True)),
+    ):
+      for name, value in cudnn(*fields).items():
         found[f"cuDNN, {kind}, {name}"] = value, 1e-2
   with jax.default_matmul_precision("highest"):
     want = step(cpu)

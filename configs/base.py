@@ -267,9 +267,11 @@ def data() -> ml_collections.ConfigDict:
   # Steps whose examples are sorted by length together, and padded to the next
   # multiple of 64 positions instead of all to the longest; 0: none.
   d.sort_window = 8
-  # Conversations of a row; attention stays within each. Above 1 for TPUs and
-  # CPUs: the fast attention of GPUs has no such mask.
-  d.pack = 1
+  d.pack = 1  # conversations of a row; attention stays within each
+  # The objectives' questions about an image share it and do not see each other,
+  # as if each had a row: so many text tokens each at most, text_length all
+  # together; 0: a conversation, whose later turns see the earlier.
+  d.tree = 0
   d.threads = 4
   # Files of evaluation sets (COCO, VQA, GQA, POPE, RefCOCO, LLaVA), or folders
   # of their pictures: what they name, or show, is not trained on.

@@ -16,8 +16,12 @@ from locvlm_jax.data.records import Source
 from locvlm_jax.data.sources import conversation_boxes
 from locvlm_jax.models import clip_vit, layers, llama, locvlm, lora, params
 from locvlm_jax.models import video as video_lib
+from locvlm_jax.models.kernels import segments
 from locvlm_jax.parallel import sharding
 from locvlm_jax.text import coords, families, formats, tokenizer
+
+# Sources whose questions are those of the objectives.
+_ASKED = ("instances", "tracks")
 
 
 def model(
@@ -50,8 +54,22 @@ def model(
       dtype=m.dtype,
       remat=remat,
       unroll=m.unroll or unroll,
+      bound=_bound(config),
     )
   )
+
+
+def _bound(config: Config) -> segments.Bound:
+  """Says how many conversations, or branches, a row of training holds.
+
+  Sources that bring their own turns have conversations as long as a row.
+  """
+  d, longest = config.data, row_length(config)
+  if not d.tree:
+    return segments.Bound(d.pack, longest) if d.pack > 1 else segments.Bound()
+  asked = all(n in _ASKED for n, weight in d.mixture.items() if weight)
+  branch = longest - d.text_length + d.tree
+  return segments.Bound(d.max_pairs, branch if asked else longest)
 
 
 def mesh_sizes(config: Config) -> dict[str, int]:
@@ -172,6 +190,7 @@ def row_spec(
     boxes=config.data.conversation_boxes.removeprefix(conversation_boxes.MODEL),
     clips=clips.Clips(frames, config.geometry, size) if frames else None,
     detect=weights[objectives.DETECT],
+    tree=config.data.tree,
   )
 
 

@@ -38,6 +38,7 @@ def check(config: Config) -> None:
   _check_numbers(config)
   _check_adapter_rate(config)
   _check_digits(config)
+  _check_tree(config)
   _check_checkpoints(config)
   _check_profile(config)
   _check_video(config)
@@ -62,6 +63,25 @@ def _check_numbers(config: Config) -> None:
     raise ValueError(
       f"batch_size={config.batch_size}: accumulate="
       f"{config.accumulate} does not divide it."
+    )
+
+
+def _check_tree(config: Config) -> None:
+  d, fmt = config.data, config.prompt_format
+  if d.tree < 0 or d.tree > d.text_length:
+    raise ValueError(
+      f"data.tree={d.tree} with data.text_length={d.text_length}: give the text"
+      " tokens of a question at most, no more than those of a row, or 0."
+    )
+  if d.tree and d.pack > 1:
+    raise ValueError(
+      f"data.tree={d.tree} with data.pack={d.pack}: a tree has a row of its"
+      " own; set data.pack=1."
+    )
+  if d.tree and fmt in formats.FORMATS and not formats.FORMATS[fmt].questions:
+    raise ValueError(
+      f"data.tree={d.tree} with prompt_format={fmt!r}: a format without"
+      " questions has no branches; set data.tree=0."
     )
 
 

@@ -33,6 +33,7 @@ _ADDED = {
   "data": {
     "conversation_boxes": "",
     "visual_genome": "",
+    "tree": 0,
     "objectives": {"detect": 0.0},
   },
   "eval": {

@@ -20,6 +20,9 @@ from absl import flags
 
 from locvlm_jax import command
 
+_CONFIG = command.define_config(
+  "The config of a model that does not say how it was trained."
+)
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint", "", "A run's workdir, or a Llava directory; default: the micro"
   " model of this package.",
@@ -65,6 +68,7 @@ _SECONDS = flags.DEFINE_integer("seconds", 120, "That an answer may take.", 1)
 _LOG_TEXTS = flags.DEFINE_bool(
   "log_texts", False, "Log questions and answers, not only size and time."
 )
+_OVERRIDE = command.define_override()
 
 
 def main(argv: list[str]) -> None:
@@ -76,27 +80,17 @@ def main(argv: list[str]) -> None:
     raise ValueError(
       f"{error.name} is not installed: pip install -e '.[serve]'"
     ) from None
-  from locvlm_jax import agreement
   from locvlm_jax.inference import model as model_lib
-  from locvlm_jax.serving import examples, limits, loading
+  from locvlm_jax.serving import examples, loading
 
   if _NAME.value and not re.fullmatch(r"[\w.-]+", _NAME.value):
     raise ValueError(f"--name={_NAME.value}: use letters, digits, . _ and -")
-  bounds = limits.Limits(
-    body_bytes=_MEGABYTES.value << 20,
-    pixels=_MEGAPIXELS.value * 10**6,
-    pictures=_PICTURES.value,
-    prompt_tokens=_PROMPT_TOKENS.value,
-    new_tokens=_NEW_TOKENS.value,
-    boxes=_BOXES.value,
-    queue=_QUEUE.value,
-    seconds=_SECONDS.value,
-  )
+  bounds = _limits()
   _log_to_standard_error(requests.LOG)
   with contextlib.closing(web.listen(_HOST.value, _PORT.value)) as listener:
     start = time.monotonic()
     folder = _CHECKPOINT.value or model_lib.DEFAULT
-    config = agreement.recorded(folder)
+    config = _config(folder)
     model = model_lib.Model.load(folder, config=config)
     lists = config.data.objectives.detect > 0
     lists = lists if _LISTS.value is None else _LISTS.value
@@ -120,6 +114,33 @@ def main(argv: list[str]) -> None:
     )
     web.run(guarded, listener, bounds)
     served.batcher.close()
+
+
+def _limits():
+  """The limits that the flags set."""
+  from locvlm_jax.serving import limits
+
+  return limits.Limits(
+    body_bytes=_MEGABYTES.value << 20,
+    pixels=_MEGAPIXELS.value * 10**6,
+    pictures=_PICTURES.value,
+    prompt_tokens=_PROMPT_TOKENS.value,
+    new_tokens=_NEW_TOKENS.value,
+    boxes=_BOXES.value,
+    queue=_QUEUE.value,
+    seconds=_SECONDS.value,
+  )
+
+
+def _config(folder: str):
+  """What a model was trained with: as it says itself, or by --config."""
+  from locvlm_jax import agreement
+
+  if not _CONFIG.value:
+    return agreement.recorded(folder)
+  return agreement.adopt(
+    command.config(), folder, command.said(), _OVERRIDE.value
+  )
 
 
 def _log_to_standard_error(log: logging.Logger) -> None:

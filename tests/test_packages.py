@@ -93,7 +93,7 @@ def test_what_the_package_imports_is_declared(package):
 
 
 def test_what_tests_and_configs_import_is_declared():
-  ours = {"locvlm-jax", "configs"} | {
+  ours = {"locvlm-jax", "configs", "benchmarks"} | {
     _normal(path.stem) for path in (ROOT / "tests").rglob("*.py")
   }
   declared = _declared(*PYPROJECT["project"]["optional-dependencies"])

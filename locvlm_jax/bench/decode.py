@@ -75,7 +75,7 @@ def main(argv: list[str]) -> None:
 
 def measure(settings: Settings, has_peer: bool) -> dict:
   """Returns tokens a second for each batch size, prefill included."""
-  model, params = (_random if settings.model else _loaded)(settings)
+  model, params = (random_model if settings.model else _loaded)(settings)
   peer = _peer(settings, model) if has_peer else None
   sampling = decode.Sampling(settings.new_tokens, stop=(_NEVER,))
   result = {
@@ -85,7 +85,7 @@ def measure(settings: Settings, has_peer: bool) -> dict:
     "new_tokens": settings.new_tokens,
   }
   for rows in map(int, settings.batch_sizes):
-    batch = _batch(settings, model, rows)
+    batch = prompts_batch(settings, model, rows)
     ours = functools.partial(decode.generate, model, params, batch, sampling)
     theirs = peer and functools.partial(peer, batch)
     result[f"batch {rows}"] = _compared(ours, theirs, rows, settings)
@@ -109,7 +109,7 @@ def _loaded(settings: Settings) -> tuple[locvlm.LocVLM, dict]:
   return locvlm.unstack_layers(model, params)
 
 
-def _random(settings: Settings) -> tuple[locvlm.LocVLM, dict]:
+def random_model(settings: Settings) -> tuple[locvlm.LocVLM, dict]:
   """Draws weights for a model of the size --model."""
   config = workload.model_config(settings.model)
   model = locvlm.LocVLM(dataclasses.replace(config, dtype=settings.dtype))
@@ -167,7 +167,7 @@ def _prompts(
   return [prompts[i % len(prompts)] for i in range(rows)]
 
 
-def _batch(
+def prompts_batch(
   settings: Settings, model: locvlm.LocVLM, rows: int
 ) -> dict[str, np.ndarray]:
   """Builds a batch of prompts, each with an image of noise."""

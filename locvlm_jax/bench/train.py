@@ -18,16 +18,19 @@ from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import flags
 
 from locvlm_jax import before_jax
 from locvlm_jax.bench import command_line, timing, workload
-from locvlm_jax.models import layers, locvlm
+from locvlm_jax.models import layers, locvlm, quantized
 from locvlm_jax.models import params as params_lib
+from locvlm_jax.models.kernels import segments
 from locvlm_jax.parallel import sharding
 from locvlm_jax.perf import flops as flops_lib
 from locvlm_jax.training import optimizer, tracing
 from locvlm_jax.training import step as step_lib
+from locvlm_jax.training.compact import masters
 
 _MATMUL_REPEATS = 10
 
@@ -48,6 +51,24 @@ class Settings:
   steps: int
   rounds: int
   trace: str | None
+  base_weights: str = "float"
+  lora_rank: int = 0
+  moments: str = "float"
+  masters: str = "float32"
+  pack: int = 0
+
+  def model_config(self) -> locvlm.LocVLMConfig:
+    """Returns the config of our model."""
+    config = workload.model_config(self.model, self.remat, self.unroll)
+    config = workload.with_lora(config, self.base_weights, self.lora_rank)
+    if self.pack < 2:
+      return config
+    bound = segments.Bound(self.pack, config.num_visual + self.text)
+    return dataclasses.replace(config, bound=bound)
+
+  def trained(self) -> tuple[str, ...]:
+    """Returns patterns of the paths of the parameters that train."""
+    return workload.trained_parts(self.stage, bool(self.lora_rank))
 
 
 def define_flags() -> None:
@@ -68,6 +89,25 @@ def define_flags() -> None:
   )
   flags.DEFINE_integer("unroll", 1, "Layers in one turn of the loop.", 1)
   flags.DEFINE_string("mu_dtype", "float32", "Dtype of Adam's first moment.")
+  flags.DEFINE_enum(
+    "moments", "float", optimizer.MOMENTS, "Of Adam, as config.optim has them."
+  )
+  flags.DEFINE_enum(
+    "masters", "float32", masters.MASTERS, "As config.optim has them."
+  )
+  flags.DEFINE_enum(
+    "base_weights", "float", quantized.PRECISIONS, "Of a LLM with --lora_rank."
+  )
+  flags.DEFINE_integer(
+    "lora_rank", 0, "Of what trains instead of the LLM; 0: the LLM trains.", 0
+  )
+  flags.DEFINE_integer(
+    "pack",
+    0,
+    "Conversations of a row, of a quarter of --text to all of it; 0: one, of"
+    " --text tokens.",
+    0,
+  )
   flags.DEFINE_integer("warmup", 5, "Steps before the first round.", 1)
   flags.DEFINE_integer("steps", 5, "Steps that a round times.", 1)
   flags.DEFINE_string(
@@ -88,13 +128,22 @@ def main(argv: list[str]) -> None:
 
 
 def measure(settings: Settings, has_peer: bool) -> dict:
-  """Returns medians and spread of ours, and of the peers if asked for."""
+  """Returns medians and spread of ours, and of the peers if asked for.
+
+  Raises:
+    ValueError: the peers do not train so, or a contestant failed.
+  """
+  if has_peer and (settings.lora_rank or settings.pack):
+    raise ValueError(
+      "--peer trains whole models on rows of one length: leave --lora_rank and"
+      " --pack out."
+    )
   found: dict[str, list[dict]] = {}
   for name, run, extra in _contestants(has_peer):
     found.setdefault(name, []).append(
       timing.in_subprocess(run, settings, *extra)
     )
-  results = {name: _rates(parts, settings) for name, parts in found.items()}
+  results = {name: rates(parts, settings) for name, parts in found.items()}
   ours = results["ours"]["samples_per_s"]["median"]
   ratios = {
     f"over_{name}": ours / result["samples_per_s"]["median"]
@@ -119,7 +168,7 @@ def _contestants(has_peer: bool) -> list[tuple[str, Callable, tuple]]:
   return [ours, *peers, ours]
 
 
-def _rates(parts: Sequence[Mapping], settings: Settings) -> dict:
+def rates(parts: Sequence[Mapping], settings: Settings) -> dict:
   """Joins the runs of one contestant, and adds its rates."""
   seconds = [s for part in parts for s in part["seconds"]]
   facts = {k: v for k, v in parts[0].items() if k != "seconds"}
@@ -137,24 +186,13 @@ def _rates(parts: Sequence[Mapping], settings: Settings) -> dict:
 def train_step(settings: Settings) -> dict:
   """Times our training step on all devices of this process."""
   before_jax.keep_memory()
-  trained = workload.trained_parts(settings.stage)
-  model = locvlm.LocVLM(
-    workload.model_config(settings.model, settings.remat, settings.unroll)
-  )
+  model = locvlm.LocVLM(settings.model_config())
   shards = {"data": -1, "fsdp": 1 if settings.stage == 1 else -1}
   num = params_lib.num_llm_parameters(model.config.llm)
   mesh = sharding.make_mesh(sharding.sizes_for(shards, num))
-  tx = optimizer.make(_optimizer(settings.mu_dtype), 1000)
   with jax.set_mesh(mesh):
-    params = _random_params(model, trained, mesh)
-    state, where = step_lib.init_state(*params, tx, mesh)
-    batch = workload.random_batch(model.config, settings.batch, settings.text)
-    batch = sharding.put_batch(batch, mesh, settings.batch)
-    jitted = step_lib.jit_train_step(
-      model, tx, where, sharding.batch_sharding(mesh), settings.accumulate
-    )
-    now = {"state": state}
-    del state, params  # the step donates them
+    batch = _batch(model.config, settings)
+    jitted, now, batch = prepared(model, settings, batch, mesh)
 
     def step() -> None:
       now["state"], now["scalars"] = jitted(now["state"], batch)
@@ -175,13 +213,37 @@ def train_step(settings: Settings) -> dict:
   }
 
 
+def prepared(
+  model: locvlm.LocVLM,
+  settings: Settings,
+  batch: Mapping[str, np.ndarray],
+  mesh: jax.sharding.Mesh,
+) -> tuple[Callable, dict, dict]:
+  """Returns (the step, {"state": before it}, the batch on the devices).
+
+  To be called, as the step is, where the mesh is set.
+  """
+  tx = optimizer.make(_adamw(settings), 1000)
+  params = _random_params(model, settings, mesh)
+  state, where = step_lib.init_state(*params, tx, mesh)
+  rows = sharding.batch_sharding(mesh)
+  step = step_lib.jit_train_step(model, tx, where, rows, settings.accumulate)
+  placed = sharding.put_batch(dict(batch), mesh, len(batch["tokens"]))
+  return step, {"state": state}, placed
+
+
 def _device_facts(
   model: locvlm.LocVLM, settings: Settings, tokens: jax.Array
 ) -> dict:
   """Describes the devices, and what a sample costs on them."""
   device, num = jax.devices()[0], jax.device_count()
-  forward = flops_lib.forward_flops(model, settings.text)
-  trained = set(workload.trained_parts(settings.stage))
+  text = settings.text
+  if settings.pack:  # the mean of the conversations
+    text = int(workload.text_lengths(settings.batch, text).mean())
+  forward = flops_lib.forward_flops(model, text)
+  shapes = params_lib.param_shapes(model)
+  paths, _ = params_lib.split(shapes, settings.trained())
+  trained = flops_lib.trained_parts(paths)
   return {
     "device": device.device_kind,
     "devices": num,
@@ -194,22 +256,24 @@ def _device_facts(
   }
 
 
-def _optimizer(mu_dtype: str) -> types.SimpleNamespace:
+def _adamw(settings: Settings) -> types.SimpleNamespace:
   """Returns the optimizer's settings, as `config.optim` has them."""
-  return types.SimpleNamespace(
-    name="adamw",
-    lr=2e-5,
-    adapter_lr=0.0,
-    warmup_ratio=0.03,
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
-    weight_decay=0.0,
-    clip_norm=1.0,
-    mu_dtype=mu_dtype,
-    moments="float",
-    masters="float32",
+  return workload.adamw(
+    mu_dtype=settings.mu_dtype,
+    moments=settings.moments,
+    masters=settings.masters,
   )
+
+
+def _batch(
+  config: locvlm.LocVLMConfig, settings: Settings
+) -> dict[str, np.ndarray]:
+  """Draws `settings.batch` conversations, in rows as `settings.pack` says."""
+  if settings.pack:
+    return workload.packed_batch(
+      config, settings.batch, settings.text, settings.pack
+    )
+  return workload.random_batch(config, settings.batch, settings.text)
 
 
 def _trace(jitted: Callable, now: dict, batch: dict, directory: str) -> None:
@@ -221,18 +285,16 @@ def _trace(jitted: Callable, now: dict, batch: dict, directory: str) -> None:
 
 
 def _random_params(
-  model: locvlm.LocVLM, trained: Sequence[str], mesh: jax.sharding.Mesh
+  model: locvlm.LocVLM, settings: Settings, mesh: jax.sharding.Mesh
 ) -> tuple[dict, dict]:
-  """Draws (trainable float32, frozen in the model's dtype), born sharded."""
+  """Draws (trainable, frozen), born sharded and in the dtypes of a run."""
   shapes = params_lib.param_shapes(model)
-  masters, _ = params_lib.split(shapes, trained)
+  trained, dtype = settings.trained(), model.config.dtype
+  kept = params_lib.kept_dtypes(shapes, trained, dtype, settings.masters)
 
   def init(key):
     flat = params_lib.flatten(locvlm.init_params(model, key))
-    return {
-      p: x if p in masters else x.astype(model.config.dtype)
-      for p, x in flat.items()
-    }
+    return {p: x.astype(kept[p]) for p, x in flat.items()}
 
   where = sharding.param_shardings(shapes, mesh)
   params = jax.jit(init, out_shardings=where)(jax.random.key(0))

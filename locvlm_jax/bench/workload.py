@@ -1,10 +1,12 @@
 """Models and batches that the measurements share; weights are random."""
 
 import dataclasses
+import types
 
 import numpy as np
 
-from locvlm_jax.models import clip_vit, llama, locvlm
+from locvlm_jax.data import packing
+from locvlm_jax.models import clip_vit, llama, locvlm, lora
 from locvlm_jax.text.formats import IMAGE_TOKEN
 
 # Model -> (rows, text tokens of a row) of a training batch, if not given.
@@ -73,6 +75,84 @@ def random_batch(
   }
 
 
-def trained_parts(stage: int) -> tuple[str, ...]:
+def text_lengths(rows: int, text: int) -> np.ndarray:
+  """Returns text tokens of conversations, from text / 4 to text, shuffled."""
+  lengths = np.linspace(max(text // 4, 2), text, rows).round().astype(int)
+  return np.random.default_rng(0).permutation(lengths)
+
+
+def packed_batch(
+  config: locvlm.LocVLMConfig, rows: int, text: int, pack: int
+) -> dict[str, np.ndarray]:
+  """Draws conversations of `text_lengths`, and packs `pack` into each row.
+
+  Long ones go with short ones, as in training. With `pack` 1 there is one in a
+  row, and all rows are as long as the longest.
+
+  Args:
+    config: of a model of images.
+    rows: conversations.
+    text: text tokens of the longest.
+    pack: divides their number.
+  """
+  batch, visual = random_batch(config, rows, text), config.num_visual
+  lengths = (visual + text_lengths(rows, text)).astype(np.int32)
+  real = np.arange(visual + text) < lengths[:, None]
+  batch |= {"lengths": lengths, "loss_mask": batch["loss_mask"] & real}
+  parts = np.argsort(lengths).reshape(pack, -1)
+  parts[1::2] = parts[1::2, ::-1]
+  each = {**batch, "valid": np.ones(rows, bool), "example": np.arange(rows)}
+  ordered = [{k: v[i] for k, v in each.items()} for i in parts.T.ravel()]
+  joined = packing.packed(ordered, pack)
+  longest = int(joined["lengths"].max())
+  length = longest + -longest % packing.LENGTH_MULTIPLE
+  joined = packing.cropped(joined, length)
+  return {k: v for k, v in joined.items() if k not in ("valid", "example")}
+
+
+def trained_parts(stage: int, has_lora: bool = False) -> tuple[str, ...]:
   """Returns the parts of the model that a stage trains."""
-  return ("adapter",) if stage == 1 else ("adapter", "llm")
+  if stage == 1:
+    return ("adapter",)
+  return ("adapter", "llm/layers/.*_lora_[ab]" if has_lora else "llm")
+
+
+def with_lora(
+  config: locvlm.LocVLMConfig, base_weights: str, rank: int
+) -> locvlm.LocVLMConfig:
+  """Gives the LLM updates of a rank and kernels of a precision.
+
+  Raises:
+    ValueError: kernels would be quantized that train.
+  """
+  if base_weights != "float" and not rank:
+    raise ValueError(
+      f"--base_weights={base_weights}: quantized kernels do not train; set"
+      " --lora_rank, such as 16."
+    )
+  llm = dataclasses.replace(config.llm, base_weights=base_weights)
+  updates = lora.LoraConfig(rank=rank, dropout=0.1 if rank else 0.0)
+  return dataclasses.replace(config, llm=llm, lora=updates)
+
+
+def adamw(**fields: object) -> types.SimpleNamespace:
+  """Returns the optimizer's settings, as `config.optim` has them.
+
+  Args:
+    fields: those that differ from LocVLM's.
+  """
+  own = {
+    "name": "adamw",
+    "lr": 2e-5,
+    "adapter_lr": 0.0,
+    "warmup_ratio": 0.03,
+    "b1": 0.9,
+    "b2": 0.999,
+    "eps": 1e-8,
+    "weight_decay": 0.0,
+    "clip_norm": 1.0,
+    "mu_dtype": "float32",
+    "moments": "float",
+    "masters": "float32",
+  }
+  return types.SimpleNamespace(**own | fields)

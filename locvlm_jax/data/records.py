@@ -9,7 +9,7 @@ and a batch holds
   tokens     int32 [B, S]           IMAGE_TOKEN (-1) marks a visual position
   loss_mask  bool  [B, S]           True where the token is a target
   lengths    int32 [B]              tokens that are not padding
-  segments   int32 [B, S]           with `data.pack` alone, see below
+  segments   int32 [B, S]           with `data.pack` or `data.tree`, see below
   valid      bool  [B]              False: a placeholder for a bad record
   example    int32 [B]              index in the global stream of examples
 
@@ -28,6 +28,11 @@ Packed, a row holds `data.pack` conversations, and K is their number:
 
   tokens     <s> -1 -1 where ? a  cup </s> <s> -1 -1 what ? ...  .  .
   segments    1   1  1  1    1 1   1   1    2   2  2   2  2      0  0
+
+As a tree, a row holds questions about one image, which share it (-1):
+
+  tokens     <s> -1 -1 where ? a  cup </s> what ? ...  .  .
+  segments   -1  -1 -1  1    1 1   1   1    2   2  2   0  0
 """
 
 import abc

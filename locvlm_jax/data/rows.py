@@ -17,7 +17,7 @@ from locvlm_jax.data.media import images
 from locvlm_jax.data.records import Record, Turn
 from locvlm_jax.data.sources import conversation_boxes
 from locvlm_jax.text import coords as coords_lib
-from locvlm_jax.text import encoding, formats
+from locvlm_jax.text import encoding, formats, tree
 from locvlm_jax.text import tokenizer as tokenizer_lib
 
 
@@ -43,6 +43,9 @@ class RowSpec:
       `conversation_boxes.FRAMES`; empty: they stay as they are.
     clips: what reads videos; None: records are about images.
     detect: relative frequency of detect, beside `weights`.
+    tree: the text tokens of a question of the objectives at most, where those
+      about an image do not see each other; rows then have "segments". 0: they
+      are turns of a conversation.
   """
 
   tokenizer: tokenizer_lib.Tokenizer
@@ -59,6 +62,7 @@ class RowSpec:
   boxes: str = ""
   clips: clips_lib.Clips | clips_lib.Features | None = None
   detect: float = 0.0
+  tree: int = 0
 
   @property
   def length(self) -> int:
@@ -196,7 +200,10 @@ class RowMaker:
 
   def _encoded(self, record, turns) -> encoding.Encoded:
     spec = self.spec
-    return encoding.encode_conversation(
+    encode = encoding.encode_conversation
+    if spec.tree and not record.turns:
+      encode = functools.partial(tree.encode_tree, most=spec.tree)
+    return encode(
       spec.tokenizer,
       spec.format,
       turns,
@@ -220,13 +227,17 @@ class RowMaker:
       if encoded.cut_off:
         self.counts["turns cut off"] += 1
         self.counts["tokens cut off"] += encoded.cut_off
-    return self._padded(media, encoded.tokens, encoded.loss_mask, True)
+    return self._padded(media, encoded, True)
 
-  def _padded(self, media, tokens, loss_mask, valid) -> dict[str, np.ndarray]:
-    spec, n = self.spec, len(tokens)
+  def _padded(self, media, encoded, valid) -> dict[str, np.ndarray]:
+    spec, n = self.spec, len(encoded.tokens)
     padded = np.full(spec.length, spec.tokenizer.pad_id, np.int32)
     mask = np.zeros(spec.length, bool)
-    padded[:n], mask[:n] = tokens, loss_mask
+    padded[:n], mask[:n] = encoded.tokens, encoded.loss_mask
+    if spec.tree:
+      segments = np.zeros(spec.length, np.int32)
+      segments[:n] = 1 if encoded.segments is None else encoded.segments
+      media = {**media, "segments": segments}
     return {
       **media,
       "tokens": padded,
@@ -242,8 +253,7 @@ class RowMaker:
     """
     with self._lock:
       self.counts["nothing to ask"] += 1
-    pad = [self.spec.tokenizer.pad_id]
-    return self._padded(self._blank(), pad, [False], True)
+    return self._padded(self._blank(), self._empty(), True)
 
   def _skip(self, record, reason: str) -> dict[str, np.ndarray]:
     """Makes the placeholder of a record that can't be used, and counts it."""
@@ -253,5 +263,9 @@ class RowMaker:
       if name not in self.skipped:
         logging.warning("skipped %s: %s", name, reason)
       self.skipped[name] = reason
-    pad = [self.spec.tokenizer.pad_id]
-    return self._padded(self._blank(), pad, [False], False)
+    return self._padded(self._blank(), self._empty(), False)
+
+  def _empty(self) -> encoding.Encoded:
+    """Returns a conversation of one token and no target."""
+    pad = np.array([self.spec.tokenizer.pad_id], np.int32)
+    return encoding.Encoded(pad, np.zeros(1, bool), 0)

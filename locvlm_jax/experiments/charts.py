@@ -45,6 +45,7 @@ class Chart:
     lines: the arms.
     ticks: of the horizontal axis, (value, label).
     low: where the vertical axis, which ends at 100, begins.
+    half: what 50 percent means; "": nothing.
   """
 
   title: str
@@ -52,6 +53,7 @@ class Chart:
   lines: tuple[Line, ...]
   ticks: tuple[tuple[float, str], ...]
   low: float = 40.0
+  half: str = "chance"
 
   left, right, top, bottom = _LEFT, _RIGHT, _TOP, _BOTTOM
   width, height = _RIGHT + 10, _BOTTOM + 44

@@ -4,12 +4,17 @@ Letters: B rows, T query positions, S key positions, H query heads, G key/value
 heads (H = G * R: R query heads share one key/value head), K head width.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from einops import rearrange, repeat
 from jaxtyping import Array, Bool, Float, Int
 
-IMPLEMENTATIONS = ("auto", "xla", "cudnn", "fused")
+from locvlm_jax.models.kernels import segments as segments_lib
+from locvlm_jax.models.kernels import splash
+
+IMPLEMENTATIONS = ("auto", "xla", "cudnn", "splash", "fused")
 
 
 def attend(
@@ -20,6 +25,7 @@ def attend(
   causal: bool,
   lengths: Int[Array, " B"] | None = None,
   segments: Int[Array, "B T"] | None = None,
+  rows: segments_lib.Rows | None = None,
   implementation: str = "auto",
 ) -> Float[Array, "B T H K"]:
   """Computes softmax attention, scaled by 1/sqrt(K), with grouped heads.
@@ -37,42 +43,51 @@ def attend(
       1 1 1 0
       1 1 1 1
 
-  With `segments` (only if causal), a query sees keys of its own number:
+  With `segments` (only if causal), a query sees keys of its own number, and
+  those that are shared:
 
-      segments 1 1 2 2
-      1 0 0 0
-      1 1 0 0
-      0 0 1 0
-      0 0 1 1
+      segments 1 1 2 2      -1 1 1 2
+      1 0 0 0                1 0 0 0
+      1 1 0 0                1 1 0 0
+      0 0 1 0                1 1 1 0
+      0 0 1 1                1 0 0 1
 
   Args:
     q, k, v: queries, keys, values; positions already applied.
     causal: see above.
     lengths: real keys in each row; None: all are real.
     segments: number of the sequence that each position belongs to, where a row
-      holds several; "xla" only.
-    implementation: "xla"; "cudnn", wherever it supports the shapes; "auto":
-      "cudnn" on GPUs, else "xla". Name one to compile for another machine;
-      "fused" is "xla" that keeps what "cudnn" keeps for the backward pass, to
-      count it where there is no cuDNN.
+      holds several; see `kernels/segments.py`.
+    rows: `segments` as rows of one sequence; "cudnn" and "splash" need them.
+    implementation: "xla"; "cudnn" or "splash", wherever it supports the shapes;
+      "auto": "cudnn" on GPUs, else "xla". Name one to compile for another
+      machine; "fused" is "xla" that keeps what "cudnn" keeps for the backward
+      pass, to count it where there is no cuDNN.
 
   Returns:
     The weighted means of the values, in the dtype of q.
 
   Raises:
-    ValueError: an unknown implementation, or segments for "cudnn".
+    ValueError: an unknown implementation, or segments without rows where the
+      implementation needs them.
   """
   if implementation not in IMPLEMENTATIONS:
     raise ValueError(
       f"attention implementation {implementation!r} is not one of"
       f" {IMPLEMENTATIONS}: set model.attention to one of these"
     )
-  if _takes_cudnn(implementation, q, k):
-    if segments is not None:
+  fused = _fused(chosen(implementation), q, k, causal)
+  if fused and segments is not None:
+    if rows is None:
       raise ValueError(
-        "cuDNN's attention has no segments: set data.pack=1 on GPUs"
+        f"{implementation!r} attention takes segments as rows of their own: set"
+        " the model's `bound` to the most that a row holds, or data.pack=1"
       )
-    return _attend_cudnn(q, k, v, causal, lengths)
+    own = (segments_lib.split(x, rows) for x in (q, k, v))
+    out = fused(*own, True, rows.lengths.reshape(-1))
+    return segments_lib.join(out, rows)
+  if fused:
+    return fused(q, k, v, causal, lengths)
   if causal and implementation == "fused":
     return jax.checkpoint(_attend_causal)(q, k, v, segments)
   if causal:
@@ -110,25 +125,38 @@ def attend_cache(
   return rearrange(out, "b t g r k -> b t (g r) k")
 
 
-def _takes_cudnn(implementation: str, q: Array, k: Array) -> bool:
-  """Tells whether cuDNN is asked for and supports these shapes.
+def chosen(implementation: str) -> str:
+  """Returns the implementation that "auto" means on the devices here."""
+  if implementation != "auto":
+    return implementation
+  return "cudnn" if jax.default_backend() == "gpu" else "xla"
 
-  Single positions have nothing to fuse, and cuDNN's backward pass refuses odd
-  lengths: the ViT's 257 and 577 tokens use XLA.
 
-  TPUs use XLA as well. Splash attention would have to be wrapped in a shard_map
-  over the mesh; it is left out until it can be tested on a TPU.
+def needs_rows(implementation: str) -> bool:
+  """Tells whether rows of several sequences need a row for each of them."""
+  return chosen(implementation) in ("cudnn", "splash")
+
+
+def _fused(
+  implementation: str, q: Array, k: Array, causal: bool
+) -> Callable | None:
+  """Returns the fused kernel that is asked for, if it supports these shapes.
+
+  Single positions have nothing to fuse.
   """
-  if implementation == "auto":
-    implementation = "cudnn" if jax.default_backend() == "gpu" else "xla"
-  return (
-    implementation == "cudnn"
-    and q.dtype in (jnp.bfloat16, jnp.float16)
-    and q.shape[-1] % 8 == 0
-    and q.shape[-1] <= 128
-    and q.shape[1] % 2 == 0
-    and k.shape[1] % 2 == 0
-  )
+  length, width = q.shape[1], q.shape[3]
+  if implementation == "splash" and causal and splash.takes(q, k):
+    return _attend_splash
+  is_low = q.dtype in (jnp.bfloat16, jnp.float16)
+  if implementation == "cudnn" and is_low and length > 1:
+    return _attend_cudnn if width % 8 == 0 and width <= 128 else None
+  return None
+
+
+def _attend_splash(q, k, v, causal, lengths) -> Float[Array, "B T H K"]:
+  """Computes `attend` by the kernel of TPUs, which needs no lengths."""
+  del causal, lengths
+  return splash.attend(q, k, v)
 
 
 def _attend_cudnn(
@@ -138,12 +166,21 @@ def _attend_cudnn(
   causal: bool,
   lengths: Int[Array, " B"] | None,
 ) -> Float[Array, "B T H K"]:
-  """Computes `attend` by cuDNN's fused kernel."""
+  """Computes `attend` by cuDNN's fused kernel.
+
+  Its backward pass refuses odd lengths, as of the ViT's 257 and 577 tokens:
+  those are padded by one position, which is not real.
+  """
+  num, length = q.shape[:2]
+  odd = k.shape[1] % 2
+  if odd and not causal and lengths is None:
+    lengths = jnp.full(num, k.shape[1], jnp.int32)
+  q, k, v = _padded(q, length % 2), _padded(k, odd), _padded(v, odd)
   # By lengths, since a boolean mask would become a bias in memory.
   queries = lengths if causal else None
   if lengths is not None and not causal:
     queries = jnp.full_like(lengths, q.shape[1])
-  return jax.nn.dot_product_attention(
+  out = jax.nn.dot_product_attention(
     q,
     k,
     v,
@@ -152,6 +189,12 @@ def _attend_cudnn(
     key_value_seq_lengths=lengths,
     implementation="cudnn",
   )
+  return out[:, :length]
+
+
+def _padded(x: Float[Array, "B T H K"], num: int) -> Float[Array, "B _ H K"]:
+  """Adds `num` positions of zeros to the end of each row."""
+  return jnp.pad(x, ((0, 0), (0, num), (0, 0), (0, 0))) if num else x
 
 
 def _attend_all(
@@ -201,8 +244,8 @@ def _attend_causal(
     end = (i + 1) * size
     mask = jnp.tri(size, end, end - size, dtype=bool)[None]
     if segments is not None:
-      own = segments[:, end - size : end, None] == segments[:, None, :end]
-      mask = mask & own
+      here = segments[:, end - size : end]
+      mask = mask & segments_lib.sees(here, segments[:, :end])
     mask = repeat(mask, "b t s -> b 1 (r t) s", r=shared)
     blocks.append(_block(part[0], k[:, :, :end], v[:, :, :end], mask))
   out = jnp.stack(blocks)

@@ -19,6 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from locvlm_jax.models import attention, kv_cache, quantized, rotary
+from locvlm_jax.models.kernels import segments as segments_lib
 from locvlm_jax.models.kv_cache import Cache, Slots
 from locvlm_jax.models.layers import CONTEXT, RMSNorm, linear, stack, swiglu
 from locvlm_jax.models.lora import LoraConfig, lora_linear
@@ -123,12 +124,14 @@ class Positions(NamedTuple):
       a row holds several; None: one.
     start: the cache slot of each row's first position; None: slot 0, as for a
       prompt.
+    rows: `segments` as rows of one sequence, for attention that needs them.
   """
 
   angles: rotary.Rotation
   lengths: Int[Array, " B"] | None = None
   segments: Int[Array, "B T"] | None = None
   start: Int[Array, " B"] | None = None
+  rows: segments_lib.Rows | None = None
 
 
 class Attention(nn.Module):
@@ -182,6 +185,7 @@ class Attention(nn.Module):
         causal=True,
         lengths=positions.lengths,
         segments=positions.segments,
+        rows=positions.rows,
         implementation=self.implementation,
       )
     context = checkpoint_name(context, CONTEXT)
@@ -291,6 +295,7 @@ class Llama(nn.Module):
   implementation: str = "auto"
   lora: LoraConfig = LoraConfig()
   stacked: bool = True
+  bound: segments_lib.Bound = segments_lib.Bound()
 
   def setup(self) -> None:
     cfg = self.config
@@ -326,13 +331,16 @@ class Llama(nn.Module):
   ) -> Float[Array, "B T D"]:
     """Computes hidden states of right-padded rows, after the final norm.
 
-    With `segments`, a position sees and counts only those of its own number.
+    With `segments`, a position sees and counts only those of its own number,
+    and what is shared.
     """
-    index = jnp.arange(x.shape[1])[None]
+    index, rows = jnp.arange(x.shape[1])[None], None
     if segments is not None:
-      index = rotary.positions_within(segments)
+      index = segments_lib.positions(segments)
+      if self.bound.num and attention.needs_rows(self.implementation):
+        rows = segments_lib.rows_of(segments, self.bound)
     angles = rotary.rotation(index, self.config.rope)
-    positions = Positions(angles, lengths=lengths, segments=segments)
+    positions = Positions(angles, lengths, segments, rows=rows)
     if self.stacked:
       x, _ = self.layers(x, positions)
     else:

@@ -19,6 +19,7 @@ from locvlm_jax.models import adapter as adapter_lib
 from locvlm_jax.models import attention as attention_lib
 from locvlm_jax.models import clip_vit, layers, llama
 from locvlm_jax.models import video as video_lib
+from locvlm_jax.models.kernels import segments as segments_lib
 from locvlm_jax.models.lora import LoraConfig
 from locvlm_jax.parallel.sharding import BATCH, constrain, num_batch_shards
 from locvlm_jax.text import formats
@@ -44,6 +45,7 @@ class LocVLMConfig:
     remat, unroll: see layers.stack.
     attention: the implementation; see attention.attend.
     stacked: see llama.Llama; `unstack_layers` sets it.
+    bound: the most that a row holds, where rows hold several sequences.
   """
 
   vision: clip_vit.VisionConfig = clip_vit.VisionConfig()
@@ -56,6 +58,7 @@ class LocVLMConfig:
   lora: LoraConfig = LoraConfig()
   stacked: bool = True
   video: video_lib.VideoConfig = video_lib.VideoConfig()
+  bound: segments_lib.Bound = segments_lib.Bound()
 
   @property
   def num_visual(self) -> int:
@@ -130,7 +133,7 @@ class LocVLM(nn.Module):
     self.vision = clip_vit.ClipVit(cfg.vision, **common)
     self.adapter = adapter_lib.Adapter(cfg.adapter, cfg.llm.width)
     self.llm = llama.Llama(
-      cfg.llm, **common, lora=cfg.lora, stacked=cfg.stacked
+      cfg.llm, **common, lora=cfg.lora, stacked=cfg.stacked, bound=cfg.bound
     )
 
   def __call__(

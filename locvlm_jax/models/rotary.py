@@ -6,7 +6,6 @@ Letters: B rows, T positions, H heads, K head width, K2 half of it.
 import dataclasses
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -83,15 +82,3 @@ def rotate(
   cos, sin = angles
   out = (first * cos - second * sin, second * cos + first * sin)
   return jnp.concatenate(out, axis=-1).astype(x.dtype)
-
-
-def positions_within(segments: Int[Array, "B T"]) -> Int[Array, "B T"]:
-  """Counts positions from 0 in each segment of a row.
-
-  segments   1 1 1 2 2 0 0
-  positions  0 1 2 0 1 0 1
-  """
-  index = jnp.arange(segments.shape[1])[None]
-  begins = segments != jnp.roll(segments, 1, axis=1)
-  start = jnp.where(begins & (index > 0), index, 0)
-  return index - jax.lax.cummax(start, axis=1)

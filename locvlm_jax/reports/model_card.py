@@ -87,6 +87,7 @@ def render(
     config=config,
     step=origin.get("step"),
     trained_on=recipe.describe(origin["config"]),
+    grid=coords.grid,
     example=coords.encode(_EXAMPLE),
     fractions=_EXAMPLE if coords.location == "box" else (0.425, 0.6),
     to_pixels=_TO_PIXELS[config.geometry],
@@ -151,7 +152,7 @@ def _sources(config: Config) -> list[Source]:
 
 def _license(directory: str) -> str:
   """Says what a directory states about its license."""
-  if ASSETS in pathlib.Path(directory).resolve().parents:
+  if pathlib.PurePath(directory).parts[-3:-1] == ASSETS.parts[-2:]:
     return "that of locvlm_jax, which it is part of"
   if not os.path.isdir(directory):
     return "no longer there: look its license up"

@@ -35,12 +35,15 @@ class Encoded:
     loss_mask: bool [n], True where the token is a target.
     turns_used: how many turns fitted into the budget.
     cut_off: how many tokens of the only turn did not.
+    segments: int32 [n], the branch of each token of a tree (see `tree.py`);
+      None: there is none.
   """
 
   tokens: Int32[np.ndarray, " n"]
   loss_mask: Bool[np.ndarray, " n"]
   turns_used: int
   cut_off: int = 0
+  segments: Int32[np.ndarray, " n"] | None = None
 
 
 def encode_conversation(

@@ -161,7 +161,7 @@ def test_train_divides_by_the_samples_flops():
     {"seconds": [2.0, 1.0], "sample_flops": 10.0, "peak_flops": 100.0},
     {"seconds": [4.0], "sample_flops": 10.0, "peak_flops": 100.0},
   ]
-  got = train._rates(parts, settings(batch=8, text=64))
+  got = train.rates(parts, settings(batch=8, text=64))
   assert got["step_ms"]["median"] == 2000
   assert got["samples_per_s"] == {"median": 4.0, "lowest": 2.0, "highest": 8.0}
   assert got["mfu"]["median"] == pytest.approx(4 * 10 / 100)

@@ -35,7 +35,7 @@ def asked(evaluator, microworld, tmp_path_factory):
   names = []
   for name in TASKS:
     questions = assemble.questions(config, EVALS[name], seed=0, samples=50)
-    assert len(questions) == 50
+    assert 48 <= len(questions) <= 50  # spatial ones come in groups
     names.append(
       lmms_tasks.write(
         str(out / "tasks"),

@@ -22,6 +22,7 @@ from toy_models import (
 
 from locvlm_jax.inference import decode
 from locvlm_jax.models import attention, clip_vit, llama, locvlm, rotary
+from locvlm_jax.models.kernels import segments as segments_lib
 from locvlm_jax.weights.layouts import huggingface
 
 
@@ -155,12 +156,12 @@ def test_attention_stays_within_segments(length):
 def test_positions_begin_anew_in_each_segment():
   segments = jnp.array([[1, 1, 1, 2, 2, 0, 0], [1, 2, 2, 2, 2, 3, 3]])
   np.testing.assert_array_equal(
-    rotary.positions_within(segments),
+    segments_lib.positions(segments),
     [[0, 1, 2, 0, 1, 0, 1], [0, 0, 1, 2, 3, 0, 1]],
   )
 
 
-def test_cudnn_has_no_segments():
+def test_fused_attention_of_segments_needs_their_rows():
   q, k, v = (jnp.zeros((1, 32, 4, 8), jnp.bfloat16) for _ in range(3))
   with pytest.raises(ValueError, match="data.pack=1"):
     attention.attend(

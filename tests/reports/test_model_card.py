@@ -46,6 +46,15 @@ def test_it_says_what_was_trained_on_what_and_its_numbers():
   assert "`pad`" in text and 'Where: "Where is the cup?"' in text
 
 
+@pytest.mark.parametrize("form", ["nfp", "ivb", "diga"])
+@pytest.mark.parametrize("location", ["box", "point"])
+def test_it_says_how_each_form_of_a_location_is_read(form, location):
+  text = card(**{"coords.form": form, "coords.location": location})
+  assert f"`{form}`, a {location}" in text
+  assert ("a grid of 8 x 8" in text) == (form == "diga")
+  assert ("bin b is the fraction" in text) == (form != "nfp")
+
+
 def test_a_linear_projector_is_named_as_each_program_wants_it():
   override = '--hf-overrides \'{"projector_hidden_act": '
   assert override in card(locvlm_b)
@@ -108,6 +117,8 @@ def test_the_micro_reference_has_the_numbers_that_lie_beside_it():
   text = model_card.render(opened.origin, opened.shape)
   assert "| locpred.acc_iou50 | 87.0 % |" in text
   assert "| hallucination.accuracy | 96.0 % |" in text
+  path = ASSETS / "micro_reference" / "README.md"
+  assert path.read_text("utf-8") == text  # written by convert
 
 
 def test_an_exports_card_can_be_written_again(tmp_path):

@@ -5,13 +5,15 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
-from paths import ROOT
+import zygote
+from paths import ASSETS, ROOT
 from served import CHAT
 
 pytest.importorskip("starlette", reason="the extra [serve] is not installed")
@@ -56,6 +58,18 @@ def _answer(connection):
     assert response.status == 200
     found = json.loads(response.read())
   return found["choices"][0]["message"]["content"]
+
+
+def test_a_model_that_does_not_say_how_it_was_trained_wants_a_config(tmp_path):
+  model = tmp_path / "model"
+  shutil.copytree(ASSETS / "micro_reference", model)
+  (model / "origin.json").unlink()
+  served = f"--checkpoint={model}", "--port=0"
+  assert "give --config" in zygote.run("serve", *served).stderr
+  # What is refused next comes after the model has been read.
+  given = "--config=configs/micro.py:stage2", "--max_prompt_tokens=9999"
+  done = zygote.run("serve", *served, *given)
+  assert "positions, the model has" in done.stderr
 
 
 @pytest.mark.slow

@@ -87,8 +87,9 @@ def test_same_seed_same_curve_and_resume_is_bitwise(
   assert _same(_params(whole), _params(broken))
 
 
-def test_packed_rows_train_from_the_config(root, tmp_path):
-  config = _config(root, **{"data.pack": 2, "data.sort_window": 2})
+@pytest.mark.parametrize("kind", [{"data.pack": 2}, {"data.tree": 100}])
+def test_packed_rows_and_trees_train_from_the_config(root, tmp_path, kind):
+  config = _config(root, **{"data.sort_window": 2}, **kind)
   loop.train(config, str(tmp_path))
   assert [row[0] for row in _curve(tmp_path)] == [1, 2]
 
@@ -496,6 +497,8 @@ def test_batch_that_the_mesh_does_not_divide_is_refused(root):
     ("batch_size", 0),
     ("optim.warmup_ratio", 1.5),
     ("accumulate", 3),
+    ("data.tree", -1),
+    ("data.tree", 10_000),
     ("data.conversation_boxes", "square"),
     ("prompt_format", "v9"),
     ("eval.prompt_format", "v9"),
@@ -504,6 +507,15 @@ def test_batch_that_the_mesh_does_not_divide_is_refused(root):
 def test_bad_values_name_the_field(root, field, value):
   config = changed(_config(root), **{field: value})
   with pytest.raises(ValueError, match=field):
+    checks.check(config)
+
+
+@pytest.mark.parametrize(
+  "field, value", [("data.pack", 2), ("prompt_format", "plain")]
+)
+def test_a_tree_is_refused_beside_what_it_excludes(root, field, value):
+  config = changed(_config(root), **{"data.tree": 60, field: value})
+  with pytest.raises(ValueError, match=f"data.tree=60 with {field}="):
     checks.check(config)
 
 

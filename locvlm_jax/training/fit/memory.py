@@ -124,7 +124,7 @@ def batch(config: Config, model: locvlm.LocVLM) -> dict:
   pack = config.data.pack
   rows, length = config.batch_size // pack, row_length(config, pack)
   shapes = locvlm.batch_shapes(model.config, rows, length)
-  if pack == 1:
+  if pack == 1 and not config.data.tree:
     return shapes
   shapes["segments"] = shapes["tokens"]
   for name in shapes.keys() & {"images", "frames"}:

@@ -145,6 +145,8 @@ def test_packed_rows_are_estimated_as_they_are_made():
   batch = memory.batch(config, assemble.model(config))
   assert batch["tokens"].shape == batch["segments"].shape == (2, 512)
   assert batch["images"].shape == (2, 4, 56, 56, 3)
+  config = small(**{"data.tree": 60})
+  assert "segments" in memory.batch(config, assemble.model(config))
 
 
 @pytest.fixture
