@@ -337,7 +337,7 @@ def from_base(c):
 
 def demo(c):
   """Minutes on two cores: mostly LocPred, which takes longest to learn."""
-  c.steps = {"stage1": 30, "course": 100}.get(c.stage, 550)
+  c.steps = {"stage1": 30, "course": 100}.get(c.stage, 700)
   if c.stage == "stage2":
     c.data.mixture.update(instances=0.9, conversations=0.08, text=0.02)
     c.data.objectives.loc_pred = 4.0
