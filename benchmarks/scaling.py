@@ -21,7 +21,7 @@ import numpy as np
 
 from locvlm_jax import ASSETS
 from locvlm_jax.bench import timing, train, workload
-from locvlm_jax.data import rows, stream
+from locvlm_jax.data import packing, rows, stream
 from locvlm_jax.data.sources import conversations
 from locvlm_jax.experiments import charts, page
 from locvlm_jax.models import locvlm, params
@@ -74,7 +74,10 @@ def batch(size: int) -> Point:
 def pairs(num: int) -> Point:
   """A step of 32 questions, `num` of an image in a tree."""
   trees, rows = tree_seconds(num, 32)
-  print(f"trees of {num}: {32 / trees:.1f} samples/s, rows {32 / rows:.1f}")
+  print(
+    f"trees of {num}: {32 / trees:.1f} samples/s, rows {32 / rows:.1f}",
+    flush=True,
+  )
   return num, 32 * _pair_flops(num), trees
 
 
@@ -98,8 +101,8 @@ def tree_seconds(num: int, questions: int) -> tuple[float, float]:
   config, mesh = workload.model_config("micro"), sharding.make_mesh({})
   alone = workload.random_batch(config, questions, _PAIR)
   with jax.set_mesh(mesh):
-    trees = _stepper(tree_batch(num, questions), mesh)
-    apart = _stepper(alone, mesh)
+    trees = _stepper(padded(tree_batch(num, questions)), mesh)
+    apart = _stepper(padded(alone), mesh)
     trees(), apart()
     seconds = [(_seconds(trees), _seconds(apart)) for _ in range(5)]
   return min(s for s, _ in seconds), min(s for _, s in seconds)
@@ -114,6 +117,14 @@ def tree_batch(num: int, questions: int) -> dict[str, np.ndarray]:
   segments = np.concatenate([shared, numbers]).astype(np.int32)
   found["segments"] = np.tile(segments, (questions // num, 1))
   return found
+
+
+def padded(fields: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Pads rows to a multiple of 64 positions, as in training."""
+  more = -fields["tokens"].shape[1] % packing.LENGTH_MULTIPLE
+  by_position = {"tokens", "loss_mask", "segments"} & fields.keys()
+  wider = {k: np.pad(fields[k], ((0, 0), (0, more))) for k in by_position}
+  return {**fields, **wider}
 
 
 def _stepper(
@@ -243,9 +254,10 @@ def main() -> None:
     measure, values, _ = AXES[name]
     found[name] = [measure(value) for value in values]
     for x, work, cost in found[name]:
-      print(f"{name} {x:g}: {work:.4g} / {cost:.4g} = {work / cost:.4g}")
-  if flags.json:
-    pathlib.Path(flags.json).write_text(json.dumps(found, indent=1))
+      rate = f"{work:.4g} / {cost:.4g} = {work / cost:.4g}"
+      print(f"{name} {x:g}: {rate}", flush=True)
+    if flags.json:  # what was measured is kept where the next fails
+      pathlib.Path(flags.json).write_text(json.dumps(found, indent=1))
   if flags.svg:
     drawn = [chart(n, AXES[n][2], p) for n, p in found.items()]
     pathlib.Path(flags.svg).write_text(page.figure(drawn))

@@ -37,8 +37,8 @@ def main() -> None:
     alone[key] = _ask(given.port, body)
   took = time.monotonic() - start
   print(f"one by one: {len(alone) / took:.1f} requests/s, every question once")
-  before = _megabytes(given.pid)
-  found = _many(given, questions)
+  memory = [_megabytes(given.pid)]
+  found = _many(given, questions, memory)
   seconds = sorted(s for _, s, _ in found)
   wrong = sum(alone[key] != answer for key, _, answer in found)
   cuts = statistics.quantiles(seconds, n=20)
@@ -47,7 +47,7 @@ def main() -> None:
     f" {len(found) / given.seconds:.1f} a second, p50 {cuts[9]:.2f} s,"
     f" p95 {cuts[18]:.2f} s, {wrong} answers other than alone"
   )
-  print(f"memory: {before} MB before, {_megabytes(given.pid)} MB after")
+  print(f"memory in MB, before and every half a minute: {', '.join(memory)}")
 
 
 def _questions(port: int) -> dict[tuple, bytes]:
@@ -68,8 +68,8 @@ def _questions(port: int) -> dict[tuple, bytes]:
   return found
 
 
-def _many(given, questions: dict[tuple, bytes]) -> list[tuple]:
-  """(key, seconds, answer) of all that clients asked at once."""
+def _many(given, questions: dict[tuple, bytes], memory: list) -> list[tuple]:
+  """(key, seconds, answer) of all that clients asked at once; logs memory."""
   found, until = [], time.monotonic() + given.seconds
 
   def client(number: int) -> None:
@@ -87,6 +87,9 @@ def _many(given, questions: dict[tuple, bytes]) -> list[tuple]:
   ]
   for thread in threads:
     thread.start()
+  while (left := until - time.monotonic()) > 0:
+    time.sleep(min(30.0, left))
+    memory.append(_megabytes(given.pid))
   for thread in threads:
     thread.join()
   return found

@@ -34,6 +34,7 @@ _ADDED = {
     "conversation_boxes": "",
     "visual_genome": "",
     "tree": 0,
+    "pack": 1,
     "objectives": {"detect": 0.0},
   },
   "eval": {

@@ -1,7 +1,9 @@
 """Four simulated devices; shapes in signatures are checked."""
 
 import atexit
+import ctypes
 import functools
+import gc
 import os
 import shutil
 import tempfile
@@ -44,6 +46,29 @@ import pytest  # noqa: E402
 # How long an example takes says something about the machine's load alone.
 hypothesis.settings.register_profile("any_load", deadline=None)
 hypothesis.settings.load_profile("any_load")
+
+
+_MUCH = 3 << 29  # bytes
+
+
+def pytest_runtest_teardown(item, nextitem):
+  """Gives memory back between files: compiled programs would fill it."""
+  ends = nextitem is None or nextitem.path != item.path
+  if ends and _resident() > _MUCH:
+    import jax
+
+    jax.clear_caches()
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+
+
+def _resident() -> int:
+  """Returns the bytes in memory; 0 where it can't be read so, as on macOS."""
+  try:
+    with open("/proc/self/statm", encoding="ascii") as f:
+      return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+  except OSError:
+    return 0
 
 
 @pytest.fixture(scope="session")

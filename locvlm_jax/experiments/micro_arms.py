@@ -97,15 +97,14 @@ _BOXES = (
   "validation.every=50", "validation.rows=0", "validation.samples=300",
   "validation.tasks=('locpred',)",
 )  # fmt: skip
-PLAIN = Arm("cross-entropy", "stage2", _BOXES, _stage1())
-DIGIT_LOSSES = tuple(
-  Arm(f"digit-loss-{weight}", "stage2",
-      (*_BOXES, f"optim.digit_loss={weight}.0"), _stage1())
-  for weight in (1, 8)
-)  # fmt: skip
+_ALONE = (*_BOXES, "optim.digit_loss=0.0")
+PLAIN = Arm("cross-entropy", "stage2", _ALONE, _stage1())
+DIGIT_LOSS = Arm(
+  "digit-loss-8", "stage2", (*_BOXES, "optim.digit_loss=8.0"), _stage1()
+)
 _FIXED = ("coords.fixed_width=True", "init.override=('coords',)")
 FIXED_WIDTH = Arm(
-  "fixed-width", "stage2", (*_BOXES, _FIXED[0]),
+  "fixed-width", "stage2", (*_ALONE, _FIXED[0]),
   Arm("stage1-fixed-width", "stage1", _FIXED),
 )  # fmt: skip
 VID_B = _vid("vid-b", words="vid_b")

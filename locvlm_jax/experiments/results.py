@@ -47,11 +47,16 @@ def _read(folder: str, metric: str) -> tuple[float | None, dict[str, float]]:
   found = _results(folder)
   if metric not in found["metrics"]:
     return None, {}
-  unit = units.of(metric, found.get("units"))
-  value = units.percent(found["metrics"][metric], unit)
+  value = _hundredths(found["metrics"][metric], metric, found.get("units"))
   answers = _single_answers(folder, metric)
   same = answers and abs(statistics.fmean(answers.values()) - value) < 1e-6
   return value, answers if same else {}
+
+
+def _hundredths(value: float, metric: str, known) -> float:
+  """Returns percent; of a number, such as a mean IoU, hundredths as well."""
+  unit = units.of(metric, known)
+  return 100.0 * value if unit == "number" else units.percent(value, unit)
 
 
 @functools.lru_cache(maxsize=8)

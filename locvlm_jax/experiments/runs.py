@@ -12,6 +12,8 @@ import hashlib
 import json
 import os
 
+from locvlm_jax.experiments import depends
+
 
 @dataclasses.dataclass(frozen=True)
 class World:
@@ -93,7 +95,18 @@ class Run:
   @functools.cached_property
   def name(self) -> str:
     """Returns the name of its folder, with a hash of what it depends on."""
-    return f"{self.arm.name}-seed{self.seed}-{_digest(self)}"
+    settings = [depends.digest(run.settings) for run in self._chain()]
+    return f"{self.arm.name}-seed{self.seed}-{_digest((self, settings))}"
+
+  def _chain(self) -> list["Run"]:
+    """Lists itself and all runs that it needs."""
+    return [self, *(r for need in self.needs for r in need._chain())]
+
+  @property
+  def settings(self) -> str:
+    """Returns its config: the file, and after a colon the words."""
+    file, _, words = self.config.partition(":")
+    return f"{file}:{','.join(filter(None, (self.arm.words, words)))}"
 
   def folder(self, workdir: str) -> str:
     """Returns its folder below the workdir of the experiment."""
@@ -101,9 +114,8 @@ class Run:
 
   def arguments(self, workdir: str) -> list[str]:
     """Returns what every command of this run is given."""
-    file, _, words = self.config.partition(":")
     return [
-      f"--config={file}:{','.join(filter(None, (self.arm.words, words)))}",
+      f"--config={self.settings}",
       f"--config.root={os.path.join(workdir, self.world.name)}",
       f"--config.seed={self.seed}",
       *(f"--config.{field}" for field in self.arm.fields),

@@ -21,3 +21,7 @@ def test_trees_have_every_question_once_and_the_image_once_a_row():
   assert len(rows["images"]) == 2
   np.testing.assert_array_equal(np.unique(rows["segments"]), [-1, 1, 2, 3, 4])
   assert (rows["segments"] == -1).sum() == 2 * 65
+  wider = scaling.padded(rows)
+  assert wider["tokens"].shape == wider["segments"].shape == (2, 192)
+  assert (wider["segments"] == 0).sum() == 2 * (192 - 65 - 4 * 27)
+  assert wider["lengths"].tolist() == [65 + 4 * 27] * 2

@@ -73,7 +73,7 @@ class Commands:
         for i, r in enumerate(right)
       ]  # fmt: skip
     with open(os.path.join(folder, "results.json"), "w") as f:
-      json.dump({"metrics": metrics, "units": dict.fromkeys(metrics, "share")},
-                f)  # fmt: skip
+      units = {m: "number" if "mean" in m else "share" for m in metrics}
+      json.dump({"metrics": metrics, "units": units}, f)
     with open(os.path.join(folder, "predictions.jsonl"), "w") as f:
       f.writelines(json.dumps(row) + "\n" for row in rows)

@@ -7,12 +7,14 @@ import pytest
 
 from locvlm_jax import errors
 from locvlm_jax.experiments import (
+  depends,
   differences,
   experiment,
   learning,
   micro_arms,
   micro_tables,
   page,
+  runs,
   schedule,
 )
 
@@ -80,6 +82,28 @@ def test_another_setting_is_another_run(tmp_path):
   again = fake_runs.Commands(_SKILLS)
   experiment.run(changed, again)
   assert [c for c, _ in again.calls].count("train") == 3
+
+
+def test_other_settings_or_weights_below_the_same_name_are_another_run(
+  tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "weights").mkdir()
+
+  def name(steps: int, weights: str) -> str:
+    (tmp_path / "config.py").write_text(
+      "import ml_collections\n"
+      "def get_config(words):\n"
+      f"  values = {{'steps': {steps}, 'init': {{'llava': 'weights'}}}}\n"
+      "  return ml_collections.ConfigDict(values)\n"
+    )
+    (tmp_path / "weights" / "model.safetensors").write_text(weights)
+    depends.digest.cache_clear()
+    depends.hash_of.cache_clear()
+    return runs.Run(micro_arms.FULL, 0, "config.py", fake_runs.WORLD).name
+
+  assert name(5, "one") == name(5, "one")
+  assert len({name(5, "one"), name(6, "one"), name(5, "two")}) == 3
 
 
 def test_the_table_has_spread_interval_and_verdict(tmp_path):
@@ -154,13 +178,12 @@ def test_every_ordering_is_about_arms_and_metrics_of_its_table():
 
 
 def test_a_table_says_after_how_many_steps_an_arm_had_half(tmp_path):
-  names = ("cross-entropy", "digit-loss-1", "digit-loss-8", "fixed-width")
-  skills = dict(zip(names, (0.65, 0.9, 0.695, 0.72), strict=True))
+  skills = {"cross-entropy": 0.65, "digit-loss-8": 0.9, "fixed-width": 0.695}
   made = fake_runs.make(tmp_path, tables=("coordinates",), seeds=2)
   text = experiment.run(made, fake_runs.Commands(skills))
   table = text.partition("| above |")[0]
   cells = {row.split(" | ")[0]: row for row in table.splitlines()}
   assert cells["| "].endswith("| steps to 50 % |")
   assert cells["| cross-entropy"].endswith("| – |")
-  assert cells["| digit-loss-1"].endswith("| 200 ± 0 |")
-  assert cells["| digit-loss-8"].endswith("| 200 (1 of 2 seeds) |")
+  assert cells["| digit-loss-8"].endswith("| 200 ± 0 |")
+  assert cells["| fixed-width"].endswith("| 200 (1 of 2 seeds) |")

@@ -91,6 +91,7 @@ def test_rf100_vl_is_divided_by_its_folders(tmp_path):
   for split, scenes in (("train", _SCENES), ("valid", _SCENES[1:]),
                         ("test", _SCENES[:1])):  # fmt: skip
     _roboflow(tmp_path / "d" / split, scenes)
+  (tmp_path / "d" / "README.roboflow.txt").write_text("Annotated in COCO")
   divided = division.divide(str(tmp_path / "d"), "", seed=0)
   assert "valid is held out, test not used" in divided.told
   assert "category 'alarm_clock'" in divided.train.told
