@@ -19,7 +19,7 @@ from benchmarks.gpu import parts, table
 
 NEEDED = ("jax", "flax", "optax", "orbax", "einops", "jaxtyping", "absl")
 PEERS = ("torch", "transformers")
-PLANNED_SECONDS = 600
+_PLANNED_SECONDS = 600
 _LEAST_SECONDS = 20  # in which a part could not even start
 
 
@@ -107,7 +107,7 @@ def measure(
   """
   file, began = folder / "lines.jsonl", time.monotonic()
   # Of more time than the parts are sized for, each gets its share.
-  longer = max(1.0, seconds / PLANNED_SECONDS)
+  longer = max(1.0, seconds / _PLANNED_SECONDS)
   done = {entry["part"] for entry in entries(file) if "result" in entry}
   without: dict[str, str] = {}
   for part, line in chosen:
