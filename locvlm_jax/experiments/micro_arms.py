@@ -103,9 +103,11 @@ DIGIT_LOSS = Arm(
   "digit-loss-8", "stage2", (*_BOXES, "optim.digit_loss=8.0"), _stage1()
 )
 _FIXED = ("coords.fixed_width=True", "init.override=('coords',)")
-FIXED_WIDTH = Arm(
-  "fixed-width", "stage2", (*_ALONE, _FIXED[0]),
-  Arm("stage1-fixed-width", "stage1", _FIXED),
+_STAGE1_FIXED = Arm("stage1-fixed-width", "stage1", _FIXED)
+FIXED_WIDTH = Arm("fixed-width", "stage2", (*_ALONE, _FIXED[0]), _STAGE1_FIXED)
+BOTH = Arm(
+  "digit-loss-8-fixed-width", "stage2", (*DIGIT_LOSS.fields, _FIXED[0]),
+  _STAGE1_FIXED,
 )  # fmt: skip
 VID_B = _vid("vid-b", words="vid_b")
 VID_NONE = _vid(

@@ -15,6 +15,7 @@ from locvlm_jax.evals.tasks import DESCRIBED
 from locvlm_jax.experiments.learning import BOXES, PLACES
 from locvlm_jax.experiments.micro_arms import (
   BASELINE,
+  BOTH,
   DIGA,
   DIGIT_LOSS,
   DOSES,
@@ -228,10 +229,10 @@ TABLES = {
     "locvlm has all three objectives, boxes and IVB."),
   "coordinates": Table(
     "How coordinates are learned",
-    (PLAIN, DIGIT_LOSS, FIXED_WIDTH),
+    (PLAIN, DIGIT_LOSS, FIXED_WIDTH, BOTH),
     _LOCATED,
     tuple(Ordering(arm.name, PLAIN.name, metric)
-          for arm in (DIGIT_LOSS, FIXED_WIDTH)
+          for arm in (DIGIT_LOSS, FIXED_WIDTH, BOTH)
           for metric in _LOCATED.values()),
     "optim.digit_loss=8 beside cross-entropy, and coords.fixed_width;"
     " 1,000 steps of mostly LocPred, as in the demo.",
