@@ -276,7 +276,7 @@ def stage2(c):
   c.data.text_length = 112
   c.optim.name = "muon"
   c.optim.lr = 3e-3
-  # Half of all boxes are found a third sooner (docs/micro_world.md).
+  # More boxes are found, and sooner, whatever the seed (docs/training.md).
   c.optim.digit_loss = DIGIT_LOSS
   c.steps = 10_000
 
