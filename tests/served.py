@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import io
 import json
+import queue
 import threading
 import time
 import types
@@ -168,14 +169,14 @@ def running(
   hosts = requests.hosts_of("127.0.0.1")
   made = app.make(served, examples)
   guarded = requests.Guard(made, token, hosts, app.is_open)
-  listener, servers = web.listen("127.0.0.1", 0), []
+  listener, servers = web.listen("127.0.0.1", 0), queue.SimpleQueue()
   thread = threading.Thread(
-    target=web.run, args=(guarded, listener, limits, servers.append)
+    target=web.run, args=(guarded, listener, limits, servers.put)
   )
   thread.start()
   try:
     yield Client(listener.getsockname()[1], rules, served.batcher)
   finally:
-    servers[0].should_exit = True
+    servers.get().should_exit = True  # it may only just begin
     thread.join()
     served.batcher.close()

@@ -111,7 +111,8 @@ def here(monkeypatch):
 
 
 def test_a_plan_counts_what_the_step_needs(here):
-  config = freeze(base.get_config("tiny"))
+  split = {"mesh.data": 1, "mesh.fsdp": -1}  # a small model would not be
+  config = changed(base.get_config("tiny"), **split)
   got = planning.plan(config, here)
   assert got["fits"] and got["memory"]["peak"] > 0
   assert got["settings"]["row"] == 256  # 16 visual, 192 text

@@ -12,7 +12,8 @@ from typing import Any
 from locvlm_jax import errors
 from locvlm_jax.weights.layouts import tensor_files
 
-_MOST = 1 << 31  # of a size; a larger one is a mistake, and never ends
+# Of a size. A larger one is a mistake, never ends, and is no index of an array.
+_MOST = (1 << 31) - 1
 
 
 @dataclasses.dataclass(frozen=True)
