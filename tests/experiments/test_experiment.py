@@ -178,7 +178,8 @@ def test_every_ordering_is_about_arms_and_metrics_of_its_table():
 
 
 def test_a_table_says_after_how_many_steps_an_arm_had_half(tmp_path):
-  skills = {"cross-entropy": 0.65, "digit-loss-8": 0.9, "fixed-width": 0.695}
+  skills = {"cross-entropy": 0.65, "digit-loss-8": 0.9, "fixed-width": 0.695,
+            "digit-loss-8-fixed-width": 0.9}  # fmt: skip
   made = fake_runs.make(tmp_path, tables=("coordinates",), seeds=2)
   text = experiment.run(made, fake_runs.Commands(skills))
   table = text.partition("| above |")[0]
