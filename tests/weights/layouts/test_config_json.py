@@ -208,3 +208,12 @@ def test_a_head_that_is_not_the_embedding_is_not_lost(folder, tmp_path):
     )
     safetensors.numpy.save_file(tensors | {head: tensors[table]}, weights)
     assert not [path for path in open_(out)[0] if path.endswith("head")]
+
+
+def test_a_size_that_is_no_index_of_an_array_is_refused(tmp_path):
+  document = {**LLAMA, "vocab_size": 1 << 31}
+  (tmp_path / "config.json").write_text(json.dumps(document))
+  with pytest.raises(errors.DataError, match="vocab_size 2147483648"):
+    conversion.open_model(
+      conversion.Inputs(str(tmp_path)), assemble.model, dict
+    )
