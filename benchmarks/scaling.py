@@ -5,10 +5,15 @@
 For each axis the work that the formula counts is divided by the time, or the
 bytes, that were measured. Shown is that rate as a share of the axis' best: a
 line that falls to the right costs more than the formula says.
+
+Each axis is written to the json when it ends, and an axis that the file has is
+not measured again. --small measures the two least values of each, to see that
+all of it runs.
 """
 
 import argparse
 import dataclasses
+import datetime
 import json
 import os
 import pathlib
@@ -19,27 +24,27 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 
-from locvlm_jax import ASSETS
+from benchmarks import many_records
+from locvlm_jax import before_jax, files, provenance
 from locvlm_jax.bench import timing, train, workload
-from locvlm_jax.data import packing, rows, stream
-from locvlm_jax.data.sources import conversations
+from locvlm_jax.data import packing
 from locvlm_jax.experiments import charts, page
 from locvlm_jax.models import locvlm, params
 from locvlm_jax.parallel import sharding
 from locvlm_jax.perf import flops as flops_lib
-from locvlm_jax.text import coords, formats, tokenizer
 from locvlm_jax.training import optimizer
 from locvlm_jax.training import step as step_lib
 from locvlm_jax.weights import checkpoints
 
-Point = tuple[float, float, float]  # (where on the axis, work, cost)
+# (where on the axis, work, cost[, what the same costs done otherwise])
+Point = tuple[float, ...]
 _VISUAL = 64  # tokens of the micro model's image
 _PAIR = 28  # text tokens of a question of the micro-world and its answer
 
 
 def _settings(**changes) -> train.Settings:
   fields = {"model": "micro", "stage": 2, "batch": 8, "text": 64}
-  fields |= {"accumulate": 1, "remat": "none", "unroll": 1}
+  fields |= {"accumulate": 1, "remat": "none", "unroll": 8}
   fields |= {"mu_dtype": "float32", "warmup": 2, "steps": 3, "rounds": 3}
   return train.Settings(**{**fields, "trace": None, **changes})
 
@@ -53,7 +58,8 @@ def _step(settings: train.Settings) -> tuple[float, float]:
 def devices(num: int) -> Point:
   """A step of 16 rows on simulated devices that share the cores here."""
   before = os.environ.get("XLA_FLAGS", "")
-  os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={num}"
+  simulated = f"--xla_force_host_platform_device_count={num}"
+  os.environ["XLA_FLAGS"] = f"{before} {simulated}"
   try:
     return num, *timing.in_subprocess(_step, _settings(batch=16))
   finally:
@@ -72,13 +78,9 @@ def batch(size: int) -> Point:
 
 
 def pairs(num: int) -> Point:
-  """A step of 32 questions, `num` of an image in a tree."""
+  """A step of 32 questions, `num` of an image in a tree; beside it, rows."""
   trees, rows = tree_seconds(num, 32)
-  print(
-    f"trees of {num}: {32 / trees:.1f} samples/s, rows {32 / rows:.1f}",
-    flush=True,
-  )
-  return num, 32 * _pair_flops(num), trees
+  return num, 32 * _pair_flops(num), trees, rows
 
 
 def _pair_flops(num: int) -> float:
@@ -147,50 +149,25 @@ def _seconds(call: Callable[[], None]) -> float:
   return time.perf_counter() - began
 
 
-def records(num: int) -> Point:
-  """Opening a file of conversations, and its first batch, by records."""
-  began = time.perf_counter()
-  batches = _stream(_conversations(num))
-  next(batches)
-  return num, num, time.perf_counter() - began
+def first_start(num: int) -> Point:
+  """CPU seconds to open a file of records and draw a batch, the first time."""
+  return num, num, many_records.costs(num).first
 
 
-def stream_of_records(num: int) -> Point:
-  """The next 1,600 rows of a file of that many records."""
-  batches = _stream(_conversations(num))
-  next(batches)
-  return num, 1600, _seconds(lambda: [next(batches) for _ in range(50)])
+def later_start(num: int) -> Point:
+  """The same, when a process before has read the file."""
+  return num, num, many_records.costs(num).later
 
 
-def _stream(path: str):
-  source = conversations.Conversations(path, "")
-  spec = rows.RowSpec(
-    tokenizer=tokenizer.Tokenizer.load(str(ASSETS / "micro_base")),
-    format=formats.FORMATS["v1"],
-    coords=coords.Coords(),
-    geometry="square",
-    image_size=96,
-    num_visual=_VISUAL,
-    text_length=64,
-    max_pairs=1,
-    weights=(1.0, 1.0, 1.0),
-  )
-  order = stream.StreamSpec({"text": 1.0}, 32, 0, window=8, threads=1)
-  return stream.train_iterator({"text": source}, rows.RowMaker(spec), order)
+def rows_of_many(num: int) -> Point:
+  """CPU seconds of the next rows of a file of that many records."""
+  return num, many_records.ROWS, many_records.costs(num).rows
 
 
-def _conversations(num: int) -> str:
-  """Writes a file of conversations, once; the cache is in its folder."""
-  folder = pathlib.Path(tempfile.gettempdir()) / "locvlm_scaling"
-  os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
-  folder.mkdir(exist_ok=True)
-  path = folder / f"{num}.json"
-  if not path.exists():
-    asked = {"from": "human", "value": "Where is the cup?"}
-    turns = [asked, {"from": "gpt", "value": "At the left."}]
-    line = json.dumps({"id": "1", "conversations": turns})
-    path.write_text("[" + ",\n".join([line] * num) + "]")
-  return str(path)
+def memory(num: int) -> Point:
+  """Memory of the first start at its peak, by bytes of the file."""
+  found = many_records.costs(num)
+  return num, found.size, found.memory
 
 
 def checkpoint(layers: int) -> Point:
@@ -208,9 +185,10 @@ def checkpoint(layers: int) -> Point:
   mesh = sharding.make_mesh({}, jax.devices()[:1])
   tx = optimizer.make(workload.adamw(), 10)
   state, _ = step_lib.init_state(own, frozen, tx, mesh)
+  items = _noisy(step_lib.to_items(state))
   with tempfile.TemporaryDirectory() as folder:
     saved = checkpoints.Checkpoints(folder)
-    saved.save(1, step_lib.to_items(state), {}, last=True)
+    saved.save(1, items, {}, last=True)
     saved.close()
     files = pathlib.Path(folder).rglob("*")
     size = sum(f.stat().st_size for f in files if f.is_file())
@@ -218,20 +196,65 @@ def checkpoint(layers: int) -> Point:
   return layers, 12 * count[0] + 4 * count[1], size
 
 
+def _noisy(items: dict) -> dict:
+  """Replaces arrays by noise: zeros, as moments are at first, take no room."""
+  rng = np.random.default_rng(0)
+
+  def noise(x: jax.Array) -> jax.Array:
+    values = rng.standard_normal(x.shape, np.float32).astype(x.dtype)
+    return jax.device_put(values, x.sharding)
+
+  return jax.tree.map(noise, items)
+
+
+_RECORDS = (10**3, 10**4, 10**5, 10**6, 10**7)
 AXES: dict[str, tuple[Callable[[int], Point], Sequence[int], str]] = {
   "devices": (devices, (1, 2, 4), "simulated devices, 16 rows"),
   "length": (length, (256, 512, 1024, 2048), "positions of a row"),
   "batch": (batch, (1, 2, 4, 8, 16, 32), "rows of a step"),
   "pairs": (pairs, (1, 2, 4, 8, 16), "questions of an image"),
-  "records": (records, (10**3, 10**4, 10**5, 10**6), "records: start"),
   "checkpoint": (checkpoint, (2, 4, 8, 16, 32), "layers"),
-  "stream": (stream_of_records, (10**3, 10**4, 10**5, 10**6), "records: rows"),
+  "first_start": (first_start, _RECORDS, "records: first start"),
+  "later_start": (later_start, _RECORDS, "records: later start"),
+  "rows": (rows_of_many, _RECORDS, "records: rows"),
+  "memory": (memory, _RECORDS, "records: memory"),
 }
+
+
+def measured(names: Sequence[str], path: str | None, small: bool) -> dict:
+  """Measures the axes that the file at `path` has not yet, and adds them.
+
+  Returns:
+    {axis: {"machine", "date", "points"}}, in the order of `AXES`.
+  """
+  found = {}
+  if path and os.path.exists(path):
+    found = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+  for name in names:
+    if name in found:
+      continue
+    measure, values, _ = AXES[name]
+    found[name] = {
+      "machine": provenance.machine(),
+      "date": datetime.date.today().isoformat(),
+      "points": [_shown(name, measure(v)) for v in values[: 2 if small else 9]],
+    }
+    if path:
+      files.write_json(path, {n: found[n] for n in AXES if n in found})
+  return {n: found[n] for n in AXES if n in found}
+
+
+def _shown(name: str, point: Point) -> Point:
+  x, work, cost, *beside = point
+  other = "".join(f", otherwise {work / c:.4g}" for c in beside)
+  rate = f"{work:.4g} / {cost:.4g} = {work / cost:.4g}{other}"
+  print(f"{name} {x:g}: {rate}", flush=True)
+  return point
 
 
 def chart(name: str, label: str, points: Sequence[Point]) -> charts.Chart:
   """Draws work by cost as a share of the best; equal steps for each point."""
-  rates = [work / cost for _, work, cost in points]
+  rates = [p[1] / p[2] for p in points]
   values = [100 * r / max(rates) for r in rates]
   line = charts.Line(
     "work by cost, percent of the best",
@@ -244,22 +267,22 @@ def chart(name: str, label: str, points: Sequence[Point]) -> charts.Chart:
 
 def main() -> None:
   """Measures the axes, prints them and writes the files."""
-  parser = argparse.ArgumentParser()
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument("--only", default=",".join(AXES))
+  parser.add_argument("--small", action="store_true")
   parser.add_argument("--json")
   parser.add_argument("--svg")
   flags = parser.parse_args()
-  found = {}
-  for name in flags.only.split(","):
-    measure, values, _ = AXES[name]
-    found[name] = [measure(value) for value in values]
-    for x, work, cost in found[name]:
-      rate = f"{work:.4g} / {cost:.4g} = {work / cost:.4g}"
-      print(f"{name} {x:g}: {rate}", flush=True)
-    if flags.json:  # what was measured is kept where the next fails
-      pathlib.Path(flags.json).write_text(json.dumps(found, indent=1))
+  before_jax.widen_vectors()
+  before_jax.keep_memory()
+  names = flags.only.split(",")
+  if unknown := set(names) - AXES.keys():
+    parser.error(f"--only: no axis {', '.join(sorted(unknown))}: {[*AXES]}")
+  found = measured(names, flags.json, flags.small)
   if flags.svg:
-    drawn = [chart(n, AXES[n][2], p) for n, p in found.items()]
+    drawn = [chart(n, AXES[n][2], a["points"]) for n, a in found.items()]
     pathlib.Path(flags.svg).write_text(page.figure(drawn))
 
 
