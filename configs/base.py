@@ -203,6 +203,9 @@ def model() -> ml_collections.ConfigDict:
   # iteration of the scan. auto and 0: by the kind of device (models/layers.py).
   m.remat = "auto"
   m.unroll = 0
+  # The kernel of training's attention. auto: cuDNN's on GPUs, else XLA's;
+  # splash: the fused one of TPUs, for heads whose width is a multiple of 128.
+  m.attention = "auto"  # auto | xla | splash
   return m
 
 

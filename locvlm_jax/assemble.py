@@ -59,6 +59,31 @@ def model(
   )
 
 
+def training_model(
+  config: Config, device_kind: str = "", remat: str = ""
+) -> locvlm.LocVLM:
+  """Builds the model as it trains: with the attention of the config.
+
+  Answers are another matter, since weights that were trained on a TPU are
+  asked elsewhere too: `model` leaves attention to the device.
+
+  Args:
+    config, device_kind, remat: as for `model`.
+
+  Raises:
+    ValueError: the devices have no such attention.
+  """
+  attention = config.model.attention
+  kind = device_kind or jax.devices()[0].device_kind
+  if attention == "splash" and not kind.startswith("TPU"):
+    raise ValueError(
+      f"model.attention={attention!r} on {kind}: the kernel is of TPUs; set"
+      " --config.model.attention=auto."
+    )
+  shape = model(config, kind, remat).config
+  return locvlm.LocVLM(dataclasses.replace(shape, attention=attention))
+
+
 def _bound(config: Config) -> segments.Bound:
   """Says how many conversations, or branches, a row of training holds.
 

@@ -10,6 +10,7 @@ from locvlm_jax.config import Config
 from locvlm_jax.data import catalog
 from locvlm_jax.data.sources import conversation_boxes
 from locvlm_jax.models import quantized
+from locvlm_jax.models.kernels import splash
 from locvlm_jax.text import coords, families, formats
 
 _POSITIVE = (
@@ -28,6 +29,8 @@ _SECONDS = (
   "faults.slow_seconds",
 )  # fmt: skip
 
+_ATTENTION = ("auto", "xla", "splash")
+
 
 def check(config: Config) -> None:
   """Refuses values that could only fail later.
@@ -45,6 +48,7 @@ def check(config: Config) -> None:
   _check_words(config)
   _check_row(config)
   _check_base_weights(config)
+  _check_attention(config)
 
 
 def _check_numbers(config: Config) -> None:
@@ -100,6 +104,24 @@ def _check_adapter_rate(config: Config) -> None:
   if not 0 <= rate < float("inf"):
     raise ValueError(
       f"optim.adapter_lr={rate}: give a rate, or 0 for that of optim.lr."
+    )
+
+
+def _check_attention(config: Config) -> None:
+  """Refuses a kernel that is not there, or that the heads do not fit.
+
+  Whether the devices have it, `assemble.training_model` says.
+  """
+  m = config.model
+  if m.attention not in _ATTENTION:
+    raise ValueError(
+      f"model.attention={m.attention!r}: not one of {', '.join(_ATTENTION)}."
+    )
+  if m.attention == "splash" and m.llm.head_dim % splash.LANES:
+    raise ValueError(
+      f"model.attention='splash' with model.llm.head_dim={m.llm.head_dim}: the"
+      f" kernel takes multiples of {splash.LANES}; set"
+      " --config.model.attention=auto."
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from changed import changed
 from paths import ROOT
 
-from locvlm_jax import assemble
+from locvlm_jax import assemble, checks
 from locvlm_jax.config import freeze
 
 FILES = {p.stem for p in (ROOT / "configs").glob("*.py")}
@@ -184,6 +184,31 @@ def test_remat_and_unroll_follow_the_device(kind, word, remat, unroll):
   config = changed(config, **{"model.remat": "full", "model.unroll": 4})
   got = assemble.model(config, kind).config
   assert (got.remat, got.unroll) == ("full", 4)
+
+
+def test_attention_is_the_configs_in_training_and_the_devices_in_answers():
+  config = changed(load("locvlm_l"), **{"model.attention": "splash"})
+  checks.check(config)
+  got = assemble.training_model(config, "TPU v5 lite").config
+  assert got.attention == "splash"
+  assert assemble.model(config).config.attention == "auto"
+  with pytest.raises(ValueError, match="'splash' on cpu: the kernel is of TPU"):
+    assemble.training_model(config)
+
+
+@pytest.mark.parametrize(
+  "fields, says",
+  [
+    ({"model.attention": "flash"}, "'flash': not one of auto, xla, splash"),
+    (
+      {"model.attention": "splash", "model.llm.head_dim": 64},
+      "head_dim=64: the kernel takes multiples of 128",
+    ),
+  ],
+)
+def test_attention_that_is_not_there_is_refused(fields, says):
+  with pytest.raises(ValueError, match=says):
+    checks.check(changed(load("locvlm_l"), **fields))
 
 
 def test_stage1_trains_the_adapter_alone():

@@ -1,16 +1,17 @@
 """Times greedy generation: `python -m locvlm_jax.bench decode`.
 
-Prints tokens a second. A Llava directory answers questions about images of
-noise, with prompts of different lengths. With --peer, transformers' Llava gets
-the same weights, tokens and pixels. Both sides generate the same number of
-tokens and never stop early. With --model, both have random weights of that
-size, each its own.
+Prints tokens a second, prefill included; prompts a second, of the prefill and
+the first token alone; and tokens a second after that. A Llava directory answers
+questions about images of noise, with prompts of different lengths. With --peer,
+transformers' Llava gets the same weights, tokens and pixels. Both sides
+generate the same number of tokens and never stop early. With --model, both have
+random weights of that size, each its own.
 """
 
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,12 @@ _QUESTIONS = (
 )  # fmt: skip
 # Text tokens of the prompts of a model that has no tokenizer.
 _TEXT = (47, 52, 60, 49)
+# The rates, and the names of their ratios.
+_RATIOS = {
+  "tokens_per_s": "ratio",
+  "prompts_per_s": "prefill_ratio",
+  "decoded_per_s": "decode_ratio",
+}
 _NEVER = -2  # an id that no model generates
 
 
@@ -74,10 +81,9 @@ def main(argv: list[str]) -> None:
 
 
 def measure(settings: Settings, has_peer: bool) -> dict:
-  """Returns tokens a second for each batch size, prefill included."""
+  """Returns the rates of each batch size, and their ratios to the peer's."""
   model, params = (random_model if settings.model else _loaded)(settings)
   peer = _peer(settings, model) if has_peer else None
-  sampling = decode.Sampling(settings.new_tokens, stop=(_NEVER,))
   result = {
     "device": jax.devices()[0].device_kind,
     "dtype": settings.dtype,
@@ -86,14 +92,22 @@ def measure(settings: Settings, has_peer: bool) -> dict:
   }
   for rows in map(int, settings.batch_sizes):
     batch = prompts_batch(settings, model, rows)
-    ours = functools.partial(decode.generate, model, params, batch, sampling)
+    ours = functools.partial(_generate, model, params, batch)
     theirs = peer and functools.partial(peer, batch)
     result[f"batch {rows}"] = _compared(ours, theirs, rows, settings)
   return result
 
 
+def _generate(
+  model: locvlm.LocVLM, params: dict, batch: dict, num: int
+) -> jax.Array:
+  """Generates `num` tokens for each row, [B, G]."""
+  sampling = decode.Sampling(num, stop=(_NEVER,))
+  return decode.generate(model, params, batch, sampling)
+
+
 def _peer(settings: Settings, model: locvlm.LocVLM) -> Callable:
-  """Returns the peer's function from a batch to its greedy tokens [B, G]."""
+  """Returns the peer's function from a batch and G to greedy tokens [B, G]."""
   # It imports torch, which need not be installed.
   from locvlm_jax.bench import peers_decode
 
@@ -126,23 +140,55 @@ def _compared(
 ) -> dict:
   """Times both in turn, and compares their tokens if the weights are alike."""
   contestants = {"ours": ours} | ({"peer": theirs} if theirs else {})
-  # The first call compiles.
-  answers = {name: np.asarray(f()) for name, f in contestants.items()}
-
-  def rate(generate: Callable) -> float:
-    began = time.perf_counter()
-    np.asarray(generate())
-    return rows * settings.new_tokens / (time.perf_counter() - began)
-
-  rates = timing.rounds(
-    {n: functools.partial(rate, f) for n, f in contestants.items()},
-    settings.rounds,
-  )
-  result = {"tokens_per_s": rates}
-  if theirs:
-    result["ratio"] = rates["ours"]["median"] / rates["peer"]["median"]
+  num = settings.new_tokens
+  # The first calls compile.
+  firsts = {name: np.asarray(f(1)) for name, f in contestants.items()}
+  answers = {name: np.asarray(f(num)) for name, f in contestants.items()}
+  assert all(first.shape == (rows, 1) for first in firsts.values())
+  seconds = {name: [] for name in contestants}
+  for _ in range(settings.rounds):
+    for name, generate in contestants.items():
+      seconds[name].append((_seconds(generate, 1), _seconds(generate, num)))
+  result = rates(seconds, rows, num)
   if theirs and not settings.model:
     result["same_tokens"] = float((answers["ours"] == answers["peer"]).mean())
+  return result
+
+
+def _seconds(generate: Callable, num: int) -> float:
+  began = time.perf_counter()
+  np.asarray(generate(num))
+  return time.perf_counter() - began
+
+
+def rates(
+  seconds: Mapping[str, Sequence[tuple[float, float]]], rows: int, num: int
+) -> dict:
+  """Computes rates and, if there is a peer, ours over the peer's.
+
+  Args:
+    seconds: {contestant: (of one token, of `num` tokens) in each round}.
+    rows: of the batch.
+    num: tokens of an answer; above 1 for `decoded_per_s`.
+  """
+  result = {"tokens_per_s": {}, "prompts_per_s": {}, "decoded_per_s": {}}
+  for name, each in seconds.items():
+    found = {
+      "tokens_per_s": [rows * num / whole for _, whole in each],
+      "prompts_per_s": [rows / first for first, _ in each],
+      # A round in which the longer answer took less says nothing.
+      "decoded_per_s": [
+        rows * (num - 1) / (whole - first)
+        for first, whole in each
+        if whole > first
+      ],
+    }
+    for rate, values in found.items():
+      result[rate][name] = timing.spread(values) if values else None
+  for rate, ratio in _RATIOS.items():
+    ours, peer = result[rate]["ours"], result[rate].get("peer")
+    if ours and peer:
+      result[ratio] = ours["median"] / peer["median"]
   return result
 
 

@@ -19,7 +19,7 @@ class Generator:
   """
 
   def __init__(self, settings: decode.Settings, vocab_size: int):
-    self._num, self._vocab_size = settings.new_tokens, vocab_size
+    self._vocab_size = vocab_size
     self._device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     self._dtype = getattr(torch, settings.dtype)
     if settings.model:
@@ -31,8 +31,8 @@ class Generator:
       ).to(self._device)
     self._model = model.eval()
 
-  def __call__(self, batch: dict[str, np.ndarray]) -> np.ndarray:
-    """Returns its greedy tokens, [B, G]."""
+  def __call__(self, batch: dict[str, np.ndarray], num: int) -> np.ndarray:
+    """Returns its `num` greedy tokens of each row, [B, G]."""
     tokens = batch["tokens"][:, : batch["lengths"].max()]
     image_id = self._model.config.image_token_id
     # transformers takes prompts that are padded on the left.
@@ -51,7 +51,7 @@ class Generator:
         pixel_values=pixels.to(self._device),
         do_sample=False,
         use_cache=True,
-        max_new_tokens=self._num,
+        max_new_tokens=num,
         eos_token_id=None,
         pad_token_id=0,
         suppress_tokens=[image_id] if hides_image else None,

@@ -10,14 +10,22 @@ from locvlm_jax.models import clip_vit, llama, locvlm, lora
 from locvlm_jax.text.formats import IMAGE_TOKEN
 
 # Model -> (rows, text tokens of a row) of a training batch, if not given.
-SIZES = {"micro": (8, 64), "b": (16, 128), "l": (16, 128)}
+SIZES = {
+  "micro": (8, 64), "100m": (8, 64), "b": (16, 128), "l": (16, 128),
+}  # fmt: skip
 
 
 def model_config(
   name: str, remat: str = "none", unroll: int = 1
 ) -> locvlm.LocVLMConfig:
-  """Returns the config of the micro-world's model ("micro"), LocVLM-B or -L."""
-  configs = {"micro": _micro, "b": locvlm.locvlm_b, "l": locvlm.locvlm_l}
+  """Returns the config of one of `SIZES`.
+
+  They are the micro-world's model ("micro"), one of 100 million parameters for
+  CPUs ("100m"), LocVLM-B and -L.
+  """
+  configs = {
+    "micro": _micro, "100m": _100m, "b": locvlm.locvlm_b, "l": locvlm.locvlm_l,
+  }  # fmt: skip
   return dataclasses.replace(configs[name](), remat=remat, unroll=unroll)
 
 
@@ -41,6 +49,32 @@ def _micro() -> locvlm.LocVLMConfig:
       num_kv_heads=4,
       head_dim=32,
       mlp_width=352,
+      eps=1e-5,
+    ),
+    dtype="float32",
+  )
+
+
+def _100m() -> locvlm.LocVLMConfig:
+  """Returns a model of GPT-2's width and depth behind a small tower."""
+  return locvlm.LocVLMConfig(
+    clip_vit.VisionConfig(
+      image_size=128,
+      patch_size=16,
+      width=384,
+      num_layers=6,
+      num_heads=6,
+      mlp_width=1536,
+    ),
+    "mlp",
+    llama.LlamaConfig(
+      vocab_size=8192,
+      width=768,
+      num_layers=12,
+      num_heads=12,
+      num_kv_heads=12,
+      head_dim=64,
+      mlp_width=2048,
       eps=1e-5,
     ),
     dtype="float32",

@@ -42,6 +42,7 @@ def plan(
       is missing.
   """
   layout = layout or Layout.of(config)
+  assemble.training_model(config, target.device.name)  # or is refused
   mesh = sharding.make_mesh(layout.mesh, machines.devices(target))
   checks.check_batch(config, mesh, layout.accumulate)
   began = time.monotonic()
@@ -81,14 +82,18 @@ def settings(
     "accumulate": layout.accumulate,
     "remat": model.remat,
     "unroll": model.unroll,
+    "attention": config.model.attention,
   }
 
 
 def _compile(config: Config, target: machines.Machine, layout: Layout, mesh):
   """Compiles the step as the machine would run it."""
-  attention = "cudnn" if target.device.is_gpu else "xla"
-  shape = assemble.model(config, target.device.name, layout.remat).config
-  model = locvlm.LocVLM(dataclasses.replace(shape, attention=attention))
+  name, is_gpu = target.device.name, target.device.is_gpu
+  shape = assemble.training_model(config, name, layout.remat).config
+  if shape.attention == "auto":
+    usual = "cudnn" if is_gpu else "xla"
+    shape = dataclasses.replace(shape, attention=usual)
+  model = locvlm.LocVLM(shape)
   tx = optimizer.make(config.optim, config.steps)
   trainable, frozen = _parameters(config, model, mesh)
   state = step_lib.state_shapes(trainable, frozen, tx, mesh)
@@ -103,9 +108,7 @@ def _compile(config: Config, target: machines.Machine, layout: Layout, mesh):
   batch = longest_batch(config, model, rows)
   # No autotuning without the device: its own choice of Triton's tiles has no
   # answer for some odd shapes, and cuBLAS is what most products end up with.
-  options = (
-    {"xla_gpu_enable_triton_gemm": False} if attention == "cudnn" else {}
-  )
+  options = {"xla_gpu_enable_triton_gemm": False} if is_gpu else {}
   with jax.set_mesh(mesh):
     return step.lower(state, batch).compile(options)
 
@@ -206,7 +209,7 @@ def table(result: Mapping) -> str:
   lines = [
     f"{result['topology']}  {mesh}  {s['stage']}: {s['batch_size']} rows of"
     f" {s['row']} in {s['accumulate']} microbatches, remat {s['remat']},"
-    f" unroll {s['unroll']}"
+    f" unroll {s['unroll']}, attention {s['attention']}"
   ]
   if "has" not in memory:
     peak = memory["peak"]

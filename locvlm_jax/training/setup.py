@@ -170,13 +170,15 @@ def meet(config: Config, watch: hosts.Watch) -> jax.sharding.Mesh:
 
   Raises:
     Mismatch: they differ.
-    ValueError: the mesh does not divide the batch.
+    ValueError: the mesh does not divide the batch, or the devices have not the
+      attention of the config.
   """
   watch.connect()
   watch.enter(0, "compare hosts")
   watch.compare("run", provenance.facts(config))
   mesh = sharding.make_mesh(assemble.mesh_sizes(config))
   checks.check_batch(config, mesh)
+  assemble.training_model(config)  # before data are read
   return mesh
 
 
@@ -199,7 +201,7 @@ def open_run(
     replay: a step that will be computed again, with nothing written; 0: none.
   """
   watch.enter(0, "restore")
-  model = assemble.model(config)
+  model = assemble.training_model(config)
   # What it can't measure shows now, before anything is read or compiled.
   measured = validation_lib.Validation(config, model, mesh)
   checkpoints = _open_checkpoints(config, workdir, bool(replay))

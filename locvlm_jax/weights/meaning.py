@@ -22,7 +22,8 @@ GROUPS = (
 )  # fmt: skip
 # Of these, what changes memory and speed, or training, alone.
 _FREE = (
-  "model.remat", "model.unroll", "video.chunk", "video.cache", "lora.dropout",
+  "model.remat", "model.unroll", "model.attention", "video.chunk",
+  "video.cache", "lora.dropout",
 )  # fmt: skip
 # LLaVA's words for what is done to a picture that is no square
 # (`LLaVA:llava/mm_utils.py`, process_images); without one CLIP's crop is taken.

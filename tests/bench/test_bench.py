@@ -12,8 +12,9 @@ from PIL import Image
 from zygote import run
 
 from locvlm_jax.bench import __main__ as bench
-from locvlm_jax.bench import command_line, timing, train, workload
+from locvlm_jax.bench import command_line, decode, timing, train, workload
 from locvlm_jax.models import locvlm
+from locvlm_jax.models import params as params_lib
 
 
 def results_of(*arguments) -> dict:
@@ -191,6 +192,23 @@ def test_decode_counts_tokens():
     "decode", "--model=micro", "--batch_sizes=2", "--new_tokens=3", "--rounds=1"
   )
   assert got["batch 2"]["tokens_per_s"]["ours"]["median"] > 0
+
+
+def test_decode_tells_prefill_and_decoding_apart():
+  seconds = {"ours": [(1.0, 3.0), (1.0, 3.0)], "peer": [(2.0, 8.0)] * 2}
+  got = decode.rates(seconds, rows=4, num=5)
+  assert got["tokens_per_s"]["ours"]["median"] == pytest.approx(20 / 3)
+  assert got["prompts_per_s"]["ours"]["median"] == 4
+  assert got["decoded_per_s"]["ours"]["median"] == 8
+  assert got["ratio"] == pytest.approx(8 / 3)
+  assert got["prefill_ratio"] == 2 and got["decode_ratio"] == 3
+  alone = decode.rates({"ours": [(1.0, 1.0)]}, rows=4, num=1)
+  assert alone["decoded_per_s"]["ours"] is None and "ratio" not in alone
+
+
+def test_a_model_of_100_million_parameters_is_known():
+  shapes = params_lib.param_shapes(locvlm.LocVLM(workload.model_config("100m")))
+  assert 0.95e8 < sum(x.size for x in shapes.values()) < 1.15e8
 
 
 @pytest.mark.parity

@@ -12,9 +12,11 @@ from changed import changed
 from paths import ROOT
 
 from configs import base, locvlm_b, locvlm_l
+from locvlm_jax import assemble
 from locvlm_jax.config import freeze
 from locvlm_jax.perf import machines
 from locvlm_jax.training import planning
+from locvlm_jax.training.fit import memory
 
 
 @pytest.mark.parametrize(
@@ -123,6 +125,50 @@ def test_a_plan_counts_what_the_step_needs(here):
   json.dumps(got)
 
 
+SPLASH = {"model.attention": "splash"}
+
+
+@pytest.mark.parametrize("topology", ["a100:8", "h200:1"])
+def test_a_kernel_of_tpus_is_refused_for_other_machines(topology):
+  config, target = changed(locvlm_b.get_config(), **SPLASH), topology
+  with pytest.raises(ValueError, match=r"model.attention='splash' on NVIDIA"):
+    planning.plan(config, machines.parse(target))
+  with pytest.raises(ValueError, match="of TPUs; set --config.model.attention"):
+    memory.memory(
+      config, planning.Layout.of(config), machines.parse(target).device.name
+    )
+
+
+def test_a_plan_for_tpus_compiles_the_attention_of_the_config(
+  here, monkeypatch
+):
+  seen = []
+
+  def compiled(config, target, layout, mesh):
+    kind = target.device.name
+    seen.append(assemble.training_model(config, kind).config.attention)
+    raise RuntimeError("RESOURCE_EXHAUSTED: Used 20.31G of 15.75G hbm.")
+
+  monkeypatch.setattr(planning, "_compile", compiled)
+  config = changed(locvlm_b.get_config(), **SPLASH)
+  assert "attention splash" in planning.table(planning.plan(config, here))
+  assert seen == ["splash"]
+
+
+def test_fused_attention_keeps_less_than_plain():
+  sizes = {
+    name: memory.memory(
+      changed(base.get_config("tiny"), **{
+        "model.attention": name, "model.llm.head_dim": 128,
+      }),
+      planning.Layout(memory.ONE_DEVICE, 1, "none"),
+      "TPU v5",
+    ).activations
+    for name in ("xla", "splash")
+  }  # fmt: skip
+  assert sizes["splash"] < sizes["xla"]
+
+
 def test_search_names_the_fastest_that_fits(here, capsys, monkeypatch):
   config = freeze(base.get_config("tiny"))
   some = list(planning.layouts(config, here))
@@ -148,6 +194,7 @@ def test_what_does_not_fit_ranks_last_and_says_so():
     "batch_size": 64,
     "mesh": {"fsdp": 8},
     "unroll": 1,
+    "attention": "auto",
   }
   of = {"products": 1.0, "links": 0.0, "optimizer": 0.0}
   fits = {

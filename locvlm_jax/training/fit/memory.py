@@ -181,9 +181,13 @@ def _rows_keep(config: Config, kind: str, remat: str, rows: int) -> int:
 @functools.lru_cache(maxsize=64)
 def _one_and_two(config: Config, kind: str, remat: str) -> tuple[int, int]:
   """Counts what the backward pass keeps of one row, and of two."""
-  shape = assemble.model(config, kind, remat).config
-  attention = "fused" if _is_gpu(kind) else "xla"
-  model = locvlm.LocVLM(dataclasses.replace(shape, attention=attention))
+  shape = assemble.training_model(config, kind, remat).config
+  attention = shape.attention
+  if attention == "splash" or (attention == "auto" and _is_gpu(kind)):
+    shape = dataclasses.replace(shape, attention="fused")
+  elif attention == "auto":
+    shape = dataclasses.replace(shape, attention="xla")
+  model = locvlm.LocVLM(shape)
   parts, whole = _parameters(config, model), batch(config, model)
   return tuple(
     _kept(
