@@ -10,7 +10,6 @@ import functools
 import itertools
 import os
 import pathlib
-import resource
 import tempfile
 import time
 from collections.abc import Iterator
@@ -79,8 +78,17 @@ def _opened(path: str, folder: str) -> tuple[float, float, float]:
   for _ in itertools.islice(batches, ROWS // _BATCH):
     pass
   drawn = time.process_time() - opened
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-  return opened - began, drawn, peak
+  return opened - began, drawn, _peak()
+
+
+def _peak() -> float:
+  """Reads the most bytes that this process has had.
+
+  Not getrusage's number, which a new process takes over from its parent.
+  """
+  with open("/proc/self/status", encoding="utf-8") as f:
+    (line,) = [x for x in f if x.startswith("VmHWM")]
+  return 1024.0 * int(line.split()[1])
 
 
 def _stream(path: str) -> Iterator[Batch]:
