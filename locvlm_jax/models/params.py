@@ -1,5 +1,6 @@
 """Parameter trees: nested or flat, their shapes, which parameters train."""
 
+import dataclasses
 import functools
 import re
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from locvlm_jax.models import locvlm, quantized
+from locvlm_jax.models.kernels import segments
 
 Flat = dict[str, Any]  # {path: array or shape}
 
@@ -29,8 +31,25 @@ def param_shapes(model: locvlm.LocVLM) -> Flat:
 
   They are float32, but for the codes of quantized kernels.
   """
-  init = functools.partial(locvlm.init_params, model)
-  return flatten(jax.eval_shape(init, jax.random.key(0)))
+  # Many ask, and to trace a model takes most of a second: what shapes do not
+  # depend on is made alike.
+  config = dataclasses.replace(
+    model.config,
+    dtype="float32",
+    remat="none",
+    unroll=1,
+    attention="auto",
+    bound=segments.Bound(),
+  )
+  return dict(_shapes(config))
+
+
+@functools.lru_cache(maxsize=64)
+def _shapes(config: locvlm.LocVLMConfig) -> Flat:
+  init = functools.partial(locvlm.init_params, locvlm.LocVLM(config))
+  found = flatten(jax.eval_shape(init, jax.random.key(0)))
+  # Without what a mesh that happened to be set adds.
+  return {p: jax.ShapeDtypeStruct(x.shape, x.dtype) for p, x in found.items()}
 
 
 def num_llm_parameters(llm: Any) -> int:

@@ -31,7 +31,6 @@ from locvlm_jax.weights import checksums as checksums_lib
 from locvlm_jax.weights import disk_room, stored
 from locvlm_jax.weights.retention import Retention
 
-COMMITTED = "commit_success.txt"  # of Orbax
 _ITEMS = ("params", "optimizer", "info")
 
 
@@ -273,9 +272,10 @@ class Checkpoints:
         self._quarantine(name, "is a link")
       elif name not in finished and os.path.isdir(path):
         if all(
-          os.path.exists(os.path.join(path, item, COMMITTED)) for item in _ITEMS
+          os.path.exists(os.path.join(path, item, stored.COMMITTED))
+          for item in _ITEMS
         ):
-          self._quarantine(name, f"has no {COMMITTED}")
+          self._quarantine(name, f"has no {stored.COMMITTED}")
         else:
           self._quarantine(name, "is not finished", to="unfinished")
 

@@ -5,7 +5,7 @@ import os
 
 from locvlm_jax import errors
 from locvlm_jax.config import Config, completed, freeze
-from locvlm_jax.weights import checkpoints, checksums, stored
+from locvlm_jax.weights import checksums, stored
 from locvlm_jax.weights.layouts import tensor_files
 
 
@@ -20,6 +20,9 @@ def open_params(workdir: str) -> tuple[dict[str, stored.StoredArray], dict]:
   Raises:
     DataError: the directory holds no checkpoint.
   """
+  # Late, as it imports Orbax: see `stored.StoredArray`.
+  from locvlm_jax.weights import checkpoints
+
   check_trained(workdir)
   saved = checkpoints.Checkpoints(checkpoint_dir(workdir), read_only=True)
   step = saved.latest
@@ -79,7 +82,7 @@ def finished(workdir: str) -> list[str]:
   names = os.listdir(directory) if os.path.isdir(directory) else ()
   steps = sorted(int(n) for n in names if n.isdecimal())
   paths = [os.path.join(directory, str(n)) for n in steps]
-  return [p for p in paths if os.path.exists(f"{p}/{checkpoints.COMMITTED}")]
+  return [p for p in paths if os.path.exists(f"{p}/{stored.COMMITTED}")]
 
 
 def stored_config(directory: str) -> Config:

@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
 from locvlm_jax import errors
 from locvlm_jax.weights import checksums as checksums_lib
+
+COMMITTED = "commit_success.txt"  # what Orbax leaves in a finished checkpoint
 
 
 class Damaged(errors.Fault):
@@ -43,7 +44,7 @@ class StoredArray:
     Raises:
       Damaged: it is not what was saved.
     """
-    x = self._restore(ocp.RestoreArgs(restore_type=np.ndarray))
+    x = self._restore()
     self._check(jnp.asarray(x))
     return x
 
@@ -53,8 +54,7 @@ class StoredArray:
     Raises:
       Damaged: it is not what was saved.
     """
-    how = ocp.ArrayRestoreArgs(sharding=where, dtype=self.dtype)
-    x = self._restore(how)
+    x = self._restore(where)
     self._check(x)
     return x.astype(dtype)
 
@@ -65,7 +65,16 @@ class StoredArray:
         " it moves the step aside and goes on from the one before."
       )
 
-  def _restore(self, how: ocp.RestoreArgs):
+  def _restore(self, where: jax.sharding.Sharding | None = None):
+    """Reads it onto devices, or with None into host memory."""
+    # Late: to import it takes half a second, which a start without a
+    # checkpoint does not wait for.
+    import orbax.checkpoint as ocp
+
+    how = ocp.RestoreArgs(restore_type=np.ndarray)
+    if where is not None:
+      how = ocp.ArrayRestoreArgs(sharding=where, dtype=self.dtype)
+
     def nested(leaf):
       return functools.reduce(lambda x, key: {key: x}, self.keys[::-1], leaf)
 

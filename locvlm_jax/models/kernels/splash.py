@@ -10,12 +10,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.tpu.splash_attention import (
-  splash_attention_kernel as kernel,
-)
-from jax.experimental.pallas.ops.tpu.splash_attention import (
-  splash_attention_mask as masks,
-)
 from jaxtyping import Array, Float
 
 from locvlm_jax.parallel.sharding import BATCH, TENSOR
@@ -67,6 +61,14 @@ def _on_one_device(q, k, v, interpret: bool):
 
 def _kernel(heads: int, length: int, interpret: bool):
   """Builds the kernel; blocks divide the length."""
+  # Late: Pallas takes 0.3 s to import, for which no other device should wait.
+  from jax.experimental.pallas.ops.tpu.splash_attention import (
+    splash_attention_kernel as kernel,
+  )
+  from jax.experimental.pallas.ops.tpu.splash_attention import (
+    splash_attention_mask as masks,
+  )
+
   block = next(b for b in _BLOCKS if length % b == 0)
   sizes = kernel.BlockSizes(
     block_q=block,

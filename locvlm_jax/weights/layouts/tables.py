@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from locvlm_jax.models import clip_vit, llama, locvlm
+from locvlm_jax.models import clip_vit, llama, locvlm, params
 
 # Within one layer: end of our path -> (end of the stored key, layout).
 CLIP_LAYER = {
@@ -187,9 +187,16 @@ def to_ours(stored: np.ndarray, layout: str, shape: tuple[int, ...]):
   return stored.reshape(shape)
 
 
-def clip_leaves(config: clip_vit.VisionConfig) -> list[Leaf]:
-  """Makes the key table of a vision tower; keys without any prefix."""
-  shapes = _vision_shapes(config)
+def clip_leaves(
+  config: clip_vit.VisionConfig, shapes: Mapping | None = None
+) -> list[Leaf]:
+  """Makes the key table of a vision tower; keys without any prefix.
+
+  Args:
+    config: of the tower.
+    shapes: {path: shape} of its parameters; None: they are traced.
+  """
+  shapes = shapes or _vision_shapes(config)
   leaves = _rest(CLIP_REST, shapes)
   used = config.num_used_layers
   for first, stack in ((0, "layers"), (used, "unused/layers")):
@@ -197,9 +204,11 @@ def clip_leaves(config: clip_vit.VisionConfig) -> list[Leaf]:
   return _complete(leaves, shapes)
 
 
-def llama_leaves(config: llama.LlamaConfig) -> list[Leaf]:
-  """Makes the key table of a language model."""
-  shapes = _llama_shapes(config)
+def llama_leaves(
+  config: llama.LlamaConfig, shapes: Mapping | None = None
+) -> list[Leaf]:
+  """Makes the key table of a language model; arguments as `clip_leaves`."""
+  shapes = shapes or _llama_shapes(config)
   leaves = _rest(LLAMA_REST, shapes)
   leaves += _stacked(LLAMA_LAYER, shapes, "layers", "model.layers", 0)
   return _complete(leaves, shapes)
@@ -211,10 +220,16 @@ def llava_leaves(config: locvlm.LocVLMConfig) -> list[Leaf]:
   shapes = {"linear_1": (wide, width), "linear_1_bias": (width,)}
   if config.adapter == "mlp":
     shapes |= {"linear_2": (width, width), "linear_2_bias": (width,)}
+  whole = params.param_shapes(locvlm.LocVLM(config))
+
+  def of(part: str) -> dict[str, tuple]:
+    own = {p.partition("/"): x.shape for p, x in whole.items()}
+    return {rest: shape for (top, _, rest), shape in own.items() if top == part}
+
   parts = (
-    ("vision", "vision_tower", clip_leaves(config.vision)),
+    ("vision", "vision_tower", clip_leaves(config.vision, of("vision"))),
     ("adapter", "multi_modal_projector", _rest(ADAPTER, shapes)),
-    ("llm", "language_model", llama_leaves(config.llm)),
+    ("llm", "language_model", llama_leaves(config.llm, of("llm"))),
   )
   return [
     leaf._replace(key=f"{theirs}.{leaf.key}", path=f"{ours}/{leaf.path}")
