@@ -115,3 +115,16 @@ def test_model_step_and_decoding_need_no_package_that_a_gpu_image_lacks():
     [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
   )
   assert done.returncode == 0, done.stderr
+
+
+def test_asking_a_llava_waits_for_neither_orbax_nor_pallas():
+  """Each takes a third to a half of a second of every start."""
+  code = (
+    "import sys, locvlm_jax.inference.model\n"
+    "late = ('orbax.checkpoint', 'jax.experimental.pallas')\n"
+    "assert not [m for m in late if m in sys.modules]\n"
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+  )
+  assert done.returncode == 0, done.stderr[-2000:]
