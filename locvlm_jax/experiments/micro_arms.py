@@ -92,7 +92,8 @@ NFP = _stage2("nfp", *_WITH, coords=("coords.form=nfp",))
 DIGA = _stage2("diga", *_WITH, coords=("coords.form=diga",))
 # How coordinates are best learned: mostly LocPred, until it finds half of all.
 _BOXES = (
-  "steps=1000", *_mixture(instances=0.9, conversations=0.08, text=0.02),
+  "steps=1000",
+  *_mixture(instances=0.9, conversations=0.08, text=0.02, spatial=0.0),
   "data.objectives.loc_pred=4.0",
   "validation.every=50", "validation.rows=0", "validation.samples=300",
   "validation.tasks=('locpred',)",
