@@ -120,5 +120,5 @@ def _advice(config: Config, has: int) -> str:
   return f"A LoRA fits with {found.flags('--set ')}."
 
 
-def _gib(size: float) -> str:
+def _gib(size: int) -> str:
   return f"{size / 2**30:.2f} GiB"
