@@ -21,7 +21,9 @@ from locvlm_jax.weights import checkpoints, runs
 
 @pytest.mark.parametrize("kind", [{"data.pack": 2}, {"data.tree": 100}])
 def test_packed_rows_and_trees_train_from_the_config(root, tmp_path, kind):
-  config = micro_runs.config(root, **{"data.sort_window": 2}, **kind)
+  config = micro_runs.config(
+    root, **{"data.sort_window": 2, "checkpoint_every": 2}, **kind
+  )
   loop.train(config, str(tmp_path))
   assert [row[0] for row in micro_runs.curve(tmp_path)] == [1, 2]
 
@@ -83,14 +85,17 @@ def test_a_folder_that_cannot_be_written_is_refused_at_the_start(
 
 def test_stage_after_stage_then_evaluation(root, tmp_path):
   base, one, two = (str(tmp_path / n) for n in ("base", "one", "two"))
-  loop.train(micro_runs.config(root), base)
-  c = micro_runs.config(root, "stage1,tiny", **{"init.checkpoint": base})
+  once = {"checkpoint_every": 2}
+  loop.train(micro_runs.config(root, **once), base)
+  fields = once | {"init.checkpoint": base}
+  c = micro_runs.config(root, "stage1,tiny", **fields)
   loop.train(c, one)
   before, after = micro_runs.params(base), micro_runs.params(one)
   moved = {p for p in after if not np.array_equal(after[p], before[p])}
   assert moved and all(p.startswith("adapter/") for p in moved)
 
-  c = micro_runs.config(root, "stage2,tiny", **{"init.checkpoint": one})
+  fields = once | {"init.checkpoint": one}
+  c = micro_runs.config(root, "stage2,tiny", **fields)
   loop.train(c, two)
   moved = micro_runs.params(two).items()
   trained = {p for p, v in moved if not np.array_equal(v, after[p])}
@@ -127,6 +132,7 @@ def test_every_tiny_config_trains(root, tmp_path, name, words):
     c.data.images = f"{root}/images/train"
     c.data.instances = f"{root}/annotations/instances_train.json"
     c.data.captions = f"{root}/annotations/captions_train.json"
+  c.checkpoint_every = 2
   loop.train(freeze(c), str(tmp_path))
   assert [step for step, *_ in micro_runs.curve(tmp_path)] == [1, 2]
 

@@ -38,6 +38,7 @@ def parts(root):
       "data.mixture.instances": 0.8,
       "data.mixture.conversations": 0.15,
       "data.mixture.text": 0.05,
+      "data.mixture.spatial": 0.0,
     },
   )
   text = assemble.load_tokenizer(config)
