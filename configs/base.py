@@ -46,119 +46,60 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
   c = ml_collections.ConfigDict()
   c.seed = 0
   c.stage = "stage2"  # a name for logs and reports
-
   # What is trained: patterns for the beginning of a parameter's path.
   c.trainable = ("adapter", "llm")
-  # Where the parameters come from. `checkpoint` (the workdir of an earlier
-  # run) takes precedence over the others, which are directories in Hugging
-  # Face layout; llava may also be one of LLaVA's own, with the tower of
-  # `vision` and, if it has no LLM or a LoRA, the base of `llm`.
-  c.init = ml_collections.ConfigDict()
-  c.init.vision = ""
-  c.init.llm = ""
-  c.init.llava = ""
-  c.init.checkpoint = ""
-  # Fields in which this stage differs from the checkpoint or llava that it
-  # starts from, as ("geometry", "video"). Model, coords, geometry, format,
-  # tokenizer and video are else taken from there; --override adds to it.
-  c.init.override = ()
-  # Parts of which parameters that none of them gives may start as random
-  # numbers: vision, adapter, llm. A LoRA always may, and so may an adapter that
-  # is trained alone, as in stage 1.
-  c.init.random = ()
-
-  # Low-rank updates of the LLM's kernels instead of the kernels: `lora()`.
-  c.lora = ml_collections.ConfigDict()
-  c.lora.rank = 0  # none
-  c.lora.alpha = 16.0  # updates count alpha / rank
-  c.lora.targets = ("q", "k", "v", "out", "gate", "up", "down")
-  c.lora.dropout = 0.0  # share of the inputs of updates, while training
-
+  c.init = initial()
+  c.lora = lora()
   c.model = model()
   c.tokenizer = ""  # directory with tokenizer.json
   c.prompt_format = "v1"
-
-  # How a location is written (Section 3.2 of the paper).
-  c.coords = ml_collections.ConfigDict()
-  c.coords.form = "ivb"  # nfp | ivb | diga
-  c.coords.num_bins = 224
-  c.coords.location = "box"  # box | point
-  c.coords.fixed_width = False  # ivb with leading zeros: [028,038,052,076]
+  c.coords = coordinates()
   c.geometry = "center_crop"  # center_crop | pad | square
-
-  # Videos in place of images (Section 3.5); an image is one of a single frame.
-  c.video = ml_collections.ConfigDict()
-  c.video.frames = 0  # of a video, at most; 0: the model takes images
-  # Tokens of frames, those that a video hasn't being zeros; 0: as many as
-  # frames. One for each patch follows.
-  c.video.temporal = 0
-  c.video.chunk = 4  # frames of each video that are in the ViT at a time
-  # A folder that keeps what the frozen ViT makes of each video that is trained
-  # on; empty: it is computed again whenever the video is seen.
-  c.video.cache = ""
-
+  c.video = video()
   c.data = data()
-  c.optim = ml_collections.ConfigDict()
-  c.optim.name = "adamw"  # adamw | muon
-  c.optim.lr = 2e-5
-  c.optim.adapter_lr = 0.0  # of the adapter; 0: as of all else
-  # The paper prints a warm-up ratio of 0.3; LLaVA, which it follows, uses
-  # 0.03. `paper_literal()` gives the former.
-  c.optim.warmup_ratio = 0.03
-  c.optim.weight_decay = 0.0
-  c.optim.b1 = 0.9
-  c.optim.b2 = 0.999
-  c.optim.eps = 1e-8
-  c.optim.clip_norm = 1.0
-  # Beside cross-entropy, so many times the expected distance of coordinate
-  # digits, in shares of the square (training/losses/digits.py); 0: none.
-  c.optim.digit_loss = 0.0
-  # Of the first moment; bfloat16 saves 2 of 16 bytes a trained parameter.
-  c.optim.mu_dtype = "float32"
-  # 8bit: both moments of adamw in blocks of 8-bit codes (arXiv:2110.02861);
-  # 2 bytes a trained parameter in place of 8.
-  c.optim.moments = "float"  # float | 8bit
-  # What trains and its gradients: float32; or bfloat16, where the optimizer
-  # keeps the other 16 bits of a master (split) or updates are rounded at random
-  # (stochastic): 8 bytes, 6 or 4 a trained parameter, the gradient's included.
-  c.optim.masters = "float32"  # float32 | split | stochastic
-
-  c.steps = 31_250  # 10 epochs of 200K at batch 64 (Section 4.1)
-  c.batch_size = 64  # global
-  c.accumulate = 1  # microbatches a step
-  c.log_every = 10
-  c.checkpoint_every = 1000
-  c.checkpoint_keep = 2  # of the newest
-  c.checkpoint_best = 0  # of the best by `checkpoint_metric`, besides
-  c.checkpoint_metric = "loss"  # less is better; "-accuracy": more is
-  c.checkpoint_pinned = ()  # steps that are saved and stay for good
-
+  c.optim = optimizer()
+  c.update(schedule())
   c.faults = faults()
-
-  # Sizes of the mesh axes; -1: all devices that are left. If data and fsdp both
-  # are, the devices go to data where the LLM is small (up to 67 M parameters),
-  # else to fsdp.
-  c.mesh = ml_collections.ConfigDict()
-  c.mesh.data = -1
-  c.mesh.fsdp = -1
-  c.mesh.tensor = 1
-
-  # A trace for XProf and `locvlm_jax.profile`, from the first of two steps to
-  # the last, as in --config.profile.steps=10,15; empty: none.
-  c.profile = ml_collections.ConfigDict()
-  c.profile.steps = ()
-  c.profile.hlo = False  # the compiled program beside it
-  c.profile.memory = False  # what lies in memory after the last of them
-
+  c.mesh = mesh()
+  c.profile = profile()
   c.eval = evaluation()
   c.pseudo = pseudo()
-  # Measured on the data of `eval` while training goes on.
-  c.validation = ml_collections.ConfigDict()
-  c.validation.every = 0  # steps; 0: never
-  c.validation.rows = 256  # of the mean loss; 0: none
-  c.validation.tasks = ()  # of `evaluate`
-  c.validation.samples = 64  # questions a task
+  c.validation = validation()
   return variants.tiny(c) if "tiny" in variant else c
+
+
+def initial() -> ml_collections.ConfigDict:
+  """Where the parameters come from.
+
+  `checkpoint` (the workdir of an earlier run) takes precedence over the others,
+  which are directories in Hugging Face layout; llava may also be one of
+  LLaVA's own, with the tower of `vision` and, if it has no LLM or a LoRA, the
+  base of `llm`.
+  """
+  i = ml_collections.ConfigDict()
+  i.vision = ""
+  i.llm = ""
+  i.llava = ""
+  i.checkpoint = ""
+  # Fields in which this stage differs from the checkpoint or llava that it
+  # starts from, as ("geometry", "video"). Model, coords, geometry, format,
+  # tokenizer and video are else taken from there; --override adds to it.
+  i.override = ()
+  # Parts of which parameters that none of them gives may start as random
+  # numbers: vision, adapter, llm. A LoRA always may, and so may an adapter that
+  # is trained alone, as in stage 1.
+  i.random = ()
+  return i
+
+
+def lora() -> ml_collections.ConfigDict:
+  """Low-rank updates of the LLM's kernels, in place of the kernels."""
+  lo = ml_collections.ConfigDict()
+  lo.rank = 0  # none
+  lo.alpha = 16.0  # updates count alpha / rank
+  lo.targets = ("q", "k", "v", "out", "gate", "up", "down")
+  lo.dropout = 0.0  # share of the inputs of updates, while training
+  return lo
 
 
 def model() -> ml_collections.ConfigDict:
@@ -207,6 +148,30 @@ def model() -> ml_collections.ConfigDict:
   # splash: the fused one of TPUs, for heads whose width is a multiple of 128.
   m.attention = "auto"  # auto | xla | splash
   return m
+
+
+def coordinates() -> ml_collections.ConfigDict:
+  """How a location is written (Section 3.2 of the paper)."""
+  k = ml_collections.ConfigDict()
+  k.form = "ivb"  # nfp | ivb | diga
+  k.num_bins = 224
+  k.location = "box"  # box | point
+  k.fixed_width = False  # ivb with leading zeros: [028,038,052,076]
+  return k
+
+
+def video() -> ml_collections.ConfigDict:
+  """Videos in place of images (Section 3.5); an image has a single frame."""
+  v = ml_collections.ConfigDict()
+  v.frames = 0  # of a video, at most; 0: the model takes images
+  # Tokens of frames, those that a video hasn't being zeros; 0: as many as
+  # frames. One for each patch follows.
+  v.temporal = 0
+  v.chunk = 4  # frames of each video that are in the ViT at a time
+  # A folder that keeps what the frozen ViT makes of each video that is trained
+  # on; empty: it is computed again whenever the video is seen.
+  v.cache = ""
+  return v
 
 
 def data() -> ml_collections.ConfigDict:
@@ -286,6 +251,50 @@ def data() -> ml_collections.ConfigDict:
   return d
 
 
+def optimizer() -> ml_collections.ConfigDict:
+  """The optimizer, and what the loss has beside cross-entropy."""
+  o = ml_collections.ConfigDict()
+  o.name = "adamw"  # adamw | muon
+  o.lr = 2e-5
+  o.adapter_lr = 0.0  # of the adapter; 0: as of all else
+  # The paper prints a warm-up ratio of 0.3; LLaVA, which it follows, uses
+  # 0.03. `paper_literal()` gives the former.
+  o.warmup_ratio = 0.03
+  o.weight_decay = 0.0
+  o.b1 = 0.9
+  o.b2 = 0.999
+  o.eps = 1e-8
+  o.clip_norm = 1.0
+  # Beside cross-entropy, so many times the expected distance of coordinate
+  # digits, in shares of the square (training/losses/digits.py); 0: none.
+  o.digit_loss = 0.0
+  # Of the first moment; bfloat16 saves 2 of 16 bytes a trained parameter.
+  o.mu_dtype = "float32"
+  # 8bit: both moments of adamw in blocks of 8-bit codes (arXiv:2110.02861);
+  # 2 bytes a trained parameter in place of 8.
+  o.moments = "float"  # float | 8bit
+  # What trains and its gradients: float32; or bfloat16, where the optimizer
+  # keeps the other 16 bits of a master (split) or updates are rounded at random
+  # (stochastic): 8 bytes, 6 or 4 a trained parameter, the gradient's included.
+  o.masters = "float32"  # float32 | split | stochastic
+  return o
+
+
+def schedule() -> ml_collections.ConfigDict:
+  """Steps, batches and checkpoints: fields of the config itself."""
+  c = ml_collections.ConfigDict()
+  c.steps = 31_250  # 10 epochs of 200K at batch 64 (Section 4.1)
+  c.batch_size = 64  # global
+  c.accumulate = 1  # microbatches a step
+  c.log_every = 10
+  c.checkpoint_every = 1000
+  c.checkpoint_keep = 2  # of the newest
+  c.checkpoint_best = 0  # of the best by `checkpoint_metric`, besides
+  c.checkpoint_metric = "loss"  # less is better; "-accuracy": more is
+  c.checkpoint_pinned = ()  # steps that are saved and stay for good
+  return c
+
+
 def faults() -> ml_collections.ConfigDict:
   """When a run is stopped; 0 seconds: never."""
   f = ml_collections.ConfigDict()
@@ -299,6 +308,32 @@ def faults() -> ml_collections.ConfigDict:
   f.stall_seconds = 40  # waits for a batch, or for a step's result
   f.slow_seconds = 1800  # restores, compiles or saves
   return f
+
+
+def mesh() -> ml_collections.ConfigDict:
+  """Sizes of the mesh axes; -1: all devices that are left.
+
+  If data and fsdp both are, the devices go to data where the LLM is small (up
+  to 67 M parameters), else to fsdp.
+  """
+  s = ml_collections.ConfigDict()
+  s.data = -1
+  s.fsdp = -1
+  s.tensor = 1
+  return s
+
+
+def profile() -> ml_collections.ConfigDict:
+  """A trace for XProf and `locvlm_jax.profile`.
+
+  From the first of two steps to the last, as in --config.profile.steps=10,15;
+  empty: none.
+  """
+  p = ml_collections.ConfigDict()
+  p.steps = ()
+  p.hlo = False  # the compiled program beside it
+  p.memory = False  # what lies in memory after the last of them
+  return p
 
 
 def evaluation() -> ml_collections.ConfigDict:
@@ -378,3 +413,13 @@ def pseudo() -> ml_collections.ConfigDict:
   p.max_words = 20
   p.samples = 0  # questions; 0: all
   return p
+
+
+def validation() -> ml_collections.ConfigDict:
+  """What is measured on the data of `eval` while training goes on."""
+  v = ml_collections.ConfigDict()
+  v.every = 0  # steps; 0: never
+  v.rows = 256  # of the mean loss; 0: none
+  v.tasks = ()  # of `evaluate`
+  v.samples = 64  # questions a task
+  return v

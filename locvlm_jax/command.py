@@ -89,6 +89,31 @@ def config(**changes: object) -> Any:
   return freeze(fields)
 
 
+def parsed(words: Sequence[str]) -> tuple[Any, frozenset[str], list[str]]:
+  """Reads --config and --override as a command would, given these words.
+
+  Returns:
+    (the config, the fields that the words set, those of --override).
+  """
+  from ml_collections import config_flags
+
+  from locvlm_jax.config import freeze
+
+  own = flags.FlagValues()
+  config_flags.DEFINE_config_file("config", flag_values=own, lock_config=True)
+  flags.DEFINE_list("override", [], "", flag_values=own)
+  line, mine = ["", *words], sys.argv
+  try:
+    sys.argv = line  # where ml_collections looks for fields
+    own(line)
+  finally:
+    sys.argv = mine
+  said = config_flags.get_override_values(own["config"])
+  fields = own.config.copy_and_resolve_references()
+  _split_names(fields)
+  return freeze(fields), frozenset(said), own.override
+
+
 # Lists of texts, which may have commas of their own.
 _TEXTS = ("eval.stop", "pseudo.plain", "pseudo.relational")
 _PATTERN = set("{[(")

@@ -73,7 +73,7 @@ def _estimate(name: str) -> None:
   if name != "here":
     os.environ["JAX_PLATFORMS"] = "cpu"  # nothing runs on a device
   from locvlm_jax.training import program
-  from locvlm_jax.training.fit import answer
+  from locvlm_jax.training.room import answer
 
   config = command.config()
   checks.check(config)

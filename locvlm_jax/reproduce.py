@@ -44,8 +44,8 @@ _REFERENCE = flags.DEFINE_string(
 _TABLES = flags.DEFINE_list(
   "tables",
   [],
-  "Tables to make in place of stages: numbers of the paper's, or"
-  " spatial, or objectives.",
+  "Tables to make in place of stages: numbers of the paper's, or spatial,"
+  " objectives, coordinates, memory.",
 )
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each arm of a table.", 1)
 _JOBS = flags.DEFINE_integer(

@@ -9,17 +9,22 @@ import runpy
 
 
 @functools.cache
-def digest(config: str) -> str:
+def digest(config: str, fields: tuple[str, ...] = ()) -> str:
   """Hashes what a config says now.
 
   A directory of weights that it names counts by their bytes, wherever it is.
 
   Args:
     config: a file, with words after a colon.
+    fields: what differs from it, as ("init.llava=DIR", ...): of these the
+      directories of weights count, the words of a run are hashed with it.
   """
   path, _, words = config.partition(":")
   settings = runpy.run_path(path)["get_config"](words).to_dict()
-  content = json.dumps(_by_content(settings), sort_keys=True, default=str)
+  named = dict(field.split("=", 1) for field in fields)
+  weights = {k: v for k, v in named.items() if os.path.isdir(v)}
+  said = _by_content(settings | weights)
+  content = json.dumps(said, sort_keys=True, default=str)
   return hashlib.sha256(content.encode()).hexdigest()
 
 

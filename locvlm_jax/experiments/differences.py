@@ -74,6 +74,19 @@ class Difference:
       return Verdict.CONFIRMED
     return Verdict.NOT_CONFIRMED if self.high < 0 else Verdict.UNDECIDED
 
+  def within(self, points: float) -> Verdict:
+    """Says whether both are alike to so many points, beyond the spread."""
+    if -points <= self.low and self.high <= points:
+      return Verdict.CONFIRMED
+    apart = self.low > points or self.high < -points
+    return Verdict.NOT_CONFIRMED if apart else Verdict.UNDECIDED
+
+
+def spread(result: Result) -> Difference:
+  """Returns mean, lowest and highest of values that are differences already."""
+  values = result.values.values()
+  return Difference(result.mean, min(values), max(values), len(values))
+
 
 def difference(
   better: Result, worse: Result, seed: int = 0

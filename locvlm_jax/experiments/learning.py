@@ -1,5 +1,6 @@
 """What arms have learned after each hundred steps, from their metrics.jsonl."""
 
+import collections
 import dataclasses
 import os
 import statistics
@@ -10,6 +11,7 @@ from locvlm_jax.experiments.runs import Run
 
 PLACES = "val.spatial_trained.direct.all"
 BOXES = "val.locpred.acc_iou50"
+_WINDOW = 100  # steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +52,32 @@ def first(folder: str, metric: str, percent: float) -> int | None:
   return min(
     (s for s, value in found.items() if value >= percent), default=None
   )
+
+
+def largest_difference(folder: str, other: str) -> float | None:
+  """Compares the loss curves of two runs, each averaged over every 100 steps.
+
+  Args:
+    folder: of a run.
+    other: of the run that it is compared with.
+
+  Returns:
+    The largest difference of two averages, in percent of the other's; None
+    where they have no hundred steps in common.
+  """
+  mine, theirs = _averages(folder), _averages(other)
+  return max(
+    (100 * abs(mine[w] / theirs[w] - 1) for w in mine.keys() & theirs.keys()),
+    default=None,
+  )
+
+
+def _averages(folder: str) -> dict[int, float]:
+  """Averages the losses of steps 1 to 100, 101 to 200, ..."""
+  found = collections.defaultdict(list)
+  for step, percent in _one(folder, "loss").items():
+    found[(step - 1) // _WINDOW].append(percent / 100)
+  return {window: statistics.fmean(v) for window, v in found.items()}
 
 
 def _one(folder: str, metric: str) -> dict[int, float]:

@@ -8,7 +8,7 @@ what differs is what an experiment is about.
 from locvlm_jax.experiments.runs import Arm, World
 
 WORLD = World(train=20_000, val=2000, videos=1500)
-_STEPS, _VIDEO_STEPS = 1500, 300
+_STEPS, _BOX_STEPS, _LORA_STEPS, _VIDEO_STEPS = 1500, 1000, 400, 300
 DOSE = 0.1  # of the rows are spatial questions, in every arm of a table
 # The share in LLaVA's instructions is 1.3 %.
 DOSES = (0.0, 0.013, 0.025, 0.05, DOSE, 0.2)
@@ -91,12 +91,13 @@ PSEUDO = _stage2("pseudo-captions", *_WITH, captions=_stage1())
 NFP = _stage2("nfp", *_WITH, coords=("coords.form=nfp",))
 DIGA = _stage2("diga", *_WITH, coords=("coords.form=diga",))
 # How coordinates are best learned: mostly LocPred, until it finds half of all.
-_BOXES = (
-  "steps=1000", *_mixture(instances=0.9, conversations=0.08, text=0.02),
+_MOSTLY_LOC_PRED = (
+  *_mixture(instances=0.9, conversations=0.08, text=0.02, spatial=0.0),
   "data.objectives.loc_pred=4.0",
   "validation.every=50", "validation.rows=0", "validation.samples=300",
   "validation.tasks=('locpred',)",
 )  # fmt: skip
+_BOXES = (f"steps={_BOX_STEPS}", *_MOSTLY_LOC_PRED)
 _ALONE = (*_BOXES, "optim.digit_loss=0.0")
 PLAIN = Arm("cross-entropy", "stage2", _ALONE, _stage1())
 DIGIT_LOSS = Arm(
@@ -109,6 +110,36 @@ BOTH = Arm(
   "digit-loss-8-fixed-width", "stage2", (*DIGIT_LOSS.fields, _FIXED[0]),
   _STAGE1_FIXED,
 )  # fmt: skip
+
+
+def _rewrite(name: str, steps: int, *fields: str) -> Arm:
+  """An arm in which the reference learns to write boxes with leading zeros.
+
+  It finds most of them already, so that what it is trained in decides neither
+  whether it learns to, nor when.
+  """
+  return Arm(
+    name, "stage2",
+    (f"steps={steps}", *_MOSTLY_LOC_PRED, f"init.llava={_REFERENCE}", *_FIXED,
+     "optim.name=adamw", "log_every=5", *fields),
+  )  # fmt: skip
+
+
+def _lora(name: str, base_weights: str) -> Arm:
+  return _rewrite(
+    name, _LORA_STEPS, "lora.rank=16", "lora.alpha=32.0",
+    "trainable=('adapter','llm/layers/.*_lora_[ab]')", "optim.lr=2e-3",
+    f"model.llm.base_weights={base_weights}",
+  )  # fmt: skip
+
+
+_REFERENCE = "locvlm_jax/assets/micro_reference"
+LORA = _lora("lora-float32", "float")
+LORA_NF4, LORA_INT8 = _lora("lora-nf4", "nf4"), _lora("lora-int8", "int8")
+ADAM = _rewrite("adam-float32", _BOX_STEPS, "optim.lr=1e-3")
+ADAM_8BIT = _rewrite(
+  "adam-8bit", _BOX_STEPS, "optim.lr=1e-3", "optim.moments=8bit"
+)
 VID_B = _vid("vid-b", words="vid_b")
 VID_NONE = _vid(
   "vid-b-plus-none", *_mixture(video_conversations=1.0, tracks=0.0)

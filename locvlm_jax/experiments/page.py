@@ -41,6 +41,7 @@ class Part:
     orderings: rows of what the paper says of them.
     heads: of these rows.
     verdicts: how many of each.
+    closeness: rows of arms that should be alike, headings first; or none.
     chart: how its arms learned; None where that was not measured.
     samples: answers of its arms.
   """
@@ -51,6 +52,7 @@ class Part:
   orderings: list[tuple[str, ...]]
   heads: tuple[str, ...]
   verdicts: str
+  closeness: list[tuple[str, ...]]
   chart: Chart | None
   samples: tuple[Sample, ...]
 
@@ -108,6 +110,7 @@ def figure(charts: Sequence[Chart]) -> str:
 
 def _part(table: Table, found: Results, runs, done, workdir) -> Part:
   rows = summary.orderings(table, found)
+  alike = summary.closeness(table, found)
   verdicts = collections.Counter(row[-1] for row in rows)
   mine = {arm: runs[arm] for arm in table.arms if arm in runs}
   return Part(
@@ -117,6 +120,7 @@ def _part(table: Table, found: Results, runs, done, workdir) -> Part:
     orderings=rows,
     heads=summary.ORDERING_HEADS,
     verdicts=", ".join(f"{n} {verdict}" for verdict, n in verdicts.items()),
+    closeness=[summary.CLOSENESS_HEADS, *alike] if alike else [],
     chart=figures.arms(mine, workdir, table),
     samples=_samples(table, done, workdir),
   )

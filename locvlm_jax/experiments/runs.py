@@ -95,7 +95,9 @@ class Run:
   @functools.cached_property
   def name(self) -> str:
     """Returns the name of its folder, with a hash of what it depends on."""
-    settings = [depends.digest(run.settings) for run in self._chain()]
+    settings = [
+      depends.digest(run.settings, run.arm.fields) for run in self._chain()
+    ]
     return f"{self.arm.name}-seed{self.seed}-{_digest((self, settings))}"
 
   def _chain(self) -> list["Run"]:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from locvlm_jax.experiments import differences, learning, results
-from locvlm_jax.experiments.differences import Result
-from locvlm_jax.experiments.micro_tables import Ordering, Table
+from locvlm_jax.experiments.differences import Difference, Result
+from locvlm_jax.experiments.micro_tables import LOSS, Closeness, Ordering, Table
 from locvlm_jax.experiments.runs import Evaluation
 
 Results = dict[tuple[str, str], Result | None]  # by (arm, metric)
@@ -25,20 +25,41 @@ def read(
       }
       found[arm.name, metric] = results.read(folders, metric)
     if table.reach is not None:
-      found[arm.name, STEPS] = _steps(table, mine, workdir)
+      found[arm.name, STEPS] = _steps(mine, workdir, table)
+  for pair in table.closeness:
+    if pair.metric == LOSS:
+      found[pair.arm, LOSS] = _losses(pair, evaluations, workdir)
   return found
 
 
-def _steps(table: Table, evaluations, workdir: str) -> Result | None:
-  """Reads when the runs that are finished had what the table says, if ever."""
-  folders = {
+def _finished(evaluations, workdir: str) -> dict[int, str]:
+  """Returns the folders of the runs that are evaluated, by seed."""
+  return {
     e.run.seed: e.run.folder(workdir)
     for e in evaluations
     if results.finished(e.folder(workdir))
   }
+
+
+def _losses(pair: Closeness, evaluations, workdir: str) -> Result | None:
+  """Reads how far the loss of one arm is from that of the other, by seed."""
+  mine, theirs = (
+    _finished([e for e in evaluations if e.run.arm.name == name], workdir)
+    for name in (pair.arm, pair.other)
+  )
+  apart = {
+    seed: learning.largest_difference(mine[seed], theirs[seed])
+    for seed in mine.keys() & theirs.keys()
+  }
+  values = {seed: d for seed, d in apart.items() if d is not None}
+  return Result(values, {}) if values else None
+
+
+def _steps(evaluations, workdir: str, table: Table) -> Result | None:
+  """Reads when the runs that are finished had what the table says, if ever."""
   reached = {
     seed: learning.first(folder, table.learned, table.reach)
-    for seed, folder in folders.items()
+    for seed, folder in _finished(evaluations, workdir).items()
   }
   values = {seed: float(step) for seed, step in reached.items() if step}
   return Result(values, {}) if values else None
@@ -76,6 +97,7 @@ def _cell(result: Result | None) -> str:
   return f"{result.mean:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
 
 
+_NOT_MEASURED = ("–", "–", "–", "not measured")
 ORDERING_HEADS = (
   "above", "below", "metric", "paper", "here", "95 %", "seeds", "verdict",
 )  # fmt: skip
@@ -91,16 +113,54 @@ def orderings(table: Table, found: Results) -> list[tuple[str, ...]]:
 
 
 def _measured(ordering: Ordering, found: Results) -> tuple[str, ...]:
-  better, worse = (
-    found.get((name, ordering.metric))
-    for name in (ordering.better, ordering.worse)
-  )
-  measured = better is not None and worse is not None
-  d = differences.difference(better, worse) if measured else None
-  if d is None:
-    return "–", "–", "–", "not measured"
-  interval = f"{d.low:+.1f} to {d.high:+.1f}"
-  return f"{d.mean:+.1f}", interval, str(d.seeds), d.verdict.value
+  d = _difference(found, ordering.better, ordering.worse, ordering.metric)
+  return _NOT_MEASURED if d is None else (*_written(d), d.verdict.value)
+
+
+def _difference(
+  found: Results, one: str, other: str, metric: str
+) -> Difference | None:
+  """Compares two arms, where both were measured."""
+  first, second = found.get((one, metric)), found.get((other, metric))
+  if first is None or second is None:
+    return None
+  return differences.difference(first, second)
+
+
+def _written(d: Difference) -> tuple[str, str, str]:
+  return (
+    f"{d.mean:+.1f}", f"{d.low:+.1f} to {d.high:+.1f}", str(d.seeds)
+  )  # fmt: skip
+
+
+CLOSENESS_HEADS = (
+  "arm", "as good as", "measure", "within", "here", "95 %", "seeds", "verdict",
+)  # fmt: skip
+
+
+def closeness(table: Table, found: Results) -> list[tuple[str, ...]]:
+  """Makes the rows: how far arms that should be alike are apart.
+
+  Of the loss stands the largest difference: its mean over seeds, and in place
+  of an interval the lowest and the highest of them.
+  """
+  made = []
+  for pair in table.closeness:
+    unit = "%" if pair.metric == LOSS else "points"
+    d = _apart(pair, found)
+    measured = (
+      (*_written(d), d.within(pair.within).value) if d else _NOT_MEASURED
+    )
+    within = f"{pair.within:g} {unit}"
+    made.append((pair.arm, pair.other, pair.metric, within, *measured))
+  return made
+
+
+def _apart(pair: Closeness, found: Results) -> Difference | None:
+  if pair.metric != LOSS:
+    return _difference(found, pair.arm, pair.other, pair.metric)
+  losses = found.get((pair.arm, LOSS))
+  return differences.spread(losses) if losses else None
 
 
 def markdown(table: Table, found: Results) -> str:
@@ -110,6 +170,8 @@ def markdown(table: Table, found: Results) -> str:
     lines += ["", table.note]
   if table.orderings:
     lines += ["", *_markdown([ORDERING_HEADS, *orderings(table, found)])]
+  if table.closeness:
+    lines += ["", *_markdown([CLOSENESS_HEADS, *closeness(table, found)])]
   return "\n".join(lines)
 
 

@@ -11,17 +11,19 @@ import dataclasses
 import json
 import os
 import shlex
+from collections.abc import Sequence
 
 from locvlm_jax import errors, files
 from locvlm_jax.data import reading
 from locvlm_jax.data.formats import annotated
 from locvlm_jax.data.sources import any_format
-from locvlm_jax.fitting import division, memory, survey
+from locvlm_jax.fitting import division, survey, what_trains
 from locvlm_jax.training import recipe
 from locvlm_jax.weights import meaning
 from locvlm_jax.weights.layouts import huggingface
 
 MICRO = "micro"  # the name of the committed base
+_OF_A_LLAVA = ("llava", "llava,lora")  # words of the config
 _CONFIG = "configs/fit.py"
 # Relative, so that the run means the same in another clone.
 _MICRO_BASE = os.path.relpath(
@@ -65,16 +67,17 @@ def run(fit: Fit) -> None:
   _check_apart(fit)
   base = base_of(fit.model)
   divided = division.divide(fit.data, fit.images, fit.seed)
-  flags, told = _prepared(fit, divided, base)
+  own, told = _prepared(fit, divided, base)
+  flags = (*own, *(f"--config.{field}" for field in fit.fields))
   print(*told, sep="\n", flush=True)
   about = os.path.join(fit.out, "data", "about.txt")
   files.write_lines(about, [f"{line}\n" for line in told])
   recipe.run(
     recipe.Recipe(
-      config=f"{_CONFIG}:{_words(fit, base)}",
+      config=f"{_CONFIG}:{_words(fit, flags)}",
       workdir=fit.out,
       stages=("stage2",),
-      overrides=(*flags, *(f"--config.{f}" for f in fit.fields)),
+      overrides=flags,
       reference=None,
       command=shlex.join(fit.command),
       base=base,
@@ -108,16 +111,19 @@ def base_of(model: str) -> str:
   return model
 
 
-def _words(fit: Fit, base: str) -> str:
+def _words(fit: Fit, flags: Sequence[str]) -> str:
   """Chooses the words of the config, once for a run: memory may vary."""
   if fit.model == MICRO:
     return MICRO
   path = os.path.join(fit.out, "data", "words.json")
   if os.path.exists(path):
     return reading.read_json(path)
-  is_lora, why = memory.choose(memory.parameters(base), memory.at_hand())
+  whole, lora = (
+    [f"--config={_CONFIG}:stage2,{words}", *flags] for words in _OF_A_LLAVA
+  )
+  is_lora, why = what_trains.choose(whole, lora)
   print(why, flush=True)
-  words = "llava,lora" if is_lora else "llava"
+  words = _OF_A_LLAVA[is_lora]
   files.write_lines(path, [json.dumps(words)])
   return words
 

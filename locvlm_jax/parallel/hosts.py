@@ -38,6 +38,7 @@ def host_file(name: str) -> str:
 
 
 _PERIOD = 1.0  # seconds between two beats
+_SUSPENDED = 10.0  # a beat that comes so much too late: all was suspended
 _QUICK = ("data", "step")  # phases that `stall_seconds` bounds
 
 
@@ -47,7 +48,8 @@ class Watch:
   A thread looks at how long the main one has been in its phase; another tells
   the coordinator that this process lives, and hears of the others. A fault
   prints what stands where, and the stacks of all threads. SIGTERM to any
-  process stops all of them before the same step.
+  process stops all of them before the same step. A process that was suspended
+  itself, as by Ctrl-Z or with its machine, counts anew from where it goes on.
 
   Args:
     limits: `config.faults`; 0 seconds: for ever.
@@ -65,6 +67,7 @@ class Watch:
     self._places: dict[str, str] = {}  # of others, with the rows they have read
     self._rows: Callable[[], int] = int  # that this process has read so far
     self._moved = time.monotonic()  # when another process last got further
+    self._woke = time.monotonic()  # when this one last went on
     self._over = threading.Event()
     self._asked, self._stop = False, None
 
@@ -239,12 +242,13 @@ class Watch:
   def _look(self) -> None:
     """Of a thread: ends the process when it or another one is stuck."""
     rows, read = 0, time.monotonic()
-    while not self._over.wait(_PERIOD / 2):
+    while not self._rest(_PERIOD / 2):
       if self._verdict is not None:
         self._end(self._verdict, tell=False)
       if self._rows() > rows:
         rows, read = self._rows(), time.monotonic()
       phase, _, since = self._where
+      since = max(since, self._woke)
       if phase in _QUICK:  # another may be reading what all wait for
         since = max(since, self._moved, read if phase == "data" else 0.0)
       field = f"{self._kind(phase)}_seconds"
@@ -255,13 +259,22 @@ class Watch:
           errors.Stalled(f"{message} faults.{field}={limit}"), tell=True
         )
       silent = self._limits.silent_seconds
-      if self._client and silent and now - self._heard > silent:
+      heard = max(self._heard, self._woke)
+      if self._client and silent and now - heard > silent:
         self._end(
           errors.Stalled(
             f"{self._me()}: process 0 has not answered for {silent} s"
           ),
           tell=False,
         )
+
+  def _rest(self, seconds: float) -> bool:
+    """Waits, notes whether all of it was suspended; returns whether to end."""
+    began = time.monotonic()
+    over = self._over.wait(seconds)
+    if time.monotonic() - began > seconds + _SUSPENDED:
+      self._woke = time.monotonic()
+    return over
 
   def _kind(self, phase: str) -> str:
     if phase == "start":
@@ -271,7 +284,7 @@ class Watch:
   def _exchange(self) -> None:
     """Of a thread: tells that this process lives, and hears the others."""
     beats, beat = {}, 0
-    while not self._over.wait(_PERIOD):
+    while not self._rest(_PERIOD):
       beat += 1
       try:
         self._client.key_value_set(
@@ -301,7 +314,7 @@ class Watch:
         beats[key] = (value, now)
       index = int(key.rsplit("/", 1)[1])
       watched = self._index == 0 or index == 0
-      if limit and watched and now - beats[key][1] > limit:
+      if limit and watched and now - max(beats[key][1], self._woke) > limit:
         where = value.split("|")[1]
         fault = errors.Stalled(f"{where}: dead or frozen for {limit} s")
         self._tell(json.dumps([str(fault), fault.code]))

@@ -1,5 +1,6 @@
 """Model FLOPs of a sample, and the peak of a device."""
 
+import functools
 import time
 from collections.abc import Iterable, Mapping
 
@@ -39,6 +40,7 @@ def peak_flops(device_kind: str) -> float:
   return _measured_flops()
 
 
+@functools.cache  # seconds, and the machine stays the same
 def _measured_flops(n: int = 1024, repeats: int = 20) -> float:
   x = jnp.ones((n, n), jnp.float32)
   product = jax.jit(lambda x: x @ x)

@@ -10,7 +10,7 @@ from locvlm_jax import agreement, checks, errors, files
 from locvlm_jax.config import Config, plain
 from locvlm_jax.data.records import Batch
 from locvlm_jax.parallel import folder_lock, hosts
-from locvlm_jax.training import setup
+from locvlm_jax.training import setup, validation
 from locvlm_jax.training import step as step_lib
 from locvlm_jax.training.journal import Scalars, StepResult
 
@@ -96,8 +96,7 @@ def _validate(
   """Measures the parameters after `step`, and writes the numbers down."""
   run.watch.enter(step, "validate")
   numbers = run.validation({**state.frozen, **state.trainable})
-  shown = "  ".join(f"{k} {v:.4g}" for k, v in numbers.items())
-  run.journal.write(step, numbers, f"step {step}  {shown}")
+  run.journal.write(step, numbers, validation.told(step, numbers))
   return numbers
 
 

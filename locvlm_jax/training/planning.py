@@ -17,8 +17,8 @@ from locvlm_jax.perf import flops as flops_lib
 from locvlm_jax.perf import hlo, machines
 from locvlm_jax.training import optimizer
 from locvlm_jax.training import step as step_lib
-from locvlm_jax.training.fit import memory
-from locvlm_jax.training.fit.layout import Layout
+from locvlm_jax.training.room import memory
+from locvlm_jax.training.room.layout import Layout
 
 GIB = 2**30
 

@@ -29,8 +29,8 @@ from locvlm_jax.training import journal as journal_lib
 from locvlm_jax.training import program as program_lib
 from locvlm_jax.training import step as step_lib
 from locvlm_jax.training import validation as validation_lib
-from locvlm_jax.training.fit import room
 from locvlm_jax.training.losses import digits
+from locvlm_jax.training.room import before_start
 from locvlm_jax.weights import checkpoints as checkpoints_lib
 from locvlm_jax.weights import checksums, frozen, initial, runs
 
@@ -234,7 +234,7 @@ def open_run(
     mesh,
     config.batch_size // config.data.pack,
     watch,
-    lambda: room.advice(config, mesh, program_lib.device_memory()),
+    lambda: before_start.advice(config, mesh, program_lib.device_memory()),
   )
   run = Run(
     config=config,
@@ -294,8 +294,8 @@ def _check_room(run: Run, state, model, mesh: jax.sharding.Mesh) -> None:
   """Refuses a step that does not fit; a run that is refused is closed."""
   sharded = sharding.batch_sharding(mesh)
   try:
-    room.check_estimate(run.config, mesh, program_lib.device_memory())
-    if room.is_tight(run.config):
+    before_start.check_estimate(run.config, mesh, program_lib.device_memory())
+    if before_start.is_tight(run.config):
       longest = planning.longest_batch(run.config, model, sharded)
       run.program.check_memory(state, longest)
   except ValueError:

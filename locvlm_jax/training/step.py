@@ -174,7 +174,8 @@ def loss_sums(
   logits = model.apply({"params": params}, hidden, method="logits")
   with jax.named_scope("loss"):
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    # The likeliest, without an argmax: on CPUs that takes as long as the loss.
+    # Among the likeliest, without an argmax: on CPUs that takes as long as the
+    # loss. So a label that ties with another counts as right.
     label = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
     correct = (label >= logits.max(-1)) & weight
     sums = {"targets": weight.sum(), "correct": correct.sum()}
@@ -257,7 +258,8 @@ def train_step(
 
   Returns:
     The state after the step and scalars: loss (of all that is minimized),
-    accuracy, targets, grad_norm, skipped (whether nothing was updated); with
+    accuracy (the share of targets whose label is the likeliest token or ties
+    with it), targets, grad_norm, skipped (whether nothing was updated); with
     `digits` also digit_loss, the expected distance by target, not weighted.
   """
   rng = _dropout_key(model, state.step, seed)

@@ -1,5 +1,6 @@
 """A loss and some tasks on held-out data, while training goes on."""
 
+import collections
 import dataclasses
 import functools
 import itertools
@@ -7,18 +8,25 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from locvlm_jax import assemble
 from locvlm_jax.config import Config
 from locvlm_jax.data import rows
 from locvlm_jax.data import stream as stream_lib
-from locvlm_jax.evals import session
+from locvlm_jax.evals import session, units
+from locvlm_jax.evals.scorers.metrics import Unit
 from locvlm_jax.evals.tasks import EVALS
 from locvlm_jax.inference import predictor
 from locvlm_jax.models import params as params_lib
 from locvlm_jax.parallel import sharding
 from locvlm_jax.training import step as step_lib
+
+# The first of these that a task has is what it is known by.
+_MAIN = (
+  "acc_iou50", "f1_50", "icl_disjoint.all", "direct.all", "accuracy", "match",
+  "meteor",
+)  # fmt: skip
+_SHOWN = 3  # metrics of a task
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,10 +60,7 @@ class Validation:
 
   def __call__(self, params: params_lib.Flat) -> dict[str, float]:
     """{"val.loss": mean of the targets, "val.TASK.METRIC": ...}."""
-    dtype = jnp.dtype(self.config.model.dtype)
-    params = params_lib.unflatten(
-      {p: v.astype(dtype) for p, v in params.items()}
-    )
+    params = computed(params, self.config.model.dtype)
     found = {}
     if self.config.validation.rows:
       found["val.loss"] = self._mean_loss(params)
@@ -124,3 +129,49 @@ class Validation:
     spec = assemble.question_spec(self.config, text)
     decoding = predictor.Decoding.of(self.config.eval)
     return predictor.Predictor(self.model, {}, self.mesh, spec, decoding)
+
+
+def told(step: int, numbers: Mapping[str, float]) -> str:
+  """Writes a line for the loss and one for each task, its main metric first.
+
+  Counts, and what a task measures besides, are in metrics.jsonl alone.
+
+  Args:
+    step: after which it was measured.
+    numbers: as `Validation` returns them.
+
+  >>> print(told(20, {"val.loss": 1.5, "val.vqa.num": 9, "val.vqa.exact": 1}))
+  step 20  val.loss 1.5000
+  step 20  val.vqa  exact 100.0 %
+  """
+  loss = numbers.get("val.loss")
+  lines = [] if loss is None else [f"step {step}  val.loss {loss:.4f}"]
+  tasks = collections.defaultdict(dict)
+  for name, value in numbers.items():
+    _, task, *metric = name.split(".", 2)
+    if metric and units.of(f"{task}.{metric[0]}") != Unit.COUNT:
+      tasks[task][metric[0]] = value
+  for task, found in tasks.items():
+    shown = (
+      f"{name} {units.shown(found[name], units.of(f'{task}.{name}'))}"
+      for name in sorted(found, key=_order)[:_SHOWN]
+    )
+    lines.append(f"step {step}  val.{task}  " + "  ".join(shown))
+  return "\n".join(lines)
+
+
+def _order(metric: str) -> tuple[int, int]:
+  """Sorts main metrics first, then those of a whole task before its parts'."""
+  main = _MAIN.index(metric) if metric in _MAIN else len(_MAIN)
+  return main, metric.count(".")
+
+
+def computed(params: params_lib.Flat, dtype: str) -> dict:
+  """Nests parameters in the dtypes in which a trained model has them.
+
+  Args:
+    params: masters in float32, and what is frozen; quantized or not.
+    dtype: of the computation.
+  """
+  kept = params_lib.kept_dtypes(params, (), dtype)
+  return params_lib.unflatten({p: v.astype(kept[p]) for p, v in params.items()})

@@ -53,7 +53,8 @@ class Commands:
     with open(os.path.join(folder, "metrics.jsonl"), "w") as f:
       for step, value in ((100, 0.2), (100, 0.5), (200, last)):
         metrics = {"val.spatial_trained.direct.all": value,
-                   "val.locpred.acc_iou50": value - 0.2}  # fmt: skip
+                   "val.locpred.acc_iou50": value - 0.2,
+                   "loss": 2.0 - value}  # fmt: skip
         f.write(json.dumps({"step": step, **metrics}) + "\n")
 
   def _evaluate(self, workdir: str, folder: str, seed: str) -> None:

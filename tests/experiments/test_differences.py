@@ -57,3 +57,14 @@ def test_other_questions_are_refused():
   rng = np.random.default_rng(2)
   with pytest.raises(ValueError, match="other questions"):
     differences.difference(_result(rng, 0.5), _result(rng, 0.5, questions=9))
+
+
+def test_arms_are_alike_where_the_whole_interval_is_within_the_bound():
+  def within(low, high):
+    mean = (low + high) / 2
+    return differences.Difference(mean, low, high, seeds=3).within(1.0)
+
+  assert within(-0.5, 1.0) == Verdict.CONFIRMED
+  assert within(-0.5, 1.5) == Verdict.UNDECIDED
+  assert within(-3.0, -1.1) == Verdict.NOT_CONFIRMED
+  assert within(1.1, 2.0) == Verdict.NOT_CONFIRMED

@@ -188,3 +188,42 @@ def test_a_table_says_after_how_many_steps_an_arm_had_half(tmp_path):
   assert cells["| cross-entropy"].endswith("| – |")
   assert cells["| digit-loss-8"].endswith("| 200 ± 0 |")
   assert cells["| fixed-width"].endswith("| 200 (1 of 2 seeds) |")
+
+
+def test_a_table_says_how_far_arms_are_apart_that_should_be_alike(tmp_path):
+  skills = {"lora-float32": 0.9, "lora-nf4": 0.905, "lora-int8": 0.8,
+            "adam-float32": 0.9, "adam-8bit": 0.9}  # fmt: skip
+  made = fake_runs.make(tmp_path, tables=("memory",), seeds=2)
+  text = experiment.run(made, fake_runs.Commands(skills))
+  rows = [line for line in text.splitlines() if " | 1 " in line]
+  assert rows[:3] == [
+    "| lora-nf4 | lora-float32 | locpred.acc_iou50 | 1 points | +0.5"
+    " | +0.5 to +0.5 | 2 | confirmed |",
+    "| lora-nf4 | lora-float32 | locpred.mean_iou | 1 points | +0.5"
+    " | +0.5 to +0.5 | 2 | confirmed |",
+    "| lora-nf4 | lora-float32 | hallucination.accuracy | 1 points"
+    " | – | – | – | not measured |",
+  ]
+  assert "-10.0 | -10.0 to -10.0 | 2 | not confirmed |" in rows[3]
+  assert rows[-1] == (
+    "| adam-8bit | adam-float32 | loss | 1 % | +0.0 | +0.0 to +0.0 | 2"
+    " | confirmed |"
+  )
+  page = (tmp_path / "report.html").read_text()
+  assert "10 measures in which arms should be alike" in page
+
+
+def test_a_run_from_other_weights_below_the_same_name_is_another_run(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(micro_arms, "_REFERENCE", str(tmp_path))
+  arm = micro_arms._rewrite("arm", 3)
+  names = []
+  for weights in ("one", "two"):
+    (tmp_path / "model.safetensors").write_text(weights)
+    depends.digest.cache_clear()
+    depends.hash_of.cache_clear()
+    names.append(
+      runs.Run(arm, 0, "configs/micro.py:tiny", fake_runs.WORLD).name
+    )
+  assert names[0] != names[1]

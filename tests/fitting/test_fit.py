@@ -11,10 +11,13 @@ import pytest
 import zygote
 from paths import ASSETS
 
-from locvlm_jax import errors
+from locvlm_jax import assemble, errors
 from locvlm_jax.data.sources import any_format
-from locvlm_jax.fitting import division, fit_recipe, memory, survey
+from locvlm_jax.fitting import division, fit_recipe, survey, what_trains
+from locvlm_jax.parallel import sharding
 from locvlm_jax.training import recipe
+from locvlm_jax.training.room import memory
+from locvlm_jax.training.room.layout import Layout
 
 
 def _scenes(number: int, size=(40, 30)) -> list:
@@ -123,19 +126,48 @@ def test_pictures_without_a_single_object_are_a_reason_to_see_each(tmp_path):
   assert survey.choose_rows(_surveyed(tmp_path / "b", cups[:1]))[0]
 
 
-def test_memory_decides_between_all_parameters_a_lora_and_neither():
-  assert memory.choose(10**9, 30 << 30)[0] is False
-  is_lora, why = memory.choose(10**9, 8 << 30)
-  assert is_lora and "18.6 GiB" in why
-  with pytest.raises(ValueError, match="1,000 M parameters; 1.0 GiB at hand"):
-    memory.choose(10**9, 1 << 30)
+def _configs(*fields: str):
+  """The configs of all of a Llava, and of a LoRA, as `train` makes them."""
+  flags = [f"--config.init.llava={ASSETS / 'micro_base'}", *fields]
+  return [
+    what_trains.config_of([f"--config=configs/fit.py:stage2,{words}", *flags])
+    for words in ("llava", "llava,lora")
+  ]
+
+
+def _needs(config) -> int:
+  """What `plan` and `train` estimate for the devices here."""
+  mesh = sharding.make_mesh(assemble.mesh_sizes(config))
+  kind, shards = mesh.devices.flat[0].device_kind, dict(mesh.shape)
+  return memory.memory(config, Layout.of(config), kind, shards).total
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_the_estimate_of_plan_decides_between_all_a_lora_and_neither():
+  whole, lora = configs = _configs(
+    "--config.batch_size=4", "--config.lora.rank=2"
+  )
+  # Taken over from the Llava, and set by a flag.
+  assert whole.model.llm.width == 128 and whole.batch_size == 4
+  all_of_it, less = _needs(whole), _needs(lora)
+  assert less < all_of_it
+  enough, between = (int(n / 0.9) for n in (all_of_it, less))
+  is_lora, why = what_trains.decide(*configs, enough)
+  assert not is_lora and why.startswith("all of adapter and LLM are trained")
+  is_lora, why = what_trains.decide(*configs, between)
+  assert is_lora and why.startswith("a LoRA is trained: by an estimate")
+  sizes = (all_of_it, less, between)
+  assert [f"{n / 2**30:.2f} GiB" in why for n in sizes] == [True] * 3
+  with pytest.raises(ValueError, match="for a LoRA, and only 0.00 GiB") as said:
+    what_trains.decide(*configs, 1 << 20)
+  assert "smaller --model" in str(said.value)
 
 
 def test_what_files_cache_counts_as_memory_at_hand(tmp_path):
   said = tmp_path / "meminfo"
   said.write_text("MemFree: 10 kB\nMemAvailable:   2048 kB\n")
-  assert memory.host_bytes(str(said)) == 2 << 20
-  assert memory.host_bytes(str(tmp_path / "absent")) > 0
+  assert what_trains.host_bytes(str(said)) == 2 << 20
+  assert what_trains.host_bytes(str(tmp_path / "absent")) > 0
 
 
 def _fit(folder: pathlib.Path, data: str, **changes) -> fit_recipe.Fit:
@@ -209,11 +241,20 @@ def test_what_is_trained_of_a_llava_is_decided_once(
 ):
   data = box_files.write_yolo(tmp_path / "d", _scenes(20))
   llava = str(ASSETS / "micro_base")
-  assert memory.parameters(llava) == 2_353_024
-  monkeypatch.setattr(memory, "at_hand", lambda: 10 << 20)
+  asked = []
+
+  def choose(*flags) -> tuple[bool, str]:
+    asked.append(flags)
+    return len(asked) == 1, "because"
+
+  monkeypatch.setattr(what_trains, "choose", choose)
   fit_recipe.run(_fit(tmp_path, data, model=llava))
+  whole, lora = asked[0]
+  # Of what train is given, no more and no less.
+  assert {*lora, f"--workdir={tmp_path}/run/stage2"} == {*calls[1][1:]}
+  assert whole[0] == "--config=configs/fit.py:stage2,llava"
+  assert whole[1:] == lora[1:] and "--config.steps=3" in whole
   assert "--config=configs/fit.py:stage2,llava,lora" in calls[1]
-  monkeypatch.setattr(memory, "at_hand", lambda: 10 << 30)
   fit_recipe.run(_fit(tmp_path, data, model=llava))
   assert len(calls) == 5  # the page alone is made again
   (tmp_path / "run/data/words.json").unlink()

@@ -35,6 +35,32 @@ def test_a_batch_may_take_long_as_long_as_rows_are_read(watch):
   assert ended and "step 3, phase data: for" in ended[0]
 
 
+class _LateOnce:
+  """An event that is never set; a wait for it once lasts much too long."""
+
+  def __init__(self, seconds):
+    self._late = seconds
+
+  def wait(self, seconds):
+    time.sleep(seconds + self._late)
+    self._late = 0.0
+    return False
+
+  def set(self):
+    self.wait = lambda seconds: True
+
+
+def test_who_was_suspended_counts_anew(watch, monkeypatch):
+  made, ended = watch
+  monkeypatch.setattr(hosts, "_SUSPENDED", 0.5)
+  made.enter(7, "step")
+  made._over = _LateOnce(1.0)
+  time.sleep(1.3)  # the wait that began before is over, and the late one
+  assert not ended
+  time.sleep(0.6)  # it goes on, and is stuck
+  assert ended and "step 7, phase step: for" in ended[0]
+
+
 def test_rows_that_are_read_ahead_excuse_no_step(watch):
   made, ended = watch
   rows = []

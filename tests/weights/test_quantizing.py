@@ -16,6 +16,7 @@ from locvlm_jax.models import params as params_lib
 from locvlm_jax.models import quantized
 from locvlm_jax.parallel import sharding
 from locvlm_jax.text import tokenizer
+from locvlm_jax.training import validation
 from locvlm_jax.weights import checkpoints, frozen, initial, placement, runs
 from locvlm_jax.weights.layouts import export, huggingface
 
@@ -137,6 +138,17 @@ def test_a_run_answers_as_it_was_trained_or_dequantized(config, run):
     np.testing.assert_array_equal(dequantized[path], x, path)
   with pytest.raises(ValueError, match="base_weights='float' .there: 'nf4'"):
     loaded(floats)
+
+
+def test_validation_asks_the_quantized_base_itself(config):
+  """Its codes are no numbers to be rounded to the computation's dtype."""
+  masters = params(config)
+  nested = validation.computed(masters, "bfloat16")
+  for path, x in params_lib.flatten(nested).items():
+    is_part = quantized.is_part(path)
+    assert x.dtype == (masters[path].dtype if is_part else jnp.bfloat16), path
+    if is_part:
+      np.testing.assert_array_equal(x, masters[path])
 
 
 def test_quantized_kernels_are_not_trained(config):

@@ -13,8 +13,8 @@ from locvlm_jax import config as config_lib
 from locvlm_jax.experiments import micro_tables, schedule
 from locvlm_jax.experiments.full import arms, full_scale, inputs, steps
 from locvlm_jax.perf import machines
-from locvlm_jax.training.fit import memory
-from locvlm_jax.training.fit.layout import Layout
+from locvlm_jax.training.room import memory
+from locvlm_jax.training.room.layout import Layout
 
 _TABLES = tuple(n for n in micro_tables.TABLES if n.isdigit())
 

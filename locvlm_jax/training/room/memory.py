@@ -2,7 +2,7 @@
 
 The step is traced, not compiled. What its backward pass keeps of the forward
 pass is counted in the trace; the rest follows from the parameters. Against what
-XLA's compilers plan it is within a tenth (tests/training/fit/test_memory.py,
+XLA's compilers plan it is within a tenth (tests/training/room/test_memory.py,
 benchmarks/results/plan.md).
 """
 
@@ -20,7 +20,7 @@ from locvlm_jax.data import packing
 from locvlm_jax.models import locvlm, params
 from locvlm_jax.training import optimizer
 from locvlm_jax.training import step as step_lib
-from locvlm_jax.training.fit.layout import Layout
+from locvlm_jax.training.room.layout import Layout
 
 # What cuDNN and cuBLAS take beside XLA's own buffers.
 _GPU_WORKSPACE = 1 << 29

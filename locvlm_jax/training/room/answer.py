@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from locvlm_jax.config import Config, replaced
 from locvlm_jax.perf import machines
 from locvlm_jax.training import planning
-from locvlm_jax.training.fit import memory, proposals
-from locvlm_jax.training.fit.layout import Layout
+from locvlm_jax.training.room import memory, proposals
+from locvlm_jax.training.room.layout import Layout
 
 
 def tell(config: Config, device: machines.Device, search: bool) -> str:

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 
 from locvlm_jax import assemble
 from locvlm_jax.config import Config, replaced
-from locvlm_jax.training.fit import memory
-from locvlm_jax.training.fit.layout import Layout
+from locvlm_jax.training.room import memory
+from locvlm_jax.training.room.layout import Layout
 
 # Of a device's memory: an estimate may be a tenth off, most are 3 %.
-_SAFE = 0.95
+SAFE = 0.95
 # What is given up, the least first: the step's arithmetic stays; moments are
 # rounded; few parameters train, and the others are rounded; rows are cut off
 # sooner.
@@ -34,10 +34,10 @@ class Proposal:
   fields: Mapping[str, object]
   needs: memory.Memory
 
-  def flags(self) -> str:
-    """Writes the fields as a command's flags."""
+  def flags(self, before: str = "--config.") -> str:
+    """Writes the fields as a command's flags, each with its beginning."""
     return " ".join(
-      f"--config.{name}={_text(value)}" for name, value in self.fields.items()
+      f"{before}{name}={_text(value)}" for name, value in self.fields.items()
     )
 
 
@@ -55,7 +55,7 @@ def find(
     device_kind: as jax names it.
     shards: size of each mesh axis; None: a single device.
   """
-  has = int(_SAFE * has)
+  has = int(SAFE * has)
   for fields in _changes(config):
     changed = replaced(config, fields)
     fitting = _fitting(changed, has, device_kind, shards)

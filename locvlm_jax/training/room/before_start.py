@@ -5,8 +5,8 @@ import jax
 from locvlm_jax import assemble
 from locvlm_jax.config import Config
 from locvlm_jax.models import layers
-from locvlm_jax.training.fit import answer, memory
-from locvlm_jax.training.fit.layout import Layout
+from locvlm_jax.training.room import answer, memory
+from locvlm_jax.training.room.layout import Layout
 
 
 def check_estimate(config: Config, mesh: jax.sharding.Mesh, has: int) -> None:

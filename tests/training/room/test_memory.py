@@ -13,8 +13,8 @@ from locvlm_jax.parallel import hosts, sharding
 from locvlm_jax.perf import machines
 from locvlm_jax.training import optimizer, planning, program
 from locvlm_jax.training import step as step_lib
-from locvlm_jax.training.fit import answer, memory, proposals, room
-from locvlm_jax.training.fit.layout import Layout
+from locvlm_jax.training.room import answer, before_start, memory, proposals
+from locvlm_jax.training.room.layout import Layout
 
 GIB = 2**30
 ONE = {"data": 1, "fsdp": 1, "tensor": 1}
@@ -209,11 +209,11 @@ def test_a_step_that_is_far_too_large_is_refused_before_it_is_compiled(
   in_gib, capsys
 ):
   config, mesh = small(remat="none"), sharding.make_mesh(ONE, jax.devices()[:1])
-  room.check_estimate(config, mesh, 0)  # a device that does not say
-  room.check_estimate(config, mesh, 11 * GIB)  # an estimate may be off
+  before_start.check_estimate(config, mesh, 0)  # a device that does not say
+  before_start.check_estimate(config, mesh, 11 * GIB)  # an estimate may be off
   assert "by an estimate: 11.0 GiB of 11.0" in capsys.readouterr().out
   with pytest.raises(ValueError, match="needs .* fits, in .*accumulate=2"):
-    room.check_estimate(config, mesh, 8 * GIB)
+    before_start.check_estimate(config, mesh, 8 * GIB)
 
 
 def test_running_out_of_memory_ends_with_a_proposal():

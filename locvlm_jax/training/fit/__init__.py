@@ -1,1 +1,0 @@
-"""Whether a training step fits on a device, and what does."""

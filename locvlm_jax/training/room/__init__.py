@@ -1,0 +1,1 @@
+"""Whether a training step has room in a device's memory, and what has."""
