@@ -16,7 +16,7 @@ from locvlm_jax import assemble
 from locvlm_jax.config import freeze
 from locvlm_jax.perf import machines
 from locvlm_jax.training import planning
-from locvlm_jax.training.fit import memory
+from locvlm_jax.training.room import memory
 
 
 @pytest.mark.parametrize(
