@@ -24,6 +24,9 @@ _YAML = ("data.yaml", "data.yml", "dataset.yaml")
 _LISTS = ("classes.txt", "obj.names")
 _SPLITS = ("train", "val", "valid", "test")
 _TOLERANCE = 0.01  # that rounding takes a fraction beyond 0 or 1
+# Of a pixel's decimals: fractions of six digits say no more, and an edge that
+# was a whole number is one again, on its own side of a bin's limit.
+_DIGITS = 2
 # Texts beside pictures that are about no picture.
 _OTHERS = (
   *_LISTS, "train.txt", "val.txt", "valid.txt", "test.txt",
@@ -141,7 +144,9 @@ def _box(
   else:
     pairs = list(zip(values[::2], values[1::2], strict=True))
     box = annotated.around(pairs, origin)
-  return tuple(v * s for v, s in zip(box, size * 2, strict=True))
+  return tuple(
+    round(v * s, _DIGITS) for v, s in zip(box, size * 2, strict=True)
+  )
 
 
 # ------------------------------------------------------------ the whole folder

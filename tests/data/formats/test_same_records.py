@@ -110,6 +110,16 @@ def test_the_micro_world_is_the_same_in_each_format(
   assert seen(write(tmp_path / "d", scenes)) == _expected(scenes, write)
 
 
+def test_fractions_of_six_digits_are_the_pixels_that_they_were(tmp_path):
+  scenes = [("a.png", (640, 427), [("cup", (213, 100, 401, 320))])]
+  path = pathlib.Path(box_files.write_yolo(tmp_path / "d", scenes))
+  text = path / "labels" / "a.txt"
+  index, *values = text.read_text().split()
+  text.write_text(" ".join([index, *(f"{float(v):.6f}" for v in values)]))
+  (thing,) = any_format.AnyInstances(str(path), "")[0].objects
+  assert thing.box == (213, 100, 401, 320)
+
+
 @pytest.mark.parametrize(
   "write, read",
   [
