@@ -98,7 +98,9 @@ def test_what_is_derived_from_a_source_keeps_to_the_interface_too(config):
 def test_sources_are_mixed_in_the_order_of_the_catalog(config):
   """A config gives its fields in the order of the alphabet."""
   data = config.copy_and_resolve_references().data
-  data.mixture.update(text=1.0, captions=1.0, instances=1.0, tracks=0.0)
+  data.mixture.update(
+    text=1.0, captions=1.0, instances=1.0, tracks=0.0, spatial=0.0
+  )
   assert catalog.used(data) == [
     "instances",
     "captions",

@@ -13,6 +13,7 @@ Layouts of one tensor:
   any                 same numbers         "plain"    biases lose head dims
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from locvlm_jax.models import clip_vit, llama, locvlm, params
+from locvlm_jax.models import clip_vit, llama, locvlm, lora, params
 
 # Within one layer: end of our path -> (end of the stored key, layout).
 CLIP_LAYER = {
@@ -220,7 +221,8 @@ def llava_leaves(config: locvlm.LocVLMConfig) -> list[Leaf]:
   shapes = {"linear_1": (wide, width), "linear_1_bias": (width,)}
   if config.adapter == "mlp":
     shapes |= {"linear_2": (width, width), "linear_2_bias": (width,)}
-  whole = params.param_shapes(locvlm.LocVLM(config))
+  merged = dataclasses.replace(config, lora=lora.LoraConfig())
+  whole = params.param_shapes(locvlm.LocVLM(merged))
 
   def of(part: str) -> dict[str, tuple]:
     own = {p.partition("/"): x.shape for p, x in whole.items()}
