@@ -33,7 +33,7 @@ demo: $(READY)
 	$(BIN)/python -m locvlm_jax.microworld --out runs/microworld \
 	  --train 6000 --val 500 --videos 8
 	$(BIN)/python -m locvlm_jax.reproduce --config configs/micro.py:demo \
-	  --stages stage1,stage2,course@stage2,course@stage1 \
+	  --stages stage1,stage2,course@stage2,course@stage1 --jobs 2 \
 	  --workdir runs/demo $(if $(REFERENCE),--reference $(REFERENCE))
 	@echo 'open runs/demo/report.html'
 

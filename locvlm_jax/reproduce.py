@@ -49,8 +49,9 @@ _TABLES = flags.DEFINE_list(
 )
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each arm of a table.", 1)
 _JOBS = flags.DEFINE_integer(
-  "jobs", 1, "Arms of tables that run at a time, each on its share of cores.", 1
-)
+  "jobs", 1, "Stages, or arms of tables, that run at a time where they do not"
+  " wait for each other, each on its share of the cores.", 1,
+)  # fmt: skip
 _SCALE = flags.DEFINE_enum(
   "scale", "micro", ["micro", "full"], "Tables of the micro model in the"
   " micro-world, or of the paper's models on the paper's data.",
@@ -123,6 +124,7 @@ def _run_recipe() -> None:
       overrides=_overrides(words),
       reference=reading.read_object(path) if path else None,
       command=_line(),
+      jobs=_JOBS.value,
     )
   )
 

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "locvlm_jax"
 # row is that of the commands: the modules that `python -m` runs, wherever they
 # lie, and nothing imports them.
 ROWS = (
-  {"before_jax", "config", "errors", "files", "progress", "command"},
+  {"before_jax", "config", "errors", "files", "jobs", "progress", "command"},
   {"text"},
   {"microworld"},
   {"data"},

@@ -1,11 +1,8 @@
 """Runs many commands, several at a time, and goes on where it was stopped."""
 
 import collections
-import concurrent.futures
-import graphlib
 import os
 import pathlib
-import queue
 import shlex
 import statistics
 import subprocess
@@ -15,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from locvlm_jax import errors, progress
+from locvlm_jax import jobs as jobs_lib
 from locvlm_jax.experiments.runs import World
 
 Command = Callable[[str, list[str], str, frozenset[int]], int]
@@ -70,25 +68,18 @@ def run_all(
   """
   execute = execute or _process
   wanted = with_needs(steps)
-  graph = graphlib.TopologicalSorter({step: step.needs for step in wanted})
-  graph.prepare()
   left = _TimeLeft(wanted, workdir, jobs)
-  cores, order = _shares(jobs), {step: i for i, step in enumerate(wanted)}
-  ready, running = [], {}
-  with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-    while graph.is_active():
-      ready = sorted([*ready, *graph.get_ready()], key=order.get)
-      while ready and len(running) < jobs:
-        step = ready.pop(0)
-        running[pool.submit(_run, step, workdir, cores, execute)] = step
-      finished, _ = concurrent.futures.wait(
-        running, return_when=concurrent.futures.FIRST_COMPLETED
-      )
-      for future in finished:
-        future.result()  # raises what the step has raised
-        graph.done(running.pop(future))
-        log(left.line())
-      after()
+
+  def finished(step: Step) -> None:
+    log(left.line())
+    after()
+
+  jobs_lib.run(
+    {step: step.needs for step in wanted},
+    lambda step, cores: _run(step, workdir, cores, execute),
+    jobs=jobs,
+    after=finished,
+  )
 
 
 class _TimeLeft:
@@ -140,25 +131,12 @@ def with_needs(steps: Sequence[Step]) -> list[Step]:
   return list(found)
 
 
-def _shares(jobs: int) -> queue.Queue:
-  """Divides the cores of this machine among the jobs."""
-  cores = sorted(os.sched_getaffinity(0))
-  shares = queue.Queue()
-  for job in range(jobs):
-    shares.put(frozenset(cores[job::jobs] or cores))
-  return shares
-
-
 def _run(
-  step: Step, workdir: str, cores: queue.Queue, execute: Command
+  step: Step, workdir: str, cores: frozenset[int], execute: Command
 ) -> None:
   folder = step.folder(workdir)
-  mine = cores.get()
-  try:
-    for command, arguments in step.commands(workdir):
-      _once(folder, command, arguments, mine, execute)
-  finally:
-    cores.put(mine)
+  for command, arguments in step.commands(workdir):
+    _once(folder, command, arguments, cores, execute)
 
 
 def write_world(

@@ -19,8 +19,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from locvlm_jax import files
+from locvlm_jax import files, jobs
 
 BEFORE = "before"  # the name of what is asked before any stage
 # What the page is told of an evaluation; older files have no units.
@@ -43,6 +44,7 @@ class Recipe:
     reference: results to show beside these, or None.
     command: the line that runs all of it again.
     base: a Llava that is evaluated as it is, before any stage; "": none.
+    jobs: commands at a time, each on its share of the cores.
   """
 
   config: str
@@ -52,6 +54,7 @@ class Recipe:
   reference: Mapping | None
   command: str
   base: str = ""
+  jobs: int = 1
 
   def folder(self, stage: str) -> str:
     """Returns the workdir of a stage."""
@@ -74,23 +77,62 @@ def run(recipe: Recipe) -> None:
   Raises:
     SystemExit: a command failed; the exit code is that of the command.
   """
-  results = {BEFORE: _ask_base(recipe)} if recipe.base else {}
-  for stage in recipe.stages:
-    results[stage] = _run_stage(recipe, stage)
-    _write_results(recipe, results)
+  before = {BEFORE: _ask_base(recipe)} if recipe.base else {}
+  results = {}
+
+  def finished(task: _Task) -> None:
+    if task.command == "evaluate":
+      results[task.stage] = _stage_results(recipe.folder(task.stage))
+      known = {s: results[s] for s in recipe.stages if s in results}
+      _write_results(recipe, before | known)
+
+  tasks = _tasks(recipe)
+  jobs.run(
+    tasks,
+    lambda task, cores: _do(recipe, task, cores),
+    jobs=recipe.jobs,
+    after=finished,
+  )
   _run_command(recipe, "report", [f"--workdir={recipe.workdir}"])
 
 
-def _run_stage(recipe: Recipe, stage: str) -> dict:
-  """Trains and evaluates one stage, and returns its entry in results.json."""
-  os.makedirs(recipe.folder(stage), exist_ok=True)
-  arguments, first, start = recipe.arguments(stage), recipe.stages[0], []
-  if stage != first:
-    before = stage.partition("@")[2] or first
-    start = [f"--config.init.checkpoint={recipe.folder(before)}"]
-  _run_once(recipe, stage, "train", arguments + start)
-  _run_once(recipe, stage, "evaluate", arguments)
-  return _stage_results(recipe.folder(stage))
+class _Task(NamedTuple):
+  """A stage's training or evaluation."""
+
+  stage: str
+  command: str  # train | evaluate
+
+
+def _tasks(recipe: Recipe) -> dict[_Task, list[_Task]]:
+  """Lists what is done, in the order in which it is best begun, and needs what.
+
+  Where several commands run at a time trainings come first: others wait for
+  them, and for evaluations the page alone.
+  """
+  tasks = {}
+  for stage in recipe.stages:
+    start = _start(recipe, stage)
+    train, ask = _Task(stage, "train"), _Task(stage, "evaluate")
+    tasks[train] = [_Task(start, "train")] if start else []
+    tasks[ask] = [train]
+  if recipe.jobs == 1:
+    return tasks
+  return dict(sorted(tasks.items(), key=lambda x: x[0].command != "train"))
+
+
+def _start(recipe: Recipe, stage: str) -> str:
+  """Names the stage whose checkpoint this one starts from; "": none."""
+  first = recipe.stages[0]
+  return "" if stage == first else stage.partition("@")[2] or first
+
+
+def _do(recipe: Recipe, task: _Task, cores: frozenset[int]) -> None:
+  """Trains or evaluates one stage."""
+  os.makedirs(recipe.folder(task.stage), exist_ok=True)
+  arguments, start = recipe.arguments(task.stage), _start(recipe, task.stage)
+  if start and task.command == "train":
+    arguments.append(f"--config.init.checkpoint={recipe.folder(start)}")
+  _run_once(recipe, task.stage, task.command, arguments, cores)
 
 
 def _ask_base(recipe: Recipe) -> dict:
@@ -107,7 +149,11 @@ def _ask_base(recipe: Recipe) -> dict:
 
 
 def _run_once(
-  recipe: Recipe, stage: str, command: str, arguments: Sequence[str]
+  recipe: Recipe,
+  stage: str,
+  command: str,
+  arguments: Sequence[str],
+  cores: frozenset[int] = frozenset(),
 ) -> None:
   """Runs a command unless it has finished with these same arguments."""
   digest = hashlib.sha256(json.dumps(arguments).encode()).hexdigest()
@@ -117,24 +163,43 @@ def _run_once(
     print("finished before; delete the folder to repeat it", flush=True)
     return
   began = time.monotonic()
-  _run_command(recipe, command, arguments)
+  _run_command(recipe, command, arguments, stage, cores)
   minutes = (time.monotonic() - began) / 60
   finished = {"arguments": digest, "minutes": minutes}
   files.write_lines(done, [json.dumps(finished)])
 
 
 def _run_command(
-  recipe: Recipe, command: str, arguments: Sequence[str]
+  recipe: Recipe,
+  command: str,
+  arguments: Sequence[str],
+  stage: str = "",
+  cores: frozenset[int] = frozenset(),
 ) -> None:
   """Prints a command and runs it; ends this process where it fails."""
   _print_command(command, arguments)
   compiled = os.path.abspath(os.path.join(recipe.workdir, "compiled"))
-  code = subprocess.run(
-    [sys.executable, "-m", f"locvlm_jax.{command}", *arguments],
-    env={"JAX_COMPILATION_CACHE_DIR": compiled, **os.environ},
-  ).returncode
+  line = [sys.executable, "-m", f"locvlm_jax.{command}", *arguments]
+  env = {"JAX_COMPILATION_CACHE_DIR": compiled, **os.environ}
+  if stage and recipe.jobs > 1:
+    code = _beside_others(line, env, stage, cores)
+  else:
+    code = subprocess.run(line, env=env).returncode
   if code:
     sys.exit(code)  # the command has said why
+
+
+def _beside_others(
+  line: list[str], env: dict, stage: str, cores: frozenset[int]
+) -> int:
+  """Runs a command on its cores; its lines begin with the stage's name."""
+  with subprocess.Popen(
+    line, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+  ) as process:
+    os.sched_setaffinity(process.pid, cores)
+    for said in process.stdout:
+      print(f"{stage}: {said}", end="", flush=True)
+  return process.returncode
 
 
 def _print_command(command: str, arguments: Sequence[str]) -> None:

@@ -1,8 +1,11 @@
 """The recipe: which commands run, in which order, and not twice."""
 
+import dataclasses
 import json
 import os
 import subprocess
+import threading
+import time
 
 import pytest
 
@@ -144,3 +147,52 @@ def test_a_failing_stage_ends_the_recipe_with_its_exit_code(
   with pytest.raises(SystemExit) as e:
     recipe.run(make(tmp_path))
   assert e.value.code == 70
+
+
+def test_what_waits_for_nothing_runs_beside_the_longest_training(
+  monkeypatch, tmp_path, capsys
+):
+  began, lock = [], threading.Lock()
+
+  class Fake:
+    """A process that lasts until as many have begun as its work waits for."""
+
+    pid, returncode = 0, 0
+
+    def __init__(self, line, **kwargs):
+      flags = dict(x[2:].split("=", 1) for x in line[3:])
+      stage = os.path.basename(flags["workdir"])
+      task = stage, line[2].removeprefix("locvlm_jax.")
+      with lock:
+        began.append(task)
+      if task[1] == "evaluate":
+        with open(os.path.join(flags["workdir"], "results.json"), "w") as f:
+          json.dump(EVALUATION, f)
+      if task == ("stage2", "train"):
+        deadline = time.monotonic() + 10
+        while ("course@stage1", "evaluate") not in began:
+          assert time.monotonic() < deadline
+          time.sleep(0.01)
+      self.stdout = iter(["said\n"])
+
+    def __enter__(self):
+      return self
+
+    def __exit__(self, *unused):
+      pass
+
+  monkeypatch.setattr(recipe.subprocess, "Popen", Fake)
+  monkeypatch.setattr(recipe.os, "sched_setaffinity", lambda pid, cores: None)
+  monkeypatch.setattr(
+    recipe.subprocess,
+    "run",
+    lambda line, env: subprocess.CompletedProcess(line, 0),
+  )
+  stages = ("stage1", "stage2", "course@stage2", "course@stage1")
+  recipe.run(dataclasses.replace(make(tmp_path, stages), jobs=2))
+  assert began[:2] == [("stage1", "train"), ("stage2", "train")]
+  assert began.index(("stage2", "train")) < began.index(("stage1", "evaluate"))
+  assert len(began) == 8
+  assert "course@stage1: said\n" in capsys.readouterr().out
+  results = json.loads((tmp_path / "results.json").read_text())
+  assert tuple(results["stages"]) == stages
