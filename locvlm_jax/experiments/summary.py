@@ -1,5 +1,6 @@
 """Writes tables of arms over seeds, with the verdict on each ordering."""
 
+import math
 from collections.abc import Sequence
 
 from locvlm_jax.experiments import differences, learning, results
@@ -128,9 +129,10 @@ def _difference(
 
 
 def _written(d: Difference) -> tuple[str, str, str]:
-  return (
-    f"{d.mean:+.1f}", f"{d.low:+.1f} to {d.high:+.1f}", str(d.seeds)
-  )  # fmt: skip
+  interval = f"{d.low:+.1f} to {d.high:+.1f}"
+  if math.isinf(d.low):  # a mean over questions, of a single seed
+    interval = "unknown"
+  return f"{d.mean:+.1f}", interval, str(d.seeds)
 
 
 CLOSENESS_HEADS = (
@@ -146,7 +148,7 @@ def closeness(table: Table, found: Results) -> list[tuple[str, ...]]:
   """
   made = []
   for pair in table.closeness:
-    unit = "%" if pair.metric == LOSS else "points"
+    unit = "%" if pair.metric == LOSS else "point(s)"
     d = _apart(pair, found)
     measured = (
       (*_written(d), d.within(pair.within).value) if d else _NOT_MEASURED

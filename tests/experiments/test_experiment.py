@@ -16,6 +16,7 @@ from locvlm_jax.experiments import (
   page,
   runs,
   schedule,
+  summary,
 )
 
 _SKILLS = {"baseline": 0.5, "locvlm": 0.9}
@@ -197,11 +198,11 @@ def test_a_table_says_how_far_arms_are_apart_that_should_be_alike(tmp_path):
   text = experiment.run(made, fake_runs.Commands(skills))
   rows = [line for line in text.splitlines() if " | 1 " in line]
   assert rows[:3] == [
-    "| lora-nf4 | lora-float32 | locpred.acc_iou50 | 1 points | +0.5"
+    "| lora-nf4 | lora-float32 | locpred.acc_iou50 | 1 point(s) | +0.5"
     " | +0.5 to +0.5 | 2 | confirmed |",
-    "| lora-nf4 | lora-float32 | locpred.mean_iou | 1 points | +0.5"
+    "| lora-nf4 | lora-float32 | locpred.mean_iou | 1 point(s) | +0.5"
     " | +0.5 to +0.5 | 2 | confirmed |",
-    "| lora-nf4 | lora-float32 | hallucination.accuracy | 1 points"
+    "| lora-nf4 | lora-float32 | hallucination.accuracy | 1 point(s)"
     " | – | – | – | not measured |",
   ]
   assert "-10.0 | -10.0 to -10.0 | 2 | not confirmed |" in rows[3]
@@ -227,3 +228,8 @@ def test_a_run_from_other_weights_below_the_same_name_is_another_run(
       runs.Run(arm, 0, "configs/micro.py:tiny", fake_runs.WORLD).name
     )
   assert names[0] != names[1]
+
+
+def test_an_interval_that_one_seed_cannot_give_is_called_unknown():
+  one_seed = differences.Difference(0.5, float("-inf"), float("inf"), seeds=1)
+  assert summary._written(one_seed) == ("+0.5", "unknown", "1")
