@@ -213,7 +213,7 @@ def scenes(c):
   c.optim.name = "muon"
   # Without it the residual stream grows and drowns where a patch is.
   c.optim.weight_decay = 1.0
-  # After 3,000 a linear probe names 71 % of the objects.
+  # After 3,000 a linear probe names 71 % of the objects, after 7,000 85 %.
   c.steps = 7000
 
 

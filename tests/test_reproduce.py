@@ -72,7 +72,7 @@ from locvlm_jax.training import recipe
 recipe.run = lambda r: print(json.dumps(vars(r)))
 sys.argv = ["reproduce", {CONFIG!r}, "--workdir", "runs/x",
             "--config.seed=3", "--stages=stage1,baseline",
-            "--config.mesh.fsdp=2"]
+            "--config.mesh.fsdp=2", "--jobs=2"]
 import runpy
 runpy.run_module("locvlm_jax.reproduce", run_name="__main__")
 """
@@ -86,6 +86,7 @@ runpy.run_module("locvlm_jax.reproduce", run_name="__main__")
     "overrides": ["--config.seed=3", "--config.mesh.fsdp=2"],
     "reference": None,
     "base": "",
+    "jobs": 2,
     "command": f"python -m locvlm_jax.reproduce {CONFIG} --workdir runs/x"
-    " --config.seed=3 --stages=stage1,baseline --config.mesh.fsdp=2",
+    " --config.seed=3 --stages=stage1,baseline --config.mesh.fsdp=2 --jobs=2",
   }, done.stderr
