@@ -164,8 +164,13 @@ def _activations(config: Config, kind: str, layout: Layout, split: int) -> int:
     if remat == "none":
       loop = kept - _rows_keep(config, kind, remat, 0)
       kept = again if model.config.unroll > 1 else loop
-  elif remat != "none":
-    again = _rows_keep(config, kind, "none", rows)
+  else:
+    # The SwiGLU of a layer is computed again in any case: there are then its
+    # product and the gradients of both factors, beside all else.
+    wide = rows * row_length(config, pack) * model.config.llm.mlp_width
+    kept += 3 * jnp.dtype(config.model.dtype).itemsize * wide
+    if remat != "none":
+      again = _rows_keep(config, kind, "none", rows)
   text = row_length(config, pack) - pack * model.config.num_visual
   logits = 4 * rows * text * model.config.llm.vocab_size
   again = max(0, again - kept) // layers

@@ -95,8 +95,8 @@ PLANS = [
   (locvlm_b, "stage1", "NVIDIA A100", {"data": 8}, "dots", 26.67, 64),
   (locvlm_l, "", "TPU v5 lite", {"fsdp": 16}, "full", 8.84, 128),
   (locvlm_l, "", "TPU v5 lite", {"fsdp": 16}, "dots", 15.39, 128),
-  (locvlm_l, "", "TPU v5", {"fsdp": 16}, "none", 48.40, 192),
-  (locvlm_b, "", "TPU v5", {"fsdp": 16}, "none", 27.70, 192),
+  (locvlm_l, "", "TPU v5", {"fsdp": 16}, "none", 36.32, 192),
+  (locvlm_b, "", "TPU v5", {"fsdp": 16}, "none", 21.73, 192),
 ]
 
 
