@@ -49,9 +49,22 @@ def run(
         after(running.pop(future))
 
 
+def all_cores() -> Cores:
+  """Returns the cores that this process may run on."""
+  if hasattr(os, "sched_getaffinity"):
+    return frozenset(os.sched_getaffinity(0))
+  return frozenset(range(os.cpu_count() or 1))
+
+
+def pin(process_id: int, cores: Cores) -> None:
+  """Keeps a process to its cores, where the system can (macOS cannot)."""
+  if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(process_id, cores)
+
+
 def _shares(jobs: int) -> queue.Queue:
   """Divides the cores of this machine among the jobs."""
-  cores = sorted(os.sched_getaffinity(0))
+  cores = sorted(all_cores())
   shares = queue.Queue()
   for job in range(jobs):
     shares.put(frozenset(cores[job::jobs] or cores))

@@ -36,13 +36,27 @@ def test_two_run_at_a_time_on_cores_of_their_own():
 
 
 def test_a_task_that_fails_ends_all_after_those_that_had_begun():
-  ended = []
+  ended, c_began, b_failed = [], threading.Event(), threading.Event()
 
   def work(task, cores):
     if task == "b":
+      assert c_began.wait(10)
+      b_failed.set()
       raise ValueError("b failed")
+    if task == "c":
+      c_began.set()
+      assert b_failed.wait(10)
     ended.append(task)
 
   with pytest.raises(ValueError, match="b failed"):
     jobs.run(NEEDS, work, jobs=2)
-  assert ended in (["a", "c"], ["a"])
+  assert ended == ["a", "c"]
+
+
+def test_a_system_that_cannot_pin_processes_runs_them_all_the_same(monkeypatch):
+  for name in ("sched_getaffinity", "sched_setaffinity"):
+    monkeypatch.delattr(os, name, raising=False)
+  done = []
+  jobs.run(NEEDS, lambda task, cores: jobs.pin(0, cores), after=done.append)
+  assert done == list(NEEDS)
+  assert jobs.all_cores() == frozenset(range(os.cpu_count()))

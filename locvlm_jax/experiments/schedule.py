@@ -144,7 +144,7 @@ def write_world(
 ) -> None:
   """Draws a micro-world below `workdir`, on all cores."""
   out = os.path.join(workdir, world.name)
-  everything = frozenset(os.sched_getaffinity(0))
+  everything = jobs_lib.all_cores()
   arguments = [f"--out={out}", *world.arguments]
   # The generator itself knows what is there already.
   _execute(workdir, "microworld", arguments, everything, execute or _process)
@@ -179,5 +179,5 @@ def _process(
   with open(path, "a", encoding="utf-8") as log:
     print("$", shlex.join(line), file=log, flush=True)
     process = subprocess.Popen(line, stdout=log, stderr=log)
-    os.sched_setaffinity(process.pid, cores)
+    jobs_lib.pin(process.pid, cores)
     return process.wait()

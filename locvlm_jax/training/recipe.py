@@ -181,7 +181,7 @@ def _run_command(
   compiled = os.path.abspath(os.path.join(recipe.workdir, "compiled"))
   line = [sys.executable, "-m", f"locvlm_jax.{command}", *arguments]
   env = {"JAX_COMPILATION_CACHE_DIR": compiled, **os.environ}
-  if stage and recipe.jobs > 1:
+  if cores and recipe.jobs > 1:
     code = _beside_others(line, env, stage, cores)
   else:
     code = subprocess.run(line, env=env).returncode
@@ -196,7 +196,7 @@ def _beside_others(
   with subprocess.Popen(
     line, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
   ) as process:
-    os.sched_setaffinity(process.pid, cores)
+    jobs.pin(process.pid, cores)
     for said in process.stdout:
       print(f"{stage}: {said}", end="", flush=True)
   return process.returncode

@@ -182,7 +182,7 @@ def test_what_waits_for_nothing_runs_beside_the_longest_training(
       pass
 
   monkeypatch.setattr(recipe.subprocess, "Popen", Fake)
-  monkeypatch.setattr(recipe.os, "sched_setaffinity", lambda pid, cores: None)
+  monkeypatch.setattr(recipe.jobs, "pin", lambda process_id, cores: None)
   monkeypatch.setattr(
     recipe.subprocess,
     "run",
