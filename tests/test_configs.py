@@ -248,9 +248,10 @@ def test_the_committed_weights_name_no_path_of_one_machine(name):
 def test_the_committed_base_tells_where_its_patches_are():
   """CLIP's features do, and stage 2 builds on it with the tower frozen.
 
-  Plainly, that is: what an LLM can read with weights of its usual size. An
-  adapter that keeps places in directions of next to no variance has lost them,
-  though a probe without a penalty still finds them.
+  Plainly, that is: what an LLM, which scales each patch before it reads it, can
+  read with weights of its usual size. An adapter that keeps places in
+  directions of next to no variance has lost them, though a probe without a
+  penalty still finds them.
   """
   import jax
   import numpy as np
@@ -274,7 +275,9 @@ def test_the_committed_base_tells_where_its_patches_are():
   )
   grid = round(features.shape[1] ** 0.5)
   place = np.indices((grid, grid))[::-1].reshape(2, -1).T  # x, y
-  x = np.asarray(features) - np.mean(features, (0, 1))
+  x = np.asarray(features)
+  x = x / np.sqrt(np.square(x).mean(-1, keepdims=True))
+  x -= x.mean((0, 1))
   x /= np.sqrt(np.square(x).mean())
   seen, held_out = (
     part.reshape(-1, x.shape[-1]) for part in (x[: num // 2], x[num // 2 :])
@@ -283,7 +286,7 @@ def test_the_committed_base_tells_where_its_patches_are():
   penalty = 0.1 * len(seen) * np.eye(x.shape[-1])
   weights = np.linalg.solve(seen.T @ seen + penalty, seen.T @ target)
   error = np.mean((held_out @ weights - target) ** 2, axis=0)
-  assert (error < 0.4 * np.var(target, axis=0)).all(), error
+  assert (error < 0.5 * np.var(target, axis=0)).all(), error
 
 
 def _square(scenes, index: int, size: int):
