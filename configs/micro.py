@@ -285,7 +285,7 @@ def stage2(c):
   c.optim.lr = 3e-3
   # More boxes are found, and sooner, whatever the seed (docs/training.md).
   c.optim.digit_loss = DIGIT_LOSS
-  c.steps = 7000
+  c.steps = 10_000
 
 
 def baseline(c):

@@ -18,14 +18,25 @@ def digest(config: str, fields: tuple[str, ...] = ()) -> str:
     config: a file, with words after a colon.
     fields: what differs from it, as ("init.llava=DIR", ...): of these the
       directories of weights count, the words of a run are hashed with it.
+      What the config says of these fields does not count.
   """
   path, _, words = config.partition(":")
   settings = runpy.run_path(path)["get_config"](words).to_dict()
   named = dict(field.split("=", 1) for field in fields)
+  for name in named:
+    _forget(settings, name)
   weights = {k: v for k, v in named.items() if os.path.isdir(v)}
   said = _by_content(settings | weights)
   content = json.dumps(said, sort_keys=True, default=str)
   return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _forget(settings: dict, name: str) -> None:
+  """Takes a field such as "data.mixture.text" out of nested settings."""
+  *folders, last = name.split(".")
+  for folder in folders:
+    settings = settings.get(folder, {})
+  settings.pop(last, None)
 
 
 def _by_content(value):

@@ -88,6 +88,20 @@ def test_another_setting_is_another_run(tmp_path):
 def test_other_settings_or_weights_below_the_same_name_are_another_run(
   tmp_path, monkeypatch
 ):
+  name = _names(tmp_path, monkeypatch, micro_arms.FULL)
+  assert name(5, "one") == name(5, "one")
+  assert len({name(5, "one"), name(6, "one"), name(5, "two")}) == 3
+
+
+def test_a_default_that_the_arm_replaces_makes_no_other_run(
+  tmp_path, monkeypatch
+):
+  name = _names(tmp_path, monkeypatch, runs.Arm("short", "", ("steps=3",)))
+  assert name(5, "one") == name(6, "one") != name(6, "two")
+
+
+def _names(tmp_path, monkeypatch, arm):
+  """Returns what an arm's run is called: (default steps, weights) -> name."""
   monkeypatch.chdir(tmp_path)
   (tmp_path / "weights").mkdir()
 
@@ -101,10 +115,9 @@ def test_other_settings_or_weights_below_the_same_name_are_another_run(
     (tmp_path / "weights" / "model.safetensors").write_text(weights)
     depends.digest.cache_clear()
     depends.hash_of.cache_clear()
-    return runs.Run(micro_arms.FULL, 0, "config.py", fake_runs.WORLD).name
+    return runs.Run(arm, 0, "config.py", fake_runs.WORLD).name
 
-  assert name(5, "one") == name(5, "one")
-  assert len({name(5, "one"), name(6, "one"), name(5, "two")}) == 3
+  return name
 
 
 def test_the_table_has_spread_interval_and_verdict(tmp_path):
