@@ -29,6 +29,7 @@ def config(words="vid_b", frames=4, **change) -> Config:
   c = micro.get_config(words)
   c.video.frames = frames
   c.eval.update(samples=0, batch_size=4, max_new_tokens=4)
+  c.eval.override = ("video",)  # the base was trained without videos
   c.root = change.pop("root", c.root)
   return changed(c, **change)
 
