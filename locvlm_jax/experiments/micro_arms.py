@@ -8,7 +8,7 @@ what differs is what an experiment is about.
 from locvlm_jax.experiments.runs import Arm, World
 
 WORLD = World(train=20_000, val=2000, videos=1500)
-_STEPS, _LORA_STEPS, _VIDEO_STEPS = 1000, 400, 300
+_STEPS, _LORA_STEPS, _VIDEO_STEPS = 1500, 400, 300
 DOSE = 0.1  # of the rows are spatial questions, in every arm of a table
 # The share in LLaVA's instructions is 1.3 %.
 DOSES = (0.0, 0.013, 0.025, 0.05, DOSE, 0.2)
