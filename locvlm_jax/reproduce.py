@@ -52,6 +52,11 @@ _JOBS = flags.DEFINE_integer(
   "jobs", 1, "Stages, or arms of tables, that run at a time where they do not"
   " wait for each other, each on its share of the cores.", 1,
 )  # fmt: skip
+_RECORDS = flags.DEFINE_string(
+  "records", "", "With --tables: a folder of finished runs, each a small file,"
+  " such as benchmarks/results/runs. What is there is not run again, and what"
+  " is finished is added.",
+)  # fmt: skip
 _SCALE = flags.DEFINE_enum(
   "scale", "micro", ["micro", "full"], "Tables of the micro model in the"
   " micro-world, or of the paper's models on the paper's data.",
@@ -106,6 +111,7 @@ def _make_tables() -> None:
         jobs=_JOBS.value,
         overrides=_overrides(sys.argv[1:]),
         command=_line(),
+        records=_RECORDS.value,
       )
     )
   )

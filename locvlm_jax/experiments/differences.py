@@ -6,8 +6,10 @@ again, with replacement (a bootstrap of both); where a metric is none of single
 answers, as METEOR is, from the seeds alone (Student's t).
 """
 
+import base64
 import dataclasses
 import enum
+import hashlib
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -18,18 +20,58 @@ _DRAWS = 2000
 _LEVEL = 0.95
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Answers:
+  """Which questions were answered rightly.
+
+  Attributes:
+    questions: a hash of their names, in order.
+    right: of each question [questions], in the order of their names.
+  """
+
+  questions: str
+  right: np.ndarray
+
+  @classmethod
+  def of(cls, right: Mapping[str, bool]) -> "Answers":
+    """Makes them of {name of the question: whether it is right}."""
+    names = sorted(right)
+    said = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+    return cls(said, np.array([right[n] for n in names], bool))
+
+  @property
+  def mean(self) -> float:
+    """Returns the share that is right, in percent."""
+    return 100.0 * float(self.right.mean())
+
+  def packed(self) -> dict[str, object]:
+    """Gives them as json keeps them, a bit an answer."""
+    bits = base64.b64encode(np.packbits(self.right)).decode()
+    return {
+      "questions": self.questions,
+      "number": len(self.right),
+      "right": bits,
+    }
+
+  @classmethod
+  def unpacked(cls, found: Mapping) -> "Answers":
+    """Reads what `packed` gave."""
+    raw = np.frombuffer(base64.b64decode(found["right"]), np.uint8)
+    bits = np.unpackbits(raw, count=found["number"])
+    return cls(found["questions"], bits.astype(bool))
+
+
 @dataclasses.dataclass(frozen=True)
 class Result:
   """One metric of one arm.
 
   Attributes:
     values: by seed, in percent.
-    answers: by seed, {question: 100.0 where it is right, or 0.0}; empty where
-      the metric is no mean over answers.
+    answers: by seed; empty where the metric is no mean over answers.
   """
 
   values: Mapping[int, float]
-  answers: Mapping[int, Mapping[str, float]]
+  answers: Mapping[int, Answers]
 
   @property
   def mean(self) -> float:
@@ -117,14 +159,14 @@ def difference(
 
 def _paired(better: Result, worse: Result, seeds: Sequence[int]) -> np.ndarray:
   """Returns the differences [seeds, questions] of single answers."""
-  questions = sorted(better.answers[seeds[0]])
+  asked = better.answers[seeds[0]].questions
   for s in seeds:
     for result in (better, worse):
-      if sorted(result.answers[s]) != questions:
+      if result.answers[s].questions != asked:
         raise ValueError(f"seed {s}: the arms were asked other questions.")
   return np.array(
     [
-      [better.answers[s][q] - worse.answers[s][q] for q in questions]
+      100.0 * better.answers[s].right - 100.0 * worse.answers[s].right
       for s in seeds
     ]
   )

@@ -7,7 +7,14 @@ import os
 from collections.abc import Mapping, Sequence
 
 from locvlm_jax import files, provenance
-from locvlm_jax.experiments import micro_tables, page, schedule, summary
+from locvlm_jax.experiments import (
+  micro_tables,
+  page,
+  records,
+  results,
+  schedule,
+  summary,
+)
 from locvlm_jax.experiments.micro_arms import WORLD
 from locvlm_jax.experiments.runs import Arm, Evaluation, Run, World
 
@@ -31,6 +38,8 @@ class Experiment:
     world: the micro-world.
     samples: questions a task.
     command: the line that runs it, for the record.
+    records: a folder of finished runs (records.py): what is there is not run
+      again, and what is finished here is added. Empty: none.
   """
 
   tables: tuple[str, ...]
@@ -42,6 +51,7 @@ class Experiment:
   world: World = WORLD
   samples: int = micro_tables.SAMPLES
   command: str = ""
+  records: str = ""
 
   def runs(self) -> dict[Arm, list[Run]]:
     """Lists the runs of each arm; arms that tables share are run once."""
@@ -91,9 +101,11 @@ def run(experiment: Experiment, execute: schedule.Command | None = None) -> str:
   Returns:
     The tables, as Markdown.
   """
-  schedule.write_world(experiment.world, experiment.workdir, execute)
+  left = _unfinished(experiment)
+  if left:
+    schedule.write_world(experiment.world, experiment.workdir, execute)
   schedule.run_all(
-    experiment.evaluations(),
+    left,
     experiment.workdir,
     jobs=experiment.jobs,
     execute=execute,
@@ -102,9 +114,21 @@ def run(experiment: Experiment, execute: schedule.Command | None = None) -> str:
   return write(experiment)
 
 
+def _unfinished(experiment: Experiment) -> list[Evaluation]:
+  """Lists what is to be evaluated, after a look at the records."""
+  wanted, workdir = experiment.evaluations(), experiment.workdir
+  if experiment.records:
+    taken = records.take(wanted, experiment.records, workdir)
+    runs = len({e.run for e in wanted})
+    print(f"runs taken from {experiment.records}: {len(taken)} of {runs}")
+  return [e for e in wanted if not results.finished(e.folder(workdir))]
+
+
 def write(experiment: Experiment) -> str:
   """Writes tables, figure and page of what is finished by now."""
   workdir, evaluations = experiment.workdir, experiment.evaluations()
+  if experiment.records:
+    records.keep(evaluations, _metrics(), experiment.records, workdir)
   found = {
     n: summary.read(micro_tables.TABLES[n], evaluations, workdir)
     for n in experiment.tables
@@ -123,6 +147,12 @@ def write(experiment: Experiment) -> str:
   for name, content in shown.items():
     files.write_lines(os.path.join(workdir, name), [content])
   return text
+
+
+def _metrics() -> list[str]:
+  """Lists the metrics of all tables: a record serves any of them."""
+  tables = micro_tables.TABLES.values()
+  return sorted({m for t in tables for m in t.metrics.values()})
 
 
 def _about(experiment: Experiment, found: Mapping) -> dict:

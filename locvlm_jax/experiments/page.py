@@ -129,16 +129,13 @@ def _part(table: Table, found: Results, runs, done, workdir) -> Part:
 def _samples(table: Table, done, workdir: str) -> tuple[Sample, ...]:
   """Draws questions of the first metric's task, with all arms' answers."""
   task = next(iter(table.metrics.values())).partition(".")[0]
-  said = {
-    e.run.arm.name: {
-      row["id"]: row
-      for row in results.read_answers(e.folder(workdir))
-      if row["task"] == task
-    }
-    for e in done
-    if e.run.arm in table.arms and e.run.seed == 0 and task in e.suite.tasks
-  }
-  if not said:
+  said = {}
+  for e in done:
+    if e.run.arm in table.arms and e.run.seed == 0 and task in e.suite.tasks:
+      rows = results.read_answers(e.folder(workdir))
+      said[e.run.arm.name] = {r["id"]: r for r in rows if r["task"] == task}
+  said = {arm: rows for arm, rows in said.items() if rows}
+  if not said:  # none is finished, or all are on record alone
     return ()
   first = list(next(iter(said.values())).values())
   chosen = answers.draw(first, _NUM_SAMPLES, task)

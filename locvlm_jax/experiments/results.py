@@ -2,14 +2,14 @@
 
 import functools
 import os
-import statistics
 from collections.abc import Mapping
 
 from locvlm_jax.data import reading
 from locvlm_jax.evals import predictions, units
-from locvlm_jax.experiments.differences import Result
+from locvlm_jax.experiments.differences import Answers, Result
 
-_RESULTS = "results.json"
+FILE = "results.json"
+ANSWERS = "answers.json"  # of a run on record, in place of all that it said
 
 
 def read(folders: Mapping[int, str], metric: str) -> Result | None:
@@ -38,19 +38,40 @@ def read(folders: Mapping[int, str], metric: str) -> Result | None:
 
 def finished(folder: str) -> bool:
   """Says whether an evaluation has its results."""
-  return os.path.exists(os.path.join(folder, _RESULTS))
+  return os.path.exists(os.path.join(folder, FILE))
 
 
 @functools.cache
-def _read(folder: str, metric: str) -> tuple[float | None, dict[str, float]]:
+def _read(folder: str, metric: str) -> tuple[float | None, Answers | None]:
   """Reads one value, and the single answers whose mean it is, if any."""
   found = _results(folder)
   if metric not in found["metrics"]:
-    return None, {}
+    return None, None
   value = _hundredths(found["metrics"][metric], metric, found.get("units"))
-  answers = _single_answers(folder, metric)
-  same = answers and abs(statistics.fmean(answers.values()) - value) < 1e-6
-  return value, answers if same else {}
+  return value, single_answers(folder, metric)
+
+
+def single_answers(folder: str, metric: str) -> Answers | None:
+  """Reads which questions were answered rightly.
+
+  Args:
+    folder: of an evaluation.
+    metric: of its results.
+
+  Returns:
+    None where the metric is not their share.
+  """
+  packed = os.path.join(folder, ANSWERS)
+  if os.path.exists(packed):
+    found = reading.read_json(packed).get(metric)
+    return Answers.unpacked(found) if found else None
+  right = _right(folder, metric)
+  if not right:
+    return None
+  known = _results(folder)
+  value = _hundredths(known["metrics"][metric], metric, known.get("units"))
+  answers = Answers.of(right)
+  return answers if abs(answers.mean - value) < 1e-6 else None
 
 
 def _hundredths(value: float, metric: str, known) -> float:
@@ -61,14 +82,14 @@ def _hundredths(value: float, metric: str, known) -> float:
 
 @functools.lru_cache(maxsize=8)
 def _results(folder: str) -> dict:
-  return reading.read_json(os.path.join(folder, _RESULTS))
+  return reading.read_json(os.path.join(folder, FILE))
 
 
-def _single_answers(folder: str, metric: str) -> dict[str, float]:
-  """Reads {question: 100 where right, else 0} of the part that is meant."""
+def _right(folder: str, metric: str) -> dict[str, bool]:
+  """Reads {question: whether it was answered rightly} of the part meant."""
   task, *part = metric.split(".")[:-1]
   return {
-    row["id"]: 100.0 * bool(row["result"]["correct"])
+    row["id"]: bool(row["result"]["correct"])
     for row in read_answers(folder)
     if row["task"] == task
     and "correct" in row["result"]
@@ -78,5 +99,9 @@ def _single_answers(folder: str, metric: str) -> dict[str, float]:
 
 @functools.lru_cache(maxsize=8)
 def read_answers(folder: str) -> list[dict]:
-  """Reads all answers of an evaluation, once for all its metrics."""
-  return list(reading.read_jsonl(os.path.join(folder, predictions.FILE)))
+  """Reads all answers of an evaluation, once for all its metrics.
+
+  Of a run that is on record they are not there: an empty list.
+  """
+  path = os.path.join(folder, predictions.FILE)
+  return list(reading.read_jsonl(path)) if os.path.exists(path) else []

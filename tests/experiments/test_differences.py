@@ -1,19 +1,20 @@
 """Paired differences: known answers, and how often their interval is right."""
 
+import json
+
 import numpy as np
 import pytest
 
 from locvlm_jax.experiments import differences
-from locvlm_jax.experiments.differences import Result, Verdict
+from locvlm_jax.experiments.differences import Answers, Result, Verdict
 
 
 def _result(rng, share: float, seeds=3, questions=200) -> Result:
   answers = {
-    s: {str(q): 100.0 * (rng.random() < share) for q in range(questions)}
+    s: Answers.of({str(q): rng.random() < share for q in range(questions)})
     for s in range(seeds)
   }
-  values = {s: float(np.mean(list(a.values()))) for s, a in answers.items()}
-  return Result(values, answers)
+  return Result({s: a.mean for s, a in answers.items()}, answers)
 
 
 def test_a_clear_difference_is_confirmed_and_its_opposite_is_not():
@@ -68,3 +69,11 @@ def test_arms_are_alike_where_the_whole_interval_is_within_the_bound():
   assert within(-0.5, 1.5) == Verdict.UNDECIDED
   assert within(-3.0, -1.1) == Verdict.NOT_CONFIRMED
   assert within(1.1, 2.0) == Verdict.NOT_CONFIRMED
+
+
+def test_packed_answers_are_the_same_question_by_question():
+  right = {f"q{i}": i % 3 == 0 for i in range(21)}
+  answers = Answers.of(right)
+  again = Answers.unpacked(json.loads(json.dumps(answers.packed())))
+  assert again.questions == answers.questions
+  assert again.right.tolist() == [right[name] for name in sorted(right)]
