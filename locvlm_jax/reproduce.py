@@ -45,7 +45,7 @@ _TABLES = flags.DEFINE_list(
   "tables",
   [],
   "Tables to make in place of stages: numbers of the paper's, or spatial,"
-  " objectives, coordinates, memory.",
+  " objectives, coordinates, pseudo, memory.",
 )
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each arm of a table.", 1)
 _JOBS = flags.DEFINE_integer(

@@ -8,7 +8,7 @@ what differs is what an experiment is about.
 from locvlm_jax.experiments.runs import Arm, World
 
 WORLD = World(train=20_000, val=2000, videos=1500)
-_STEPS, _LORA_STEPS, _VIDEO_STEPS = 1500, 400, 300
+_STEPS, _BOX_STEPS, _LORA_STEPS, _VIDEO_STEPS = 1500, 1000, 400, 300
 DOSE = 0.1  # of the rows are spatial questions, in every arm of a table
 # The share in LLaVA's instructions is 1.3 %.
 DOSES = (0.0, 0.013, 0.025, 0.05, DOSE, 0.2)
@@ -88,6 +88,9 @@ REV_LOC = _stage2("revloc", *_WITH, *_without("loc_pred", "neg_pred"))
 LOC_NEG = _stage2("locpred-negpred", *_WITH, *_without("rev_loc"))
 POINT = _stage2("point", *_WITH, coords=("coords.location=point",))
 PSEUDO = _stage2("pseudo-captions", *_WITH, captions=_stage1())
+# Captions of the kind "a red cup" alone, none "the cup closest to a ball".
+_PLAINLY = Arm("stage1-plainly", "stage1", ("pseudo.relational=()",))
+PSEUDO_PLAIN = _stage2("pseudo-captions-plain", *_WITH, captions=_PLAINLY)
 NFP = _stage2("nfp", *_WITH, coords=("coords.form=nfp",))
 DIGA = _stage2("diga", *_WITH, coords=("coords.form=diga",))
 # How coordinates are best learned: mostly LocPred, until it finds half of all.
@@ -97,7 +100,7 @@ _MOSTLY_LOC_PRED = (
   "validation.every=50", "validation.rows=0", "validation.samples=300",
   "validation.tasks=('locpred',)",
 )  # fmt: skip
-_BOXES = (f"steps={_STEPS}", *_MOSTLY_LOC_PRED)
+_BOXES = (f"steps={_BOX_STEPS}", *_MOSTLY_LOC_PRED)
 _ALONE = (*_BOXES, "optim.digit_loss=0.0")
 PLAIN = Arm("cross-entropy", "stage2", _ALONE, _stage1())
 DIGIT_LOSS = Arm(
@@ -136,8 +139,10 @@ def _lora(name: str, base_weights: str) -> Arm:
 _REFERENCE = "locvlm_jax/assets/micro_reference"
 LORA = _lora("lora-float32", "float")
 LORA_NF4, LORA_INT8 = _lora("lora-nf4", "nf4"), _lora("lora-int8", "int8")
-ADAM = _rewrite("adam-float32", _STEPS, "optim.lr=1e-3")
-ADAM_8BIT = _rewrite("adam-8bit", _STEPS, "optim.lr=1e-3", "optim.moments=8bit")
+ADAM = _rewrite("adam-float32", _BOX_STEPS, "optim.lr=1e-3")
+ADAM_8BIT = _rewrite(
+  "adam-8bit", _BOX_STEPS, "optim.lr=1e-3", "optim.moments=8bit"
+)
 VID_B = _vid("vid-b", words="vid_b")
 VID_NONE = _vid(
   "vid-b-plus-none", *_mixture(video_conversations=1.0, tracks=0.0)
