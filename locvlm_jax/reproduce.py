@@ -54,8 +54,8 @@ _JOBS = flags.DEFINE_integer(
 )  # fmt: skip
 _RECORDS = flags.DEFINE_string(
   "records", "", "With --tables: a folder of finished runs, each a small file,"
-  " such as benchmarks/results/records. What is there is not run again, and what"
-  " is finished is added.",
+  " such as benchmarks/results/records. What is there is not run again, and"
+  " what is finished is added.",
 )  # fmt: skip
 _SCALE = flags.DEFINE_enum(
   "scale", "micro", ["micro", "full"], "Tables of the micro model in the"

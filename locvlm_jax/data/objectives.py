@@ -14,7 +14,8 @@ video, neither is what moves (`sources/tracks.py`). What is annotated as a car
 counts as a vehicle, where the file says that cars are vehicles. All rules look
 at the whole image: a dog that a crop removed can be neither. Where an object
 has texts of its own (a referring expression or a caption), one of them stands
-in place of the category; where not everything is annotated, nothing is denied.
+in place of the category, which LocPred and NegPred ask for as well: as one more
+name. Where not everything is annotated, nothing is denied.
 
 Detect is not the paper's, and off by default. It lists every object of up to
 three categories, some of which are absent (`text.box_lists`). A category is
@@ -40,6 +41,7 @@ WEIGHTS = (1.0, 1.0, 1.0)  # of OBJECTIVES
 DETECT = "detect"  # beside the paper's three
 _IN_A_LIST = 3  # categories of a question at most
 _ABSENT = 0.4  # share of them that the image does not show
+_DRAWS = 8  # of a caption to deny, until one names nothing that is there
 
 Lists = Sequence[tuple[str, Sequence[Box]]]  # every box of some categories
 
@@ -206,8 +208,8 @@ class PairSpec:
     vocabulary: the categories that neg_pred may deny.
     max_pairs: of an image, at most; 1 gives single pairs.
     weights: relative frequency of each of OBJECTIVES.
-    captions: of objects, by category: neg_pred denies one of them in place of
-      the category.
+    captions: of objects, by category, those of an object together: neg_pred
+      denies one of them as well as the category.
     detect: relative frequency of detect, beside `weights`.
 
   Raises:
@@ -218,7 +220,7 @@ class PairSpec:
   vocabulary: Sequence[str]
   max_pairs: int
   weights: tuple[float, float, float] = WEIGHTS
-  captions: Mapping[str, Sequence[str]] | None = None
+  captions: Mapping[str, Sequence[tuple[str, ...]]] | None = None
   detect: float = 0.0
 
   def __post_init__(self):
@@ -308,15 +310,20 @@ def absent(record: Record, vocabulary: Sequence[str]) -> list[str]:
 
 
 def _denied(category: str, record: Record, captions, rng) -> str:
-  """Draws a caption of what is absent.
+  """Draws what is asked for and absent, as it is drawn of what is there.
 
-  It stays the category where the caption names something present, too.
+  How it is asked must not tell whether it is there: were only what is absent
+  called by its category alone, whoever is asked by category would deny it.
+  It stays the category where captions name something present, too.
   """
-  if not captions or category not in captions:
-    return category
-  text = _pick(captions[category], rng)
   there = _present(record.objects).union(*(o.texts for o in record.objects))
-  return category if any(names_object(text, name) for name in there) else text
+  objects = captions.get(category, ()) if captions else ()
+  for _ in range(_DRAWS if objects else 0):
+    texts = objects[rng.integers(len(objects))]
+    text = _pick((*texts, category), rng)
+    if not any(names_object(text, name) for name in there):
+      return text
+  return category
 
 
 def names_object(text: str, name: str) -> bool:
@@ -329,13 +336,21 @@ def _located(
   kind: int, thing: Object, box: Box, coords, rng, video: bool
 ) -> Turn:
   """Makes loc_pred (0) or rev_loc (2) about an object, by one of its texts."""
-  text = _pick(thing.texts, rng) if thing.texts else thing.category
   if kind == 0:
-    return loc_pred(text, box, coords, rng, video)
+    return loc_pred(_asked(thing, rng), box, coords, rng, video)
+  text = _pick(thing.texts, rng) if thing.texts else thing.category
   answers = prompts.REV_LOC_ANSWERS
   if thing.texts:
     answers = prompts.REV_LOC_TEXT_ANSWERS
   return rev_loc(text, box, coords, rng, answers, video)
+
+
+def _asked(thing: Object, rng) -> str:
+  """Draws a text of an object, or its category, which is one more name."""
+  names, category = thing.texts, thing.category
+  if not names:
+    return category
+  return _pick(names if category in names else (*names, category), rng)
 
 
 def _draw_kind(spec: PairSpec, ready, is_said: bool, rng) -> int | None:

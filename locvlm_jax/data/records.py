@@ -166,7 +166,7 @@ class Source(abc.ABC):
 
   def object_captions(
     self, without: Collection[str] = ()
-  ) -> dict[str, tuple[str, ...]]:
+  ) -> dict[str, tuple[tuple[str, ...], ...]]:
     """Collects the captions of objects that name their category.
 
     `neg_pred` denies them where there is no such object.
@@ -175,7 +175,8 @@ class Source(abc.ABC):
       without: ids of the records whose captions are left out.
 
     Returns:
-      {category: captions}; only categories that have some.
+      {category: captions of an object, those of another, ...}; only
+      categories that have some.
     """
     del without
     return {}

@@ -216,7 +216,7 @@ class WithoutExcluded(Source):
 
   def object_captions(
     self, without: Collection[str] = ()
-  ) -> dict[str, tuple[str, ...]]:
+  ) -> dict[str, tuple[tuple[str, ...], ...]]:
     """Collects the captions of objects in the images that are left."""
     if not self.caption_counts:
       return {}

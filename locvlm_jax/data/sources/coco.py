@@ -216,18 +216,19 @@ class Instances(Source):
 
   def object_captions(
     self, without: Collection[str] = ()
-  ) -> dict[str, tuple[str, ...]]:
+  ) -> dict[str, tuple[tuple[str, ...], ...]]:
     """Collects the captions of objects that name their category."""
     if not self.caption_counts:
       return {}
     found = collections.defaultdict(dict)  # a dict, for its order
     for image, objects in self._objects.items():
       for thing in objects if str(image) not in without else ():
-        named = [
+        named = tuple(
           t for t in thing.texts if objectives.names_object(t, thing.category)
-        ]
-        found[thing.category] |= dict.fromkeys(named)
-    return {name: tuple(texts) for name, texts in found.items() if texts}
+        )
+        if named:
+          found[thing.category][named] = None
+    return {name: tuple(objects) for name, objects in found.items()}
 
   def image_ids(self) -> list[ImageId]:
     """Lists what the image of each record is known by."""

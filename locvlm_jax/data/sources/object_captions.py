@@ -11,7 +11,9 @@ category in all three objectives, under the same filters:
   neg_pred   Where is the red cup beside the plate?   There is no red cup ...
   rev_loc    What is at [12,34,45,60]?      a red cup beside the plate
 
-An object without a caption keeps its category. Only a caption that names its
+LocPred and NegPred ask by the category too, as one more name, and in the same
+share: a name that is only ever denied would say that nothing is there. An
+object without a caption keeps its category. Only a caption that names its
 category is denied: where there is no cup there is no red cup, whereas "a man",
 said of a chair, may well be there.
 """

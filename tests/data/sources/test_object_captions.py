@@ -104,17 +104,36 @@ def test_captions_stand_in_place_of_categories(world):
     "the cup left of the dog",
     "a small dog",
   }
-  for question in found["loc_pred"]:
-    said = [
-      t
-      for t in (
-        "the red cup on \u6728",
-        "the cup left of the dog",
-        "the small dog",
-      )
-      if t in question
-    ]
-    assert len(said) == 1, question
+  captions = ("red cup on \u6728", "cup left of the dog", "small dog")
+  said = "\n".join(found["loc_pred"])
+  assert all(f"the {caption}" in said for caption in captions)
+  # A category is asked for as well, as one more name.
+  alone = [q for q in found["loc_pred"] if not any(c in q for c in captions)]
+  assert alone and all("cup" in q or "dog" in q for q in alone)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_how_a_thing_is_asked_for_does_not_tell_whether_it_is_there(
+  world, index
+):
+  """By its category alone, half of the things are there, as by caption."""
+  lines = [
+    _caption(10, 0, "cup", "a red cup"),
+    _caption(11, 0, "dog", "a small dog"),
+    _caption(20, 1, "chair", "a blue chair"),
+  ]
+  source, denied = _source(world, lines), collections.defaultdict(list)
+  spec = objectives.PairSpec(
+    BINS, source.categories, 1, (1.0, 1.0, 0.0), source.object_captions()
+  )
+  for seed in range(600):
+    rng = np.random.default_rng(seed)
+    (pair,) = objectives.pairs(source[index], SQUARE, spec, rng)
+    by_caption = any(w in pair.question for w in ("red", "small", "blue"))
+    denied[by_caption].append(pair.objective == "neg_pred")
+  shares = {k: np.mean(v) for k, v in denied.items()}
+  assert shares[True] == pytest.approx(0.5, abs=0.09), shares
+  assert shares[False] == pytest.approx(0.5, abs=0.09), shares
 
 
 def test_without_a_caption_an_object_keeps_its_category(world):
@@ -129,9 +148,9 @@ def test_the_filters_are_those_of_categories(world):
 def test_only_what_is_absent_is_denied(world):
   source = _source(world)
   assert source.object_captions() == {
-    "cup": ("A red cup on \u6728", "the cup left of the dog"),
-    "dog": ("a small dog", "a spotted dog"),
-    "chair": ("the chair under a dog",),  # "a man" may be anywhere
+    "cup": (("A red cup on \u6728", "the cup left of the dog"),),
+    "dog": (("a small dog",), ("a spotted dog",)),
+    "chair": (("the chair under a dog",),),  # "a man" may be anywhere
   }
   denied = "\n".join(_asked(source, 1, (0.0, 1.0, 0.0))["neg_pred"])
   assert "red cup" in denied and "spotted dog" in denied
@@ -158,8 +177,8 @@ def test_captions_of_tested_images_are_not_even_denied(world):
     source, exclusion.WithoutExcluded
   ) and "5 captions" not in repr(source)
   assert source.object_captions() == {
-    "dog": ("a spotted dog",),
-    "chair": ("the chair under a dog",),
+    "dog": (("a spotted dog",),),
+    "chair": (("the chair under a dog",),),
   }
   assert source[0].objects[0].texts == ("a man", "the chair under a dog")
 
