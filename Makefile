@@ -62,11 +62,14 @@ base: $(READY) $(BASE_WORLD)/microworld.json
 	  --config.root=$(BASE_WORLD) --config.init.checkpoint=runs/lookups
 	$(CONVERT) --input runs/base --output locvlm_jax/assets/micro_base
 
+# The baseline first: the page shows the last stage.
+REFERENCE_STAGES := stage1,reference_baseline,refine_baseline@reference_baseline,reference,refine@reference
+
 reference: $(READY) $(BASE_WORLD)/microworld.json
 	$(BIN)/python -m locvlm_jax.reproduce --config configs/micro.py \
-	  --workdir runs/reference --stages stage1,stage2,baseline \
+	  --workdir runs/reference --stages $(REFERENCE_STAGES) --jobs 2 \
 	  --config.root=$(BASE_WORLD)
-	$(CONVERT) --input runs/reference/stage2 --output $(REFERENCE_DIR)
+	$(CONVERT) --input runs/reference/refine@reference --output $(REFERENCE_DIR)
 	cp runs/reference/results.json $(REFERENCE_DIR)/
 
 test: $(READY)
