@@ -248,14 +248,19 @@ def describe(config: Mapping) -> str:
   )
 
 
+def _is_beside(stage: str) -> bool:
+  """Says whether a stage is there to compare with."""
+  word = stage.partition("@")[0]
+  return word == "course" or word.endswith("baseline")
+
+
 def _write_results(recipe: Recipe, stages: Mapping[str, dict]) -> None:
   """Writes the results.json that the page is made of.
 
   The page shows the answers of the last stage beside those of the first; a
-  baseline, and what goes on from a stage, are in its tables alone.
+  baseline and a course are in its tables alone.
   """
-  alone = [name for name in stages if name != "baseline" and "@" not in name]
-  shown = alone or list(stages)
+  shown = [name for name in stages if not _is_beside(name)] or list(stages)
   results = {
     "config": recipe.config,
     "before": shown[0],

@@ -72,4 +72,4 @@ def test_the_reference_that_is_committed_can_be_read():
   from paths import ROOT
 
   path = ROOT / "locvlm_jax/assets/micro_reference/results.json"
-  assert reading.read_results(str(path))["show"] == "stage2"
+  assert reading.read_results(str(path))["show"] == "refine@reference"

@@ -130,6 +130,14 @@ def test_programs_are_compiled_into_the_workdir_unless_the_user_says_where(
   assert seen == [str(tmp_path / "compiled"), "/elsewhere"]
 
 
+def test_a_stage_that_goes_on_is_shown_and_baselines_are_not(calls, tmp_path):
+  stages = ("stage1", "stage2", "refine@stage2", "reference_baseline",
+            "refine_baseline@reference_baseline")  # fmt: skip
+  recipe.run(make(tmp_path, stages))
+  results = json.loads((tmp_path / "results.json").read_text())
+  assert (results["before"], results["show"]) == ("stage1", "refine@stage2")
+
+
 def test_a_baseline_alone_is_shown(calls, tmp_path):
   recipe.run(make(tmp_path, ("baseline",)))
   results = json.loads((tmp_path / "results.json").read_text())
