@@ -10,8 +10,8 @@ from locvlm_jax import files, provenance
 from locvlm_jax.experiments import (
   micro_tables,
   page,
-  records,
   results,
+  run_records,
   schedule,
   summary,
 )
@@ -38,8 +38,8 @@ class Experiment:
     world: the micro-world.
     samples: questions a task.
     command: the line that runs it, for the record.
-    records: a folder of finished runs (records.py): what is there is not run
-      again, and what is finished here is added. Empty: none.
+    records: a folder of finished runs (run_records.py): what is there is not
+      run again, and what is finished here is added. Empty: none.
   """
 
   tables: tuple[str, ...]
@@ -118,7 +118,7 @@ def _unfinished(experiment: Experiment) -> list[Evaluation]:
   """Lists what is to be evaluated, after a look at the records."""
   wanted, workdir = experiment.evaluations(), experiment.workdir
   if experiment.records:
-    taken = records.take(wanted, experiment.records, workdir)
+    taken = run_records.take(wanted, experiment.records, workdir)
     runs = len({e.run for e in wanted})
     print(f"runs taken from {experiment.records}: {len(taken)} of {runs}")
   return [e for e in wanted if not results.finished(e.folder(workdir))]
@@ -128,7 +128,7 @@ def write(experiment: Experiment) -> str:
   """Writes tables, figure and page of what is finished by now."""
   workdir, evaluations = experiment.workdir, experiment.evaluations()
   if experiment.records:
-    records.keep(evaluations, _metrics(), experiment.records, workdir)
+    run_records.keep(evaluations, _metrics(), experiment.records, workdir)
   found = {
     n: summary.read(micro_tables.TABLES[n], evaluations, workdir)
     for n in experiment.tables
