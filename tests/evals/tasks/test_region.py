@@ -56,7 +56,8 @@ def test_a_region_is_asked_for_once_with_all_references(regions):
     list(questions.values()),
     [answers[i] for i in questions],
   )
-  assert metrics == {
+  # Where pycocoevalcap and Java are, there are METEOR and CIDEr besides.
+  assert {k: metrics[k] for k in metrics if k not in ("meteor", "cider")} == {
     "exact": pytest.approx(2 / 3),
     "num": 3,
     "num_references": 5,
