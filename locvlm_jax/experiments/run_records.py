@@ -10,6 +10,7 @@ import datetime
 import glob
 import json
 import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 
 from locvlm_jax import files, provenance
@@ -42,7 +43,10 @@ def take(
   """
   taken = []
   for run, wanted in _by_run(evaluations).items():
-    if any(results.finished(e.folder(workdir)) for e in wanted):
+    here = [results.finished(e.folder(workdir)) for e in wanted]
+    if any(here) and not all(here) and _is_taken(run, workdir):
+      shutil.rmtree(run.folder(workdir))  # two trainings are not one run
+    elif any(here):
       continue  # begun or finished here
     found = _read(run, records)
     if wanted and all(_name(e) in found["evaluations"] for e in wanted):
@@ -66,19 +70,22 @@ def keep(
     workdir: of the experiment.
   """
   for run, wanted in _by_run(evaluations).items():
+    done = [e for e in wanted if results.finished(e.folder(workdir))]
     found = _read(run, records)
-    new = [
-      e
-      for e in wanted
-      if results.finished(e.folder(workdir))
-      and _name(e) not in found["evaluations"]
-    ]
+    known = found["evaluations"]
+    if found.get("curve") != _curve(run.folder(workdir)):
+      known = {}  # another training: its answers stay apart from this one's
+    new = [e for e in done if _name(e) not in known]
     if new:
-      found["evaluations"] |= {
-        _name(e): _evaluation(e, metrics, workdir) for e in new
-      }
-      record = _about(run, workdir) | {"evaluations": found["evaluations"]}
+      known |= {_name(e): _evaluation(e, metrics, workdir) for e in new}
+      record = _about(run, workdir) | {"evaluations": known}
       _write_json(_path(run, records), record)
+
+
+def _is_taken(run: Run, workdir: str) -> bool:
+  """Says whether a run's folder has what is on record alone."""
+  pattern = os.path.join(glob.escape(run.folder(workdir)), "*", results.ANSWERS)
+  return bool(glob.glob(pattern))
 
 
 def _by_run(evaluations) -> dict[Run, list[Evaluation]]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
-from locvlm_jax import errors, progress
+from locvlm_jax import errors, files, progress
 from locvlm_jax import jobs as jobs_lib
 from locvlm_jax.experiments.runs import World
 
@@ -156,7 +156,9 @@ def _once(folder, command: str, arguments: list[str], cores, execute) -> None:
     return
   began = time.monotonic()
   _execute(folder, command, arguments, cores, execute)
-  done.write_text(f"{(time.monotonic() - began) / 60:.2f} minutes\n")
+  # Whole at once: the page reads it while other steps go on.
+  minutes = (time.monotonic() - began) / 60
+  files.write_lines(str(done), [f"{minutes:.2f} minutes\n"])
 
 
 def _execute(folder, command: str, arguments, cores, execute) -> None:

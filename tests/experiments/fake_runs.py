@@ -4,6 +4,7 @@ import json
 import os
 import random
 
+from locvlm_jax import files
 from locvlm_jax.experiments import experiment
 from locvlm_jax.experiments.runs import World
 
@@ -73,8 +74,9 @@ class Commands:
          "result": {"correct": r}}
         for i, r in enumerate(right)
       ]  # fmt: skip
-    with open(os.path.join(folder, "results.json"), "w") as f:
-      units = {m: "number" if "mean" in m else "share" for m in metrics}
-      json.dump({"metrics": metrics, "units": units}, f)
     with open(os.path.join(folder, "predictions.jsonl"), "w") as f:
       f.writelines(json.dumps(row) + "\n" for row in rows)
+    # As the real one: last, and whole, for tables are written meanwhile.
+    units = {m: "number" if "mean" in m else "share" for m in metrics}
+    results = {"metrics": metrics, "units": units}
+    files.write_json(os.path.join(folder, "results.json"), results)

@@ -56,6 +56,15 @@ def test_a_run_that_is_asked_more_than_is_on_record_is_trained(tmp_path):
   assert not none
 
 
+def test_what_is_taken_is_not_mixed_with_a_training_of_today(tmp_path):
+  _run(tmp_path, "one", seeds=1)
+  _run(tmp_path, "two", seeds=1)
+  _, calls = _run(tmp_path, "two", seeds=1, tables=("4", "5"))
+  names = [c for c, _ in calls]
+  assert names.count("train") == 3
+  assert names.count("evaluate") == 4  # spatial is asked anew, too
+
+
 def test_what_was_finished_before_a_failure_is_on_record(tmp_path):
   with pytest.raises(errors.CommandFailed):
     _run(tmp_path, "one", seeds=1, fails="locvlm-seed0")
