@@ -358,7 +358,7 @@ def evaluation() -> ml_collections.ConfigDict:
   # "plain", which has no place for a question.
   e.prompt_format = ""
   # The family of models in whose words benchmarks are asked, and whose boxes
-  # they hold: locvlm | llava15 | kosmos2 (text/families.py).
+  # they hold: locvlm | plain | llava15 | kosmos2 (text/families.py).
   e.prompts = "locvlm"
   e.tasks = ("locpred", "revloc", "hallucination", "spatial")
   e.samples = 500  # questions a task; 0: all

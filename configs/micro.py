@@ -162,6 +162,8 @@ def data_paths(c):
     "vqa",
   )
   c.eval.batch_size = 50
+  # No question of the micro-world asks for a single word or phrase.
+  c.eval.prompts = "plain"
 
 
 def benchmarks(e, root):

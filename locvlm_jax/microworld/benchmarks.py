@@ -20,6 +20,8 @@ import shutil
 
 import numpy as np
 
+from locvlm_jax.microworld.texts.wording import NUMBERS
+
 FOLDER = "benchmarks"
 _REFER = (
   "refcoco_testB", "refcocoplus_testB", "refcocog_val", "refcocog_test",
@@ -107,7 +109,7 @@ def _write_pope(out, content: dict, rng: np.random.Generator) -> None:
 
 def _write_gqa(out, questions: dict, annotations: dict) -> None:
   answers = {
-    a["question_id"]: a["multiple_choice_answer"]
+    a["question_id"]: _in_words(a["multiple_choice_answer"])
     for a in annotations["annotations"]
   }
   _dump(
@@ -127,6 +129,11 @@ def _write_gqa(out, questions: dict, annotations: dict) -> None:
       for q in questions["questions"]
     },
   )
+
+
+def _in_words(answer: str) -> str:
+  """Writes a number of VQAv2 as a word, since GQA compares letter by letter."""
+  return NUMBERS[int(answer)] if answer.isdigit() else answer
 
 
 def _write_refer(out, refs: list[dict], instances: dict) -> None:

@@ -22,7 +22,7 @@ from locvlm_jax.microworld.texts import (
 from locvlm_jax.microworld.texts.wording import NUMBERS
 from locvlm_jax.text.prompts import Turn
 
-VERSION = 10  # of scenes, painting, wording and formats together
+VERSION = 11  # of scenes, painting, wording and formats together
 BACKGROUND_ID = len(CATEGORIES) + 1
 _OFFSETS = {"train": 0, "val": 1_000_000, "portraits": 2_000_000}
 MAX_IMAGES = 600_000  # so that segment ids fit into 24 bits
@@ -219,7 +219,10 @@ def llava(turns: list[Turn], start: str = "") -> list[dict]:
 
 
 def _vqa(image_id: int, turns: list[Turn]) -> list[tuple[dict, dict]]:
-  """Makes VQAv2's (question, annotation); ten annotators who all agree."""
+  """Makes VQAv2's (question, annotation); ten annotators who all agree.
+
+  They write numbers in digits, as VQAv2's do: its metric takes those alone.
+  """
   found = []
   for k, (question, answer) in enumerate(turns):
     ids = {"image_id": image_id, "question_id": 10 * image_id + k}
@@ -230,6 +233,8 @@ def _vqa(image_id: int, turns: list[Turn]) -> list[tuple[dict, dict]]:
       if answer in NUMBERS
       else "other"
     )
+    if kind == "number":
+      answer = str(NUMBERS.index(answer))
     ten = [
       {"answer": answer, "answer_confidence": "yes", "answer_id": i}
       for i in range(1, 11)

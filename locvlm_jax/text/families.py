@@ -2,8 +2,10 @@
 
 A model answers best in the words that it was trained with, so that the
 baselines of the paper's Tables 5 and 8 to 10 are asked in their own:
-`eval.prompts` names the family. Where the words are not ours:
+`eval.prompts` names the family. Where the words are not the paper's:
 
+  plain     questions as they are: of models, such as the micro models, whose
+            data has no "Answer the question using a single word or phrase."
   llava15   haotian-liu/LLaVA:docs/Evaluation.md, and the questions about
             regions of its mix665k
   kosmos2   microsoft/unilm:kosmos-2/README.md, whose region description the
@@ -56,6 +58,7 @@ LOCVLM = Family(
   describe={kind: texts[0] for kind, texts in prompts.REV_LOC.items()},
   locate={kind: texts[0] for kind, texts in prompts.LOC_PRED.items()},
 )
+PLAIN = dataclasses.replace(LOCVLM, name="plain", short="{text}")
 LLAVA15 = Family(
   "llava15",
   short="{text}" + prompts.SHORT_ANSWER,
@@ -75,4 +78,4 @@ KOSMOS2 = Family(
   describe=_both("It {loc} is"),
   locate=_both("{text}"),
 )
-FAMILIES = {family.name: family for family in (LOCVLM, LLAVA15, KOSMOS2)}
+FAMILIES = {f.name: f for f in (LOCVLM, PLAIN, LLAVA15, KOSMOS2)}

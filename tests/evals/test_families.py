@@ -7,7 +7,7 @@ import pytest
 import region_files
 from eval_scenes import BOXES, DRAWN, VOCABULARY, rate
 
-from configs import base
+from configs import base, micro
 from locvlm_jax import assemble, checks
 from locvlm_jax.config import freeze
 from locvlm_jax.data.question_view import View
@@ -33,6 +33,7 @@ def first(task, records, family):
     ("pope_random", "llava15", "?" + SHORT),
     ("pope_random", "kosmos2", "? Answer:"),
     ("gqa", "locvlm", "?" + SHORT),
+    ("gqa", "plain", "?"),
     ("gqa", "llava15", "?" + SHORT),
     ("vqav2", "llava15", "?" + SHORT),
     ("vqav2", "kosmos2", "? Answer:"),
@@ -51,6 +52,16 @@ def test_benchmarks_are_asked_in_the_familys_words(
 def test_hallucination_is_asked_as_pope_is():
   assert first("hal_coco", [DRAWN], "llava15").question.endswith(SHORT)
   assert first("hal_coco", [DRAWN], "locvlm").question.endswith("image?")
+
+
+def test_numbers_are_asked_for_in_the_familys_words():
+  assert first("counting", [DRAWN], "locvlm").question.endswith("?" + SHORT)
+  assert first("counting", [DRAWN], "plain").question.endswith("image?")
+
+
+def test_no_suffix_is_put_to_micro_models():
+  words = FAMILIES[micro.get_config().eval.prompts]
+  assert words.short == words.yes_no == "{text}"
 
 
 def test_regions_are_described_and_found_in_the_familys_words(tmp_path):
@@ -74,7 +85,7 @@ def test_regions_are_described_and_found_in_the_familys_words(tmp_path):
 @pytest.mark.parametrize(
   "fields, message",
   [
-    ({"eval.prompts": "gpt"}, "eval.prompts='gpt': not one of locvlm, llava15"),
+    ({"eval.prompts": "gpt"}, "eval.prompts='gpt': not one of locvlm, plain"),
     (
       {"eval.prompts": "llava15", "geometry": "square"},
       "geometry='pad', and geometry='square': set --config.geometry=pad",

@@ -1,6 +1,7 @@
 """The micro-world's annotation files agree with its pictures."""
 
 import collections
+import json
 import os
 import re
 
@@ -10,8 +11,10 @@ from generated import COUNTS, HELD_OUT_WORDINGS, load
 from PIL import Image
 
 from locvlm_jax.data.sources import coco
+from locvlm_jax.evals.scorers import vqa_accuracy
 from locvlm_jax.microworld import entries
 from locvlm_jax.microworld import scene as scene_lib
+from locvlm_jax.microworld.texts.wording import NUMBERS
 
 
 @pytest.mark.parametrize("split", scene_lib.SPLITS)
@@ -110,6 +113,20 @@ def test_every_question_has_ten_answers_of_a_known_type(world):
     a = answers[q["question_id"]]
     assert a["image_id"] == q["image_id"] and len(a["answers"]) == 10
     assert a["answer_type"] in ("yes/no", "number", "other")
+
+
+def test_a_number_said_in_a_word_is_right_in_vqav2_and_in_gqa(world):
+  answers = load(world, "vqa_annotations_val")["annotations"]
+  numbers = [a for a in answers if a["answer_type"] == "number"]
+  assert numbers
+  with open(f"{world}/benchmarks/gqa.json", encoding="utf-8") as f:
+    gqa = json.load(f)
+  for a in numbers:
+    word = gqa[str(a["question_id"])]["answer"]
+    assert word in NUMBERS
+    said = vqa_accuracy.evalai(f"{word.capitalize()}.")
+    humans = [h["answer"] for h in a["answers"]]
+    assert vqa_accuracy.accuracy(said, humans) == 1
 
 
 def test_portraits_show_one_object_and_have_captions_alone(world):

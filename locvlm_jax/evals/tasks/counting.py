@@ -89,7 +89,8 @@ def _question(record, category: str, count: int, view: View) -> Question:
   asked = prompts.fill(prompts.COUNT, obj=english.plural(category))
   truth = {"category": category, "count": count, "geometry": view.geometry}
   name = f"{record.id}/{category}"
-  return Question(name, record.image, asked + prompts.SHORT_ANSWER, truth=truth)
+  asked = view.family.short.format(text=asked)
+  return Question(name, record.image, asked, truth=truth)
 
 
 def number(answer: str) -> int | None:
