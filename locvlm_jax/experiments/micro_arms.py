@@ -82,6 +82,11 @@ _WITH = _general(True, DOSE)
 WITH_OBJECTIVES = {dose: _dose(dose, True) for dose in DOSES}
 WITHOUT = {dose: _dose(dose, False) for dose in DOSES}
 FULL, BASELINE = WITH_OBJECTIVES[DOSE], WITHOUT[DOSE]
+# It sees as many general questions as FULL, and text in the objectives' place.
+MORE_TEXT = _stage2(
+  "more-text",
+  *_mixture(instances=0.0, conversations=0.1, text=0.8, spatial=DOSE),
+)
 LOC_PRED = _stage2("locpred", *_WITH, *_without("neg_pred", "rev_loc"))
 NEG_PRED = _stage2("negpred", *_WITH, *_without("loc_pred", "rev_loc"))
 REV_LOC = _stage2("revloc", *_WITH, *_without("loc_pred", "neg_pred"))

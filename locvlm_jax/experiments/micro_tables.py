@@ -1,10 +1,11 @@
 """The paper's tables at micro scale, as data: arms, metrics, orderings.
 
-Five tables are not the paper's: `spatial` asks how much spatial supervision
-the objectives save, `objectives` which of them does, `coordinates` how the
-numbers of a box are learned sooner and more exactly, `pseudo` what
-pseudo-captions do to localization, and `memory` whether weights and moments in
-fewer bits cost anything.
+Six tables are not the paper's: `spatial` asks how much spatial supervision
+the objectives save, `objectives` which of them does, `general` what they do to
+general questions by themselves, `coordinates` how the numbers of a box are
+learned sooner and more exactly, `pseudo` what pseudo-captions do to
+localization, and `memory` whether weights and moments in fewer bits cost
+anything.
 
 The baseline without objectives stands for LLaVA, the twin of GQA for GQA, and
 so on. Table 1 compares designs and has no numbers, Table 3 lists data; 2, 11
@@ -30,6 +31,7 @@ from locvlm_jax.experiments.micro_arms import (
   LORA,
   LORA_INT8,
   LORA_NF4,
+  MORE_TEXT,
   NEG_PRED,
   NFP,
   PLAIN,
@@ -148,6 +150,13 @@ _ABLATED = {
   "GQA": "gqa.accuracy",
   "RD, METEOR": "rd_refcocog_test.meteor",
   "A-QA": "activitynet_qa.match",
+}
+_GENERAL = {
+  "GQA": "gqa.accuracy",
+  "VQAv2": "vqav2.evalai.accuracy",
+  "A-QA": "activitynet_qa.match",
+  "Hal-COCO": "hal_coco.accuracy",
+  "Hal-ADE": "hal_ade.accuracy",
 }
 _POPE = {
   kind: f"pope_{kind}.accuracy" for kind in ("random", "popular", "adversarial")
@@ -268,6 +277,14 @@ TABLES = {
           for arm in (LOC_PRED, NEG_PRED, REV_LOC, LOC_NEG, FULL, POINT, NFP,
                       DIGA)),
     "locvlm has all three objectives, boxes and IVB."),
+  "general": Table(
+    "What the objectives do to general questions",
+    (BASELINE, MORE_TEXT, FULL), _GENERAL,
+    _above(FULL, MORE_TEXT, _GENERAL.values(), *[None] * len(_GENERAL))
+    + _above(FULL, BASELINE, _GENERAL.values(), *[None] * len(_GENERAL)),
+    "The objectives take rows from the general data, of which locvlm sees 20 %"
+    " and the baseline 57 %; more-text sees 20 % as well, and text without"
+    " pictures in the place of the objectives."),
   "coordinates": Table(
     "How coordinates are learned",
     (PLAIN, DIGIT_LOSS, FIXED_WIDTH, BOTH),

@@ -72,6 +72,15 @@ def test_both_arms_see_the_same_spatial_questions_in_the_same_order(root, seed):
   assert numbers[0] / total == pytest.approx(micro_arms.DOSE, abs=0.002)
 
 
+def test_text_in_the_objectives_place_leaves_the_general_questions_alone(root):
+  text = _examples(micro_arms.MORE_TEXT, root)
+  with_them = _examples(micro_arms.FULL, root)
+  for name in ("spatial", "conversations"):
+    numbers = [len(arm[name]) for arm in (text, with_them)]
+    assert abs(numbers[0] - numbers[1]) <= 1
+    assert text[name][: min(numbers)] == with_them[name][: min(numbers)]
+
+
 def test_objectives_are_of_pictures_that_the_other_arm_has_seen(root):
   """They bring boxes, and no picture that the other arm does not have."""
   config = _config(micro_arms.BASELINE, root)
