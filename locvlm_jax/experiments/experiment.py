@@ -129,14 +129,11 @@ def write(experiment: Experiment) -> str:
   workdir, evaluations = experiment.workdir, experiment.evaluations()
   if experiment.records:
     run_records.keep(evaluations, _metrics(), experiment.records, workdir)
+  tables = {n: micro_tables.TABLES[n] for n in experiment.tables}
   found = {
-    n: summary.read(micro_tables.TABLES[n], evaluations, workdir)
-    for n in experiment.tables
+    n: summary.read(table, evaluations, workdir) for n, table in tables.items()
   }
-  text = "\n\n".join(
-    summary.markdown(micro_tables.TABLES[n], cells)
-    for n, cells in found.items()
-  )
+  text = summary.markdown([(t, found[n]) for n, t in tables.items()])
   shown = {
     TABLES_FILE: text,
     RESULTS_FILE: json.dumps(_about(experiment, found), indent=1),

@@ -56,7 +56,7 @@ def doses(found: Results) -> Chart | None:
     (float(i), f"{100 * dose:g} %") for i, dose in enumerate(micro_arms.DOSES)
   )
   title = "Right answers at the end"
-  return Chart(title, "share of the rows", tuple(lines), ticks)
+  return Chart(title, "share of the rows", tuple(lines), ticks, 0.0)
 
 
 def _over_steps(title, lines, low: float) -> Chart | None:

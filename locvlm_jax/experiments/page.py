@@ -73,14 +73,16 @@ def render(
   runs = by_arm(evaluations)
   tables = {n: micro_tables.TABLES[n] for n in found}
   done = [e for e in evaluations if results.finished(e.folder(workdir))]
+  parts = [
+    _part(table, found[n], runs, done, workdir) for n, table in tables.items()
+  ]
   return _template("tables.html.jinja").render(
     finished=len(done),
     wanted=len(evaluations),
     seeds=max(map(len, runs.values())),
     charts=claim(found, runs, workdir),
-    parts=[
-      _part(table, found[n], runs, done, workdir) for n, table in tables.items()
-    ],
+    agreement=summary.agreement({p.title: p.orderings for p in parts}),
+    parts=parts,
     costs=_costs(runs, workdir),
   )
 

@@ -1,7 +1,8 @@
 """Writes tables of arms over seeds, with the verdict on each ordering."""
 
+import collections
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from locvlm_jax.experiments import differences, learning, results
 from locvlm_jax.experiments.differences import Difference, Result
@@ -135,6 +136,31 @@ def _written(d: Difference) -> tuple[str, str, str]:
   return f"{d.mean:+.1f}", interval, str(d.seeds)
 
 
+_VERDICTS = (*(v.value for v in differences.Verdict), _NOT_MEASURED[-1])
+
+
+def agreement(
+  judged: Mapping[str, Sequence[tuple[str, ...]]],
+) -> list[tuple[str, ...]]:
+  """Counts the verdicts on what the paper's numbers say, table by table.
+
+  Args:
+    judged: the rows of `orderings`, by the title of their table.
+
+  Returns:
+    Rows, headings first and their sum last; none if no ordering is the paper's.
+  """
+  paper = ORDERING_HEADS.index("paper")
+  counts = {
+    title: collections.Counter(row[-1] for row in rows if row[paper] != "–")
+    for title, rows in judged.items()
+  }
+  counts = {title: count for title, count in counts.items() if count}
+  counts["all"] = sum(counts.values(), collections.Counter())
+  made = [(t, *(str(n[v]) for v in _VERDICTS)) for t, n in counts.items()]
+  return [("", *_VERDICTS), *made] if len(counts) > 1 else []
+
+
 CLOSENESS_HEADS = (
   "arm", "as good as", "measure", "within", "here", "95 %", "seeds", "verdict",
 )  # fmt: skip
@@ -165,13 +191,22 @@ def _apart(pair: Closeness, found: Results) -> Difference | None:
   return differences.spread(losses) if losses else None
 
 
-def markdown(table: Table, found: Results) -> str:
-  """Writes a table and its orderings."""
+def markdown(tables: Sequence[tuple[Table, Results]]) -> str:
+  """Writes tables with their orderings, after what of these agrees."""
+  judged = {table.title: orderings(table, found) for table, found in tables}
+  parts = [_table(t, found, judged[t.title]) for t, found in tables]
+  if counts := agreement(judged):
+    head = ["**What agrees with the paper**", "", *_markdown(counts)]
+    parts.insert(0, "\n".join(head))
+  return "\n\n".join(parts)
+
+
+def _table(table: Table, found: Results, judged) -> str:
   lines = [f"**{table.title}**", "", *_markdown(rows(table, found))]
   if table.note:
     lines += ["", table.note]
-  if table.orderings:
-    lines += ["", *_markdown([ORDERING_HEADS, *orderings(table, found)])]
+  if judged:
+    lines += ["", *_markdown([ORDERING_HEADS, *judged])]
   if table.closeness:
     lines += ["", *_markdown([CLOSENESS_HEADS, *closeness(table, found)])]
   return "\n".join(lines)

@@ -125,6 +125,9 @@ def test_the_table_has_spread_interval_and_verdict(tmp_path):
     fake_runs.make(tmp_path, seeds=3), fake_runs.Commands(_SKILLS)
   )
   assert "**Table 4. COCO-Spatial**" in text and " ± " in text
+  assert "| all | 2 | 0 | 0 | 2 |" in text  # two of its four orderings
+  page_text = (tmp_path / "report.html").read_text()
+  assert "What agrees with the paper" in page_text
   rows = [line for line in text.splitlines() if "direct.left_right" in line]
   assert rows[0].startswith("| locvlm | baseline |")
   assert "+14.4" in rows[0] and rows[0].endswith("| confirmed |")

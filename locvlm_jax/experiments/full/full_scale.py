@@ -64,11 +64,11 @@ def run(
   check(evaluations)
   execute = execute or (launched(script) if script else None)
   schedule.run_all(evaluations, workdir, execute=execute)
-  found = {n: arms.table(n) for n in tables}
-  text = "\n\n".join(
-    summary.markdown(table, summary.read(table, evaluations, workdir))
-    for table in found.values()
-  )
+  found = [
+    (table, summary.read(table, evaluations, workdir))
+    for table in map(arms.table, tables)
+  ]
+  text = summary.markdown(found)
   files.write_lines(os.path.join(workdir, "tables.md"), [text])
   return text
 
