@@ -56,7 +56,8 @@ def doses(found: Results) -> Chart | None:
     (float(i), f"{100 * dose:g} %") for i, dose in enumerate(micro_arms.DOSES)
   )
   title = "Right answers at the end"
-  return Chart(title, "share of the rows", tuple(lines), ticks, 0.0)
+  label = "share of the rows that are spatial questions"
+  return Chart(title, label, tuple(lines), ticks, 0.0)
 
 
 def _over_steps(title, lines, low: float) -> Chart | None:
