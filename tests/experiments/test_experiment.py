@@ -139,6 +139,14 @@ def test_the_table_has_spread_interval_and_verdict(tmp_path):
   assert len(values) == 3 and all(50 < v <= 100 for v in values.values())
 
 
+def test_orderings_that_the_paper_has_not_do_not_agree_with_it():
+  ours = ("a", "b", "m", "–", "+2.0", "+1.0 to +3.0", "3", "confirmed")
+  assert summary.agreement({"ours": [ours]}) == []
+  theirs = (*ours[:3], "+5.0", *ours[4:])
+  rows = summary.agreement({"ours": [ours], "Table": [theirs, theirs]})
+  assert rows[1:] == [("Table", *"2000"), ("all", *"2000")]
+
+
 def test_tables_and_page_are_there_before_all_runs_are_finished(tmp_path):
   made = fake_runs.make(tmp_path, seeds=2)
   broken = fake_runs.Commands(_SKILLS, fails="locvlm-seed1")
